@@ -1,0 +1,9 @@
+//! babybot.
+pub mod cli;
+pub mod clock;
+pub mod error;
+pub mod manifest;
+pub mod name;
+pub mod protocol;
+pub mod resource;
+pub mod unit;

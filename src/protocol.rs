@@ -1,0 +1,186 @@
+//! What the two ends of a link say to each other.
+//!
+//! Pure values and their JSON form. How they travel is `link`'s business; what
+//! they make happen is `session`'s on the host and `agent`'s in the sandbox.
+//! The group is never part of a message: a connection has exactly one.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::{GroupName, TurnId};
+use crate::unit::ByteSize;
+
+/// Version of the language both ends must speak.
+pub const PROTOCOL: u32 = 1;
+
+/// Concurrent requests of one agent.
+pub const STREAMS_MAX: u32 = 32;
+/// Size of a request's headers, in bytes.
+pub const HEADERS_MAX: u32 = 16 << 10;
+/// Size of a request's or a line's body, in bytes.
+pub const BODY_MAX: usize = 8 << 20;
+/// Flow-control window of a stream and of the connection, in bytes.
+pub const WINDOW: u32 = 64 << 10;
+
+/// The agent's first request: `POST /hello`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The version of babybot in the sandbox.
+    pub version: String,
+    /// See [`PROTOCOL`].
+    pub protocol: u32,
+    /// What this agent can do beyond the protocol's minimum.
+    pub capabilities: Vec<String>,
+}
+
+/// The host's answer to [`Hello`]: all an agent is told about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The group this agent serves.
+    pub group: GroupName,
+    /// What the assistant is called.
+    pub assistant: String,
+    /// The model to ask for.
+    pub model: String,
+    /// The context window of the model, in tokens.
+    pub context: u32,
+    /// What is kept of one tool call's output.
+    pub output: ByteSize,
+    /// Guest paths that are other paths here; empty in a container.
+    pub places: Vec<Place>,
+    /// Environment of the tools.
+    pub env: BTreeMap<String, String>,
+}
+
+/// A path as the agent knows it and where it is in this sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// As in a container: `/workspace/group`.
+    pub guest: String,
+    /// Where that really is.
+    pub host: String,
+}
+
+/// A line of `GET /turns`: what the host asks of the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Order {
+    /// Answer this.
+    Turn(TurnOrder),
+    /// More messages arrived for the turn under way.
+    Steer {
+        /// The turn it is meant for.
+        turn: TurnId,
+        /// The messages, escaped and framed.
+        prompt: String,
+    },
+    /// Stop this turn.
+    Cancel {
+        /// The turn to stop.
+        turn: TurnId,
+    },
+    /// Finish what is under way and exit.
+    Drain,
+}
+
+/// A turn to answer, with whatever an earlier attempt already did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TurnOrder {
+    /// The turn.
+    pub turn: TurnId,
+    /// The messages, escaped and framed.
+    pub prompt: String,
+    /// Rounds of an earlier attempt, oldest first.
+    pub journal: Vec<JournalRound>,
+}
+
+/// One answer of the model that asked for tools, and what became of the calls.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalRound {
+    /// Position in the turn, from 0.
+    pub round: u32,
+    /// The assistant's message as it goes back to the model.
+    pub message: serde_json::Value,
+    /// The calls that were begun, in order.
+    pub calls: Vec<JournalCall>,
+}
+
+/// A tool call that was begun.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalCall {
+    /// Position in the round, from 0.
+    pub index: u32,
+    /// The tool.
+    pub tool: String,
+    /// What it gave; `None` if it was begun and no result is known.
+    pub result: Option<String>,
+}
+
+/// A line of `POST /turns/{turn}/events`: what the agent reports. The answer
+/// to the request means that every line of it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Event {
+    /// The model answered with tool calls.
+    Round {
+        /// Position in the turn, from 0.
+        round: u32,
+        /// The assistant's message as it goes back to the model.
+        message: serde_json::Value,
+    },
+    /// A tool is about to run.
+    CallBegan {
+        /// The round it belongs to.
+        round: u32,
+        /// Position in the round, from 0.
+        index: u32,
+        /// The tool.
+        tool: String,
+        /// Its arguments.
+        arguments: serde_json::Value,
+    },
+    /// A tool ended.
+    CallEnded {
+        /// The round it belongs to.
+        round: u32,
+        /// Position in the round, from 0.
+        index: u32,
+        /// What the model is given.
+        result: String,
+    },
+    /// More of the answer, as a preview.
+    Text {
+        /// What was added.
+        text: String,
+    },
+    /// The turn is answered.
+    Done {
+        /// The whole answer.
+        text: String,
+        /// How many [`Order::Steer`] were taken into account.
+        steers: u32,
+    },
+    /// The turn ended without an answer.
+    Failed {
+        /// Why.
+        reason: Failure,
+        /// The reason in words.
+        message: String,
+    },
+}
+
+/// Why a turn ended without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Failure {
+    /// It was cancelled.
+    Cancelled,
+    /// The model could not be reached or refused.
+    Model,
+    /// The model gave nothing usable.
+    Answer,
+    /// The agent itself failed.
+    Agent,
+}

@@ -1,0 +1,383 @@
+//! What babybot manages: the kinds of resource, their names and their specs.
+//!
+//! A spec is everything about a resource that was asked for and nothing else;
+//! it is what a generation records, what is compared, and what is carried out.
+//! Knows nothing of how a manifest is written or how a machine is looked at.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::{ChannelName, ChatId, GroupName, ModelName};
+use crate::unit::{ByteSize, Period};
+
+/// A resource, by kind and name.
+///
+/// Declaration order is build order: a resource may rely only on kinds above
+/// its own, so sorting builds from the ground up and reversing takes down from
+/// the roof.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum ResourceId {
+    /// A model that groups may use.
+    Model(ModelName),
+    /// `groups/global/MEMORY.md`, which every group reads.
+    GlobalMemory,
+    /// The folders of a group: its own, its home, its mailbox.
+    Folder(GroupName),
+    /// `data/sessions/<group>/.ollama/settings.json`.
+    Settings(GroupName),
+    /// Everything about a group that is neither folder nor container.
+    Group(GroupName),
+    /// The sandboxed agent of a group; a process where the runtime is `none`.
+    Container(GroupName),
+    /// A connection to a chat service.
+    Channel(ChannelName),
+}
+
+impl fmt::Display for ResourceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self {
+            Self::Model(name) => format!("model/{name}"),
+            Self::GlobalMemory => "memory/global".to_owned(),
+            Self::Folder(group) => format!("folder/{group}"),
+            Self::Settings(group) => format!("settings/{group}"),
+            Self::Group(group) => format!("group/{group}"),
+            Self::Container(group) => format!("container/{group}"),
+            Self::Channel(name) => format!("channel/{name}"),
+        };
+        f.pad(&text)
+    }
+}
+
+impl From<ResourceId> for String {
+    fn from(id: ResourceId) -> String {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for ResourceId {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        let unknown = || format!("unknown resource `{text}`");
+        let (kind, name) = text.split_once('/').ok_or_else(unknown)?;
+        let bad = |error: crate::name::NameError| format!("resource `{text}`: {error}");
+        let group = || GroupName::new(name).map_err(bad);
+        Ok(match kind {
+            "model" => Self::Model(ModelName::new(name).map_err(bad)?),
+            "memory" if name == "global" => Self::GlobalMemory,
+            "folder" => Self::Folder(group()?),
+            "settings" => Self::Settings(group()?),
+            "group" => Self::Group(group()?),
+            "container" => Self::Container(group()?),
+            "channel" => Self::Channel(ChannelName::new(name).map_err(bad)?),
+            _ => return Err(unknown()),
+        })
+    }
+}
+
+impl ResourceId {
+    /// The group this resource belongs to, if it belongs to one.
+    #[must_use]
+    pub fn group(&self) -> Option<&GroupName> {
+        match self {
+            Self::Folder(group)
+            | Self::Settings(group)
+            | Self::Group(group)
+            | Self::Container(group) => Some(group),
+            Self::Model(_) | Self::GlobalMemory | Self::Channel(_) => None,
+        }
+    }
+}
+
+/// How much a change may hurt. The order is the order of severity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Risk {
+    /// Nothing is interrupted or lost.
+    Safe,
+    /// Something running is interrupted.
+    Disruptive,
+    /// Something that exists is taken away.
+    Destructive,
+    /// An agent can reach more, or more can reach the agent.
+    Privileged,
+}
+
+impl Risk {
+    /// All risks, mildest first.
+    pub const ALL: [Self; 4] = [Self::Safe, Self::Disruptive, Self::Destructive, Self::Privileged];
+
+    /// The word used in plans and on the command line.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Safe => "safe",
+            Self::Disruptive => "disruptive",
+            Self::Destructive => "destructive",
+            Self::Privileged => "privileged",
+        }
+    }
+}
+
+impl fmt::Display for Risk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.word())
+    }
+}
+
+/// When the agent of a group runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Lifecycle {
+    /// From the first message until it has been idle for `limits.idle`.
+    #[default]
+    OnDemand,
+    /// For as long as a controller runs.
+    Always,
+}
+
+impl Lifecycle {
+    /// The word used in the manifest.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::OnDemand => "on-demand",
+            Self::Always => "always",
+        }
+    }
+}
+
+/// What a sandbox is made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RuntimeKind {
+    /// A plain process of this machine: it does not isolate.
+    None,
+}
+
+impl RuntimeKind {
+    /// The word used in the manifest.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+        }
+    }
+}
+
+/// Where a group listens: a channel and, but for the terminal, one of its chats.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Binding {
+    /// The channel.
+    pub channel: ChannelName,
+    /// The chat within it; a terminal has none.
+    pub chat: Option<ChatId>,
+}
+
+impl fmt::Display for Binding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.chat {
+            Some(chat) => write!(f, "{}:{chat}", self.channel),
+            None => write!(f, "{}", self.channel),
+        }
+    }
+}
+
+/// Processor time, in thousandths of one core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct MilliCpus(pub u32);
+
+impl fmt::Display for MilliCpus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_multiple_of(1000) {
+            write!(f, "{}", self.0 / 1000)
+        } else {
+            let text = format!("{}.{:03}", self.0 / 1000, self.0 % 1000);
+            f.write_str(text.trim_end_matches('0'))
+        }
+    }
+}
+
+/// What one group may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Processor time of the whole sandbox.
+    pub cpus: MilliCpus,
+    /// Memory of the whole sandbox.
+    pub memory: ByteSize,
+    /// Processes and threads of the whole sandbox.
+    pub pids: u32,
+    /// Hard stop of one turn.
+    pub turn: Period,
+    /// An on-demand agent with nothing to do stops after this.
+    pub idle: Period,
+    /// What is kept of one tool call's output.
+    pub output: ByteSize,
+    /// What the group's folder may hold; over it the turn stops.
+    pub disk: ByteSize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            cpus: MilliCpus(2000),
+            memory: ByteSize::bytes(1 << 30),
+            pids: 256,
+            turn: Period::seconds(30 * 60),
+            idle: Period::seconds(30 * 60),
+            output: ByteSize::bytes(10 << 20),
+            disk: ByteSize::bytes(2 << 30),
+        }
+    }
+}
+
+/// A model as it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum ModelSpec {
+    /// A model on an Ollama server.
+    Ollama {
+        /// The server, as `http://host:port` without a path.
+        url: String,
+        /// The model as Ollama calls it.
+        model: String,
+        /// `num_ctx`, in tokens.
+        context: u32,
+        /// How long Ollama keeps the model loaded after a request.
+        keep_alive: Period,
+    },
+    /// The built-in stand-in that follows rules and needs no server.
+    Rehearsal {
+        /// `num_ctx`, in tokens, so that budgets are rehearsed too.
+        context: u32,
+        /// A script, relative to the project folder; without one, built-in rules.
+        script: Option<String>,
+    },
+}
+
+impl ModelSpec {
+    /// Whether this is the built-in stand-in.
+    #[must_use]
+    pub fn is_rehearsal(&self) -> bool {
+        matches!(self, Self::Rehearsal { .. })
+    }
+
+    /// The size of the context window, in tokens.
+    #[must_use]
+    pub fn context(&self) -> u32 {
+        match self {
+            Self::Ollama { context, .. } | Self::Rehearsal { context, .. } => *context,
+        }
+    }
+
+    /// The model as an Ollama client calls it.
+    #[must_use]
+    pub fn wire_name(&self) -> &str {
+        match self {
+            Self::Ollama { model, .. } => model,
+            Self::Rehearsal { .. } => "rehearsal:latest",
+        }
+    }
+}
+
+/// The parts of a group that are neither folder nor container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupSpec {
+    /// Whether this group administers the others.
+    pub main: bool,
+    /// Where it listens.
+    pub bind: Vec<Binding>,
+    /// The word that wakes the agent.
+    pub trigger: String,
+    /// Whether only messages with the trigger wake it.
+    pub requires_trigger: bool,
+    /// The model that answers.
+    pub model: ModelName,
+    /// When its agent runs.
+    pub lifecycle: Lifecycle,
+    /// What its sandbox is made with.
+    pub runtime: RuntimeKind,
+    /// What it may use.
+    pub limits: Limits,
+}
+
+/// What babybot manages, as it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "resource", content = "spec", rename_all = "kebab-case")]
+pub enum Spec {
+    /// See [`ResourceId::Model`].
+    Model(ModelSpec),
+    /// See [`ResourceId::GlobalMemory`].
+    GlobalMemory,
+    /// See [`ResourceId::Folder`].
+    Folder,
+    /// See [`ResourceId::Settings`]: the environment of the group's tools.
+    Settings {
+        /// Variable to value.
+        env: BTreeMap<String, String>,
+    },
+    /// See [`ResourceId::Group`].
+    Group(Box<GroupSpec>),
+    /// See [`ResourceId::Channel`].
+    Channel(ChannelSpec),
+}
+
+/// A channel as it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum ChannelSpec {
+    /// The terminal of `babybot chat`.
+    Terminal,
+}
+
+/// One field of a spec as a plan shows it: its path in the manifest's words, and its value.
+pub type Field = (String, String);
+
+impl Spec {
+    /// The spec as fields in a fixed order, for comparing and printing.
+    #[must_use]
+    pub fn fields(&self) -> Vec<Field> {
+        let field = |name: &str, value: &dyn fmt::Display| (name.to_owned(), value.to_string());
+        match self {
+            Self::GlobalMemory | Self::Folder => Vec::new(),
+            Self::Channel(ChannelSpec::Terminal) => vec![field("kind", &"terminal")],
+            Self::Settings { env } => {
+                env.iter().map(|(name, value)| (format!("env.{name}"), value.clone())).collect()
+            }
+            Self::Model(ModelSpec::Ollama { url, model, context, keep_alive }) => vec![
+                field("kind", &"ollama"),
+                field("url", url),
+                field("model", model),
+                field("context", context),
+                field("keep_alive", keep_alive),
+            ],
+            Self::Model(ModelSpec::Rehearsal { context, script }) => {
+                let mut fields = vec![field("kind", &"rehearsal"), field("context", context)];
+                fields.extend(script.as_ref().map(|script| field("script", script)));
+                fields
+            }
+            Self::Group(group) => {
+                let bind: Vec<String> = group.bind.iter().map(ToString::to_string).collect();
+                let limits = &group.limits;
+                vec![
+                    field("main", &group.main),
+                    field("bind", &bind.join(", ")),
+                    field("trigger", &group.trigger),
+                    field("requires_trigger", &group.requires_trigger),
+                    field("model", &group.model),
+                    field("lifecycle", &group.lifecycle.word()),
+                    field("runtime", &group.runtime.word()),
+                    field("limits.cpus", &limits.cpus),
+                    field("limits.memory", &limits.memory),
+                    field("limits.pids", &limits.pids),
+                    field("limits.turn", &limits.turn),
+                    field("limits.idle", &limits.idle),
+                    field("limits.output", &limits.output),
+                    field("limits.disk", &limits.disk),
+                ]
+            }
+        }
+    }
+}
