@@ -1,9 +1,13 @@
 //! babybot.
+pub mod agent;
 pub mod cli;
 pub mod clock;
 pub mod error;
+pub mod link;
 pub mod manifest;
 pub mod name;
+pub mod process;
 pub mod protocol;
 pub mod resource;
+pub mod runtime;
 pub mod unit;
