@@ -7,6 +7,7 @@ pub mod link;
 pub mod manifest;
 pub mod name;
 pub mod process;
+pub mod project;
 pub mod protocol;
 pub mod resource;
 pub mod runtime;

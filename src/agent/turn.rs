@@ -79,6 +79,8 @@ impl From<LinkError> for TurnError {
 /// A turn while it runs.
 struct Progress {
     messages: Vec<Value>,
+    /// How many messages of earlier turns stand between the system prompt and this turn.
+    past: usize,
     /// The next round's number.
     round: u32,
     steers: u32,
@@ -138,8 +140,9 @@ impl Turn<'_> {
         let fixed = context::size(&[system.clone(), present.clone(), self.bench.schema()]);
         let past = context::past(self.transcript.past(), welcome.context, fixed);
         self.transcript.begin(&self.order.turn, &self.order.prompt);
+        let count = past.len();
         let messages = std::iter::once(system).chain(past).chain([present]).collect();
-        Progress { messages, round: 0, steers: 0, repairs: 0, recent: Vec::new() }
+        Progress { messages, past: count, round: 0, steers: 0, repairs: 0, recent: Vec::new() }
     }
 
     /// Takes over a round of an earlier attempt.
@@ -219,14 +222,12 @@ impl Turn<'_> {
                 Ok(())
             }
             ModelError::Overflow(message) => {
-                // The present alone is left: system prompt first, then this turn.
-                let turn =
-                    progress.messages.iter().rposition(|m| m["content"] == self.order.prompt);
-                if progress.repairs >= REPAIRS_MAX || turn.is_some_and(|at| at <= 1) {
+                // The past goes first; a present that is too long on its own is nobody's to cut.
+                if progress.past == 0 {
                     return failed(Failure::Model, message);
                 }
-                progress.repairs += 1;
-                self.forget_past(progress);
+                progress.messages.drain(1..=progress.past);
+                progress.past = 0;
                 Ok(())
             }
             ModelError::Unparsable(message) => failed(
@@ -236,14 +237,6 @@ impl Turn<'_> {
             ModelError::Unavailable(message) => failed(Failure::Model, message),
             ModelError::Busy(message) => failed(Failure::Busy, message),
             ModelError::Link(error) => Err(error.into()),
-        }
-    }
-
-    /// Leaves only the system prompt and this turn.
-    fn forget_past(&self, progress: &mut Progress) {
-        let present = context::present(self.welcome, self.bench.workdir(), &self.order.prompt);
-        if let Some(start) = progress.messages.iter().rposition(|message| *message == present) {
-            progress.messages.drain(1..start);
         }
     }
 
