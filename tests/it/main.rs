@@ -1,1 +1,4 @@
-fn main() {}
+//! Tests of everything, in one binary.
+
+mod plan;
+mod support;
