@@ -2,6 +2,7 @@
 pub mod cli;
 pub mod clock;
 pub mod error;
+pub mod gateway;
 pub mod manifest;
 pub mod name;
 pub mod protocol;
