@@ -4,6 +4,7 @@ pub mod cli;
 pub mod clock;
 pub mod desired;
 pub mod error;
+pub mod gateway;
 pub mod link;
 pub mod manifest;
 pub mod name;
