@@ -6,4 +6,6 @@ pub mod manifest;
 pub mod name;
 pub mod protocol;
 pub mod resource;
+pub mod route;
+pub mod store;
 pub mod unit;
