@@ -20,6 +20,7 @@
 //!   to a terminal, and in a sender's name those two as well;
 //! - what is invisible or turns the direction of writing, as instructions
 //!   that nobody sees are made of it. The joiners within emoji and words stay.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
 
 use std::fmt::Write as _;
 

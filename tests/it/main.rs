@@ -1,1 +1,4 @@
+mod route;
+mod store;
+
 fn main() {}
