@@ -14,5 +14,7 @@ pub mod process;
 pub mod project;
 pub mod protocol;
 pub mod resource;
+pub mod route;
 pub mod runtime;
+pub mod store;
 pub mod unit;

@@ -1,0 +1,106 @@
+//! The messages of a turn as the agent reads them.
+//!
+//! ```text
+//! <messages>
+//! <message sender="Ada" time="2026-11-22 09:30">What&#39;s on &lt;today&gt;?</message>
+//! </messages>
+//! ```
+//!
+//! Whatever somebody writes or calls themselves stays inside its own message.
+//! Everything is escaped so that it reads back exactly, and so that these are
+//! never there as such:
+//!
+//! - markup: `<`, `>`, `&` and both quotes. With it go the tokens that chat
+//!   templates write in angle brackets: `<|im_start|>`, `</s>`, `<start_of_turn>`,
+//!   `<<SYS>>` and their like;
+//! - the tokens that templates write in square brackets: `[INST]`, `[/INST]`,
+//!   `[TOOL_CALLS]` and any other `[CAPITALS]`, by the opening bracket. A link
+//!   or a list in brackets stays as it is;
+//! - control characters other than line feed and tab, which would be commands
+//!   to a terminal, and in a sender's name those two as well;
+//! - what is invisible or turns the direction of writing, as instructions
+//!   that nobody sees are made of it. The joiners within emoji and words stay.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
+
+use std::fmt::Write as _;
+
+use jiff::tz::TimeZone;
+
+use crate::clock::Timestamp;
+
+/// One message, as it goes into a prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Said<'a> {
+    /// Who wrote it, as the channel shows it.
+    pub sender: &'a str,
+    /// When it was written.
+    pub at: Timestamp,
+    /// What was written.
+    pub text: &'a str,
+}
+
+/// Where a text stands in the prompt.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Attribute,
+    Content,
+}
+
+/// The prompt that these messages make, in their order, with times of `zone`.
+#[must_use]
+pub fn prompt(messages: &[Said<'_>], zone: &TimeZone) -> String {
+    let texts: usize = messages.iter().map(|said| said.text.len() + said.sender.len() + 64).sum();
+    let mut prompt = String::with_capacity(texts + 32);
+    prompt.push_str("<messages>\n");
+    for said in messages {
+        prompt.push_str("<message sender=\"");
+        escape(said.sender, Place::Attribute, &mut prompt);
+        prompt.push_str("\" time=\"");
+        escape(&said.at.local(zone), Place::Attribute, &mut prompt);
+        prompt.push_str("\">");
+        escape(said.text, Place::Content, &mut prompt);
+        prompt.push_str("</message>\n");
+    }
+    prompt.push_str("</messages>");
+    prompt
+}
+
+fn escape(text: &str, place: Place, prompt: &mut String) {
+    for (position, character) in text.char_indices() {
+        match character {
+            '&' => prompt.push_str("&amp;"),
+            '<' => prompt.push_str("&lt;"),
+            '>' => prompt.push_str("&gt;"),
+            '"' => prompt.push_str("&quot;"),
+            '\'' => prompt.push_str("&#39;"),
+            '\n' | '\t' if place == Place::Content => prompt.push(character),
+            '[' if opens_token(&text[position + 1..]) => reference(character, prompt),
+            _ if is_hidden(character) => reference(character, prompt),
+            _ => prompt.push(character),
+        }
+    }
+}
+
+/// A character by its number.
+fn reference(character: char, prompt: &mut String) {
+    // Writing to a string cannot fail.
+    let _ = write!(prompt, "&#{};", u32::from(character));
+}
+
+/// Whether what follows an opening bracket makes it a token of a chat template.
+fn opens_token(rest: &str) -> bool {
+    let name = rest.strip_prefix('/').unwrap_or(rest);
+    let end = name.find(|letter: char| !letter.is_ascii_uppercase() && letter != '_');
+    end.is_some_and(|end| end > 0 && name[end..].starts_with(']'))
+}
+
+/// Whether a character is not seen where it stands, or changes how others are.
+fn is_hidden(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}'
+                | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+        )
+}

@@ -1,0 +1,393 @@
+//! From a message to its one reply.
+
+use babybot::name::ChatId;
+use babybot::protocol::{Event, JournalCall, JournalRound};
+use babybot::store::{
+    Incoming, JOURNAL_ENTRY_SIZE_MAX, JOURNAL_ROUNDS_MAX, MESSAGE_TEXT_MAX, MessageSeq,
+    PER_MESSAGE_STATEMENTS, REPLY_TEXT_MAX, Store, StoreError, TurnState,
+};
+use serde_json::json;
+
+use super::{at, context, folder, group, message, open, running, turn_id};
+
+#[tokio::test]
+async fn a_message_that_is_delivered_again_changes_nothing() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    let first = store.accept(message("m1", "one")).await.unwrap();
+    let again = store.accept(context("m1", "another text")).await.unwrap();
+    let elsewhere = Incoming { chat: ChatId::new("work").unwrap(), ..message("m1", "one") };
+    let other = store.accept(elsewhere).await.unwrap();
+    assert!(first.fresh && !again.fresh && other.fresh);
+    assert_eq!(first.seq, again.seq);
+    assert_ne!(first.seq, other.seq);
+    let waiting = store.waiting(&group("family")).await.unwrap();
+    assert_eq!(waiting[0].incoming, message("m1", "one"));
+    assert_eq!(waiting.len(), 2);
+}
+
+#[tokio::test]
+async fn a_turn_takes_what_asks_and_what_came_along() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    let family = group("family");
+    store.accept(context("m1", "aside")).await.unwrap();
+    assert_eq!(store.open_turn(&family, &turn_id(1), at(3)).await.unwrap(), None);
+    assert!(store.waiting_groups().await.unwrap().is_empty());
+
+    store.accept(message("m2", "question")).await.unwrap();
+    store.accept(context("m3", "remark")).await.unwrap();
+    assert_eq!(store.waiting_groups().await.unwrap(), [family.clone()]);
+    let opened = store.open_turn(&family, &turn_id(1), at(4)).await.unwrap().unwrap();
+    assert_eq!((opened.messages, opened.chat.as_str()), (3, "home"));
+    let texts: Vec<String> = store
+        .turn_messages(&turn_id(1))
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|message| message.incoming.text)
+        .collect();
+    assert_eq!(texts, ["aside", "question", "remark"]);
+    let turn = store.turn(&turn_id(1)).await.unwrap();
+    assert_eq!((turn.state, turn.attempts, turn.created_at), (TurnState::Queued, 0, at(4)));
+    assert!(store.waiting_groups().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_asks_in_another_chat_is_answered_by_the_next_turn() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    let family = group("family");
+    let elsewhere = Incoming { chat: ChatId::new("work").unwrap(), ..message("m1", "first") };
+    store.accept(elsewhere).await.unwrap();
+    store.accept(message("m2", "second")).await.unwrap();
+    for (number, chat) in [(1, "work"), (2, "home")] {
+        let turn = turn_id(number);
+        let opened = store.open_turn(&family, &turn, at(3)).await.unwrap().unwrap();
+        assert_eq!((opened.messages, opened.chat.as_str()), (1, chat));
+        store.begin_turn(&turn, at(4)).await.unwrap();
+        store.finish_turn(&turn, "answer", at(5)).await.unwrap();
+        assert_eq!(store.posts_of(&turn).await.unwrap()[0].chat.as_str(), chat);
+    }
+}
+
+#[tokio::test]
+async fn a_group_has_one_turn_at_a_time() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    let turn = running(&store, 1).await;
+    store.accept(message("m2", "meanwhile")).await.unwrap();
+    assert_eq!(store.open_turn(&group("family"), &turn_id(2), at(12)).await.unwrap(), None);
+    assert_eq!(store.waiting(&group("family")).await.unwrap().len(), 1);
+
+    let other = Incoming { group: group("other"), ..message("m3", "hello") };
+    store.accept(other).await.unwrap();
+    store.open_turn(&group("other"), &turn_id(3), at(12)).await.unwrap().unwrap();
+    let open: Vec<_> = store.unfinished(None).await.unwrap().into_iter().map(|t| t.id).collect();
+    assert_eq!(open, [turn.clone(), turn_id(3)]);
+    assert_eq!(store.unfinished(Some(&group("family"))).await.unwrap()[0].id, turn);
+
+    store.finish_turn(&turn, "done", at(13)).await.unwrap();
+    let next = store.open_turn(&group("family"), &turn_id(2), at(14)).await.unwrap();
+    assert_eq!(next.unwrap().messages, 1);
+    // The database itself holds to it, whatever the code does.
+    let raw = rusqlite::Connection::open(&path).unwrap();
+    let second = raw.execute(
+        "INSERT INTO turns (id, grp, state, channel, chat, created_at)
+         VALUES ('x', 'family', 'queued', 'tg', 'home', 1)",
+        [],
+    );
+    assert!(second.is_err());
+}
+
+#[tokio::test]
+async fn a_turn_opened_by_many_at_once_is_opened_once() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    store.accept(message("m1", "hello")).await.unwrap();
+    let attempts = (1..=20).map(|number| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            store.open_turn(&group("family"), &turn_id(number), at(3)).await.unwrap()
+        })
+    });
+    let opened = futures_util::future::join_all(attempts).await;
+    assert_eq!(opened.into_iter().filter(|turn| turn.as_ref().unwrap().is_some()).count(), 1);
+}
+
+#[tokio::test]
+async fn messages_that_steer_belong_to_the_turn_or_wait_again() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    let turn = running(&store, 1).await;
+    let steer = store.accept(message("m2", "also this")).await.unwrap().seq;
+    let late = store.accept(message("m3", "and that")).await.unwrap().seq;
+    let foreign = Incoming { group: group("other"), ..message("m4", "not yours") };
+    let foreign = store.accept(foreign).await.unwrap().seq;
+    let given = store.attach(&turn, &[steer, late, foreign, MessageSeq(999)]).await.unwrap();
+    assert_eq!(given, 2);
+    assert_eq!(store.attach(&turn, &[steer]).await.unwrap(), 0);
+    assert_eq!(store.detach(&turn, &[late, foreign]).await.unwrap(), 1);
+    assert_eq!(store.turn_messages(&turn).await.unwrap().len(), 2);
+    store.finish_turn(&turn, "done", at(12)).await.unwrap();
+
+    let refused = store.detach(&turn, &[steer]).await.unwrap_err();
+    assert!(matches!(refused, StoreError::TurnState { state: TurnState::Done, .. }), "{refused}");
+    let refused = store.attach(&turn, &[late]).await.unwrap_err();
+    assert!(matches!(refused, StoreError::TurnState { .. }), "{refused}");
+    assert_eq!(store.waiting(&group("family")).await.unwrap()[0].seq, late);
+}
+
+#[tokio::test]
+async fn exactly_one_reply_is_stored_for_a_turn() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    let turn = running(&store, 1).await;
+    let finishes = (0..20).map(|number| {
+        let (store, turn) = (store.clone(), turn.clone());
+        tokio::spawn(async move {
+            store.finish_turn(&turn, &format!("reply {number}"), at(20)).await.unwrap()
+        })
+    });
+    let ids: Vec<_> =
+        futures_util::future::join_all(finishes).await.into_iter().map(|id| id.unwrap()).collect();
+    assert!(ids.iter().all(|id| *id == ids[0]));
+    let again = store.finish_turn(&turn, "later", at(30)).await.unwrap();
+    assert_eq!(again, ids[0]);
+    let posts = store.posts_of(&turn).await.unwrap();
+    assert_eq!(posts.len(), 1);
+    assert!(posts[0].text.starts_with("reply "));
+    let turn = store.turn(&turn).await.unwrap();
+    assert_eq!((turn.state, turn.ended_at), (TurnState::Done, Some(at(20))));
+}
+
+#[test]
+fn a_turn_moves_only_forward_or_back_to_the_queue() {
+    use TurnState::{Cancelled, Done, Failed, Queued, Running};
+    let legal = [
+        (Queued, Running),
+        (Queued, Failed),
+        (Queued, Cancelled),
+        (Running, Queued),
+        (Running, Done),
+        (Running, Failed),
+        (Running, Cancelled),
+    ];
+    for from in TurnState::ALL {
+        for to in TurnState::ALL {
+            assert_eq!(from.may_become(to), legal.contains(&(from, to)), "{from} to {to}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_turn_is_retried_and_then_given_up() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    let turn = running(&store, 1).await;
+    let twice = store.begin_turn(&turn, at(12)).await.unwrap_err();
+    assert!(matches!(twice, StoreError::Transition { .. }), "{twice}");
+    store.requeue(&turn, at(13)).await.unwrap();
+    store.requeue(&turn, at(13)).await.unwrap();
+    let early = store.finish_turn(&turn, "no agent has it", at(13)).await.unwrap_err();
+    assert!(matches!(early, StoreError::Transition { from: TurnState::Queued, .. }), "{early}");
+    let begun = store.begin_turn(&turn, at(14)).await.unwrap();
+    assert_eq!((begun.attempts, begun.started_at), (2, Some(at(14))));
+
+    let told = store.fail_turn_telling(&turn, "model gone", "Sorry.", at(15)).await.unwrap();
+    let again = store.fail_turn_telling(&turn, "other", "Other.", at(16)).await.unwrap();
+    assert_eq!(told, again);
+    store.fail_turn(&turn, "other", at(16)).await.unwrap();
+    let failed = store.turn(&turn).await.unwrap();
+    assert_eq!(failed.state, TurnState::Failed);
+    assert_eq!((failed.failure.as_deref(), failed.ended_at), (Some("model gone"), Some(at(15))));
+    let late = store.finish_turn(&turn, "a reply after all", at(17)).await.unwrap_err();
+    assert!(matches!(late, StoreError::Transition { .. }), "{late}");
+    let posts = store.posts_of(&turn).await.unwrap();
+    assert_eq!((posts.len(), posts[0].text.as_str()), (1, "Sorry."));
+}
+
+#[tokio::test]
+async fn a_cancelled_turn_stays_cancelled() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    let turn = running(&store, 1).await;
+    store.cancel_turn(&turn, at(12)).await.unwrap();
+    store.cancel_turn(&turn, at(13)).await.unwrap();
+    assert!(store.requeue(&turn, at(14)).await.is_err());
+    assert!(store.finish_turn(&turn, "x", at(14)).await.is_err());
+    assert_eq!(store.turn(&turn).await.unwrap().ended_at, Some(at(12)));
+    let missing = store.cancel_turn(&turn_id(7), at(1)).await.unwrap_err();
+    assert!(matches!(missing, StoreError::UnknownTurn { .. }), "{missing}");
+}
+
+fn round(round: u32) -> Event {
+    Event::Round { round, message: json!({ "role": "assistant", "n": round }) }
+}
+
+fn began(round: u32, index: u32) -> Event {
+    let arguments = json!({ "command": format!("{round}.{index}") });
+    Event::CallBegan { round, index, tool: "bb_shell".to_owned(), arguments }
+}
+
+fn ended(round: u32, index: u32, result: &str) -> Event {
+    Event::CallEnded { round, index, result: result.to_owned() }
+}
+
+fn call(index: u32, result: Option<&str>) -> JournalCall {
+    let result = result.map(str::to_owned);
+    JournalCall { index, tool: "bb_shell".to_owned(), result }
+}
+
+fn journal_round(number: u32, calls: Vec<JournalCall>) -> JournalRound {
+    let message = json!({ "role": "assistant", "n": number });
+    JournalRound { round: number, message, calls }
+}
+
+#[tokio::test]
+async fn the_journal_takes_every_event_once() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    let turn = running(&store, 1).await;
+    let events = [
+        round(0),
+        began(0, 0),
+        Event::Text { text: "preview".to_owned() },
+        began(0, 1),
+        ended(0, 1, "second"),
+        round(1),
+    ];
+    for _ in 0..3 {
+        store.journal(&turn, &events, at(12)).await.unwrap();
+    }
+    store.journal(&turn, &[ended(0, 1, "another result")], at(13)).await.unwrap();
+    let expected =
+        [journal_round(0, vec![call(0, None), call(1, Some("second"))]), journal_round(1, vec![])];
+    assert_eq!(store.journal_of(&turn).await.unwrap(), expected);
+    let reader = Store::read_only(&path).unwrap().unwrap();
+    assert_eq!(reader.journal_of(&turn).unwrap(), expected);
+}
+
+#[tokio::test]
+async fn the_journal_refuses_what_contradicts_it_and_keeps_none_of_the_batch() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    let turn = running(&store, 1).await;
+    store.journal(&turn, &[round(0), began(0, 0)], at(12)).await.unwrap();
+    let before = store.journal_of(&turn).await.unwrap();
+
+    let other_round = Event::Round { round: 0, message: json!({ "role": "assistant" }) };
+    let other_call = Event::CallBegan {
+        round: 0,
+        index: 0,
+        tool: "bb_shell".to_owned(),
+        arguments: json!({ "command": "rm" }),
+    };
+    for contradiction in [other_round, other_call] {
+        let refused = store.journal(&turn, &[round(1), contradiction], at(13)).await.unwrap_err();
+        assert!(matches!(refused, StoreError::JournalDiffers { round: 0, .. }), "{refused}");
+    }
+    for gap in [began(5, 0), ended(0, 3, "of nothing")] {
+        let refused = store.journal(&turn, &[round(1), gap], at(13)).await.unwrap_err();
+        assert!(matches!(refused, StoreError::JournalGap { .. }), "{refused}");
+    }
+    let large = "x".repeat(JOURNAL_ENTRY_SIZE_MAX + 1);
+    for excess in [ended(0, 0, &large), round(JOURNAL_ROUNDS_MAX)] {
+        let refused = store.journal(&turn, &[round(1), excess], at(13)).await.unwrap_err();
+        assert!(matches!(refused, StoreError::TooLarge { .. }), "{refused}");
+    }
+    assert_eq!(store.journal_of(&turn).await.unwrap(), before);
+}
+
+#[tokio::test]
+async fn what_a_turn_may_leave_in_the_journal_is_bounded() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    let turn = running(&store, 1).await;
+    store.journal(&turn, &[round(0)], at(12)).await.unwrap();
+    let result = "x".repeat(JOURNAL_ENTRY_SIZE_MAX);
+    let mut kept = 0;
+    let refused = loop {
+        let events = [began(0, kept), ended(0, kept, &result)];
+        match store.journal(&turn, &events, at(13)).await {
+            Ok(()) => kept += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, StoreError::TooLarge { .. }), "{refused}");
+    assert_eq!(kept, 63);
+    assert_eq!(store.journal_of(&turn).await.unwrap()[0].calls.len(), 63);
+}
+
+#[tokio::test]
+async fn only_a_running_turn_has_events() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    let turn = running(&store, 1).await;
+    store.journal(&turn, &[round(0)], at(12)).await.unwrap();
+    store.requeue(&turn, at(13)).await.unwrap();
+    let refused = store.journal(&turn, &[round(1)], at(14)).await.unwrap_err();
+    assert!(matches!(refused, StoreError::TurnState { .. }), "{refused}");
+    store.begin_turn(&turn, at(15)).await.unwrap();
+    store.journal(&turn, &[round(1)], at(16)).await.unwrap();
+    assert_eq!(store.journal_of(&turn).await.unwrap().len(), 2);
+    store.finish_turn(&turn, "done", at(17)).await.unwrap();
+    assert!(store.journal(&turn, &[round(0)], at(18)).await.is_err());
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_refused_by_name() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    store.accept(message("fits", &"x".repeat(MESSAGE_TEXT_MAX))).await.unwrap();
+    let refused = store.accept(message("m", &"x".repeat(MESSAGE_TEXT_MAX + 1))).await.unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "the text of a message has 65537, more than the 65536 that are kept"
+    );
+    let sender = Incoming { sender: "x".repeat(2_000), ..message("m", "x") };
+    assert!(matches!(store.accept(sender).await, Err(StoreError::TooLarge { .. })));
+    let turn = running(&store, 1).await;
+    let refused = store.finish_turn(&turn, &"x".repeat(REPLY_TEXT_MAX + 1), at(1)).await;
+    assert!(matches!(refused, Err(StoreError::TooLarge { .. })));
+    assert_eq!(store.turn(&turn).await.unwrap().state, TurnState::Running);
+    store.finish_turn(&turn, &"x".repeat(REPLY_TEXT_MAX), at(2)).await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_that_runs_for_each_message_reads_a_whole_table() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    let accepts = (0..3_000).map(|number| {
+        let incoming = message(&format!("m{number}"), "hello");
+        let group = group(&format!("g{}", number % 50));
+        store.accept(Incoming { group, wakes: number % 3 == 0, ..incoming })
+    });
+    futures_util::future::try_join_all(accepts).await.unwrap();
+    for number in 0..50 {
+        let turn = turn_id(number);
+        store.open_turn(&group(&format!("g{number}")), &turn, at(3)).await.unwrap().unwrap();
+        store.begin_turn(&turn, at(4)).await.unwrap();
+        store.finish_turn(&turn, "done", at(5)).await.unwrap();
+    }
+    let raw = rusqlite::Connection::open(&path).unwrap();
+    // Both with what the planner knows by itself and with figures about the tables.
+    for _ in 0..2 {
+        for statement in PER_MESSAGE_STATEMENTS {
+            for step in plan(&raw, statement) {
+                let fine = step.starts_with("SEARCH") || step.starts_with("LIST SUBQUERY");
+                let fine =
+                    fine || step.starts_with("USE TEMP B-TREE") || step.starts_with("SCALAR");
+                assert!(fine, "{statement}\nruns as: {step}");
+            }
+        }
+        raw.execute_batch("ANALYZE").unwrap();
+    }
+    let scan = plan(&raw, "SELECT * FROM messages WHERE text = 'x'");
+    assert!(scan[0].starts_with("SCAN"), "a scan is told apart: {scan:?}");
+}
+
+fn plan(raw: &rusqlite::Connection, statement: &str) -> Vec<String> {
+    let mut explained = raw.prepare(&format!("EXPLAIN QUERY PLAN {statement}")).unwrap();
+    explained.query_map([], |row| row.get("detail")).unwrap().map(Result::unwrap).collect()
+}
