@@ -6,4 +6,5 @@ pub mod manifest;
 pub mod name;
 pub mod protocol;
 pub mod resource;
+pub mod source;
 pub mod unit;
