@@ -16,5 +16,6 @@ pub mod protocol;
 pub mod resource;
 pub mod route;
 pub mod runtime;
+pub mod source;
 pub mod store;
 pub mod unit;
