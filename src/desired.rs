@@ -93,10 +93,18 @@ fn group_resources(
         .iter()
         .map(|(path, span)| (path.clone(), *span))
         .partition(|(path, _)| path == "env" || path.starts_with("env."));
-    if let Some(span) = manifest.runtime.at {
-        fields.entry("runtime".to_owned()).or_insert(span);
+    let zone = manifest.timezone.as_ref().and_then(|zone| zone.at);
+    let shared = [
+        ("runtime", manifest.runtime.at),
+        ("assistant.name", manifest.assistant.at),
+        ("assistant.timezone", zone),
+    ];
+    for (path, span) in shared {
+        if let Some(span) = span {
+            fields.entry(path.to_owned()).or_insert(span);
+        }
     }
-    let spec = Spec::Group(Box::new(group_spec(group, manifest.runtime.value)));
+    let spec = Spec::Group(Box::new(group_spec(group, manifest)));
     let settings = Spec::Settings { env: group.env.clone() };
     [
         (
@@ -108,19 +116,21 @@ fn group_resources(
     ]
 }
 
-fn group_spec(group: &Group, runtime: RuntimeKind) -> GroupSpec {
+fn group_spec(group: &Group, manifest: &Manifest) -> GroupSpec {
     // The order in which bindings are written means nothing, so that moving one is no change.
     let mut bind = group.bind.clone();
     bind.sort();
     bind.dedup();
     GroupSpec {
+        assistant: manifest.assistant.value.clone(),
+        timezone: manifest.timezone.as_ref().map(|zone| zone.value.clone()),
         main: group.main,
         bind,
         trigger: group.trigger.clone(),
         requires_trigger: group.requires_trigger,
         model: group.model.clone(),
         lifecycle: group.lifecycle,
-        runtime,
+        runtime: manifest.runtime.value,
         limits: group.limits,
     }
 }

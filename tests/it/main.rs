@@ -5,4 +5,3 @@ mod route;
 mod store;
 mod support;
 
-fn main() {}
