@@ -3,9 +3,14 @@
 //! One file per verb holds its arguments, its help and its function. Nothing
 //! below this room prints. stdout carries the result, stderr everything else.
 
+pub mod apply;
+pub mod approve;
+pub mod chat;
 pub mod explain;
 pub mod init;
 pub mod load;
+pub mod plan;
+pub mod preview;
 pub mod schema;
 pub mod validate;
 
@@ -13,6 +18,69 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Exit};
+use crate::plan::render::Color;
+
+/// You write babybot.toml; babybot makes the machine match it: one agent per chat group,
+/// answering with your own models.
+#[derive(Debug, clap::Parser)]
+#[command(name = "babybot", version, max_term_width = 100)]
+pub struct Cli {
+    /// The manifest; the folder it stands in is the project
+    #[arg(long, global = true, value_name = "PATH", default_value = "babybot.toml")]
+    pub manifest: PathBuf,
+    /// When to use colour
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = When::Auto)]
+    pub color: When,
+    /// Say less; may be given twice
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub quiet: u8,
+    /// Say more; may be given up to three times
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum When {
+    /// At a terminal, unless NO_COLOR is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// The verbs.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// See [`init`].
+    Init(init::InitArgs),
+    /// See [`validate`].
+    Validate(validate::ValidateArgs),
+    /// See [`plan`].
+    Plan(plan::PlanArgs),
+    /// See [`apply`].
+    Apply(apply::ApplyArgs),
+    /// See [`chat`].
+    Chat(chat::ChatArgs),
+    /// See [`explain`].
+    Explain(explain::ExplainArgs),
+    /// See [`schema`].
+    Schema(schema::SchemaArgs),
+    /// Runs an agent; a controller starts it.
+    #[command(hide = true)]
+    Agent {
+        /// The controller's pid
+        #[arg(long)]
+        parent: Option<i32>,
+        /// The file whose lock the agent holds for life
+        #[arg(long)]
+        lock: Option<PathBuf>,
+    },
+}
 
 /// What every verb is given.
 #[derive(Clone, Debug)]
@@ -26,6 +94,45 @@ pub struct Context {
 }
 
 impl Context {
+    /// What the command line says to every verb.
+    #[must_use]
+    pub fn new(cli: &Cli) -> Self {
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+            || std::env::var_os("TERM").is_some_and(|value| value == "dumb");
+        let color = |terminal: bool| match cli.color {
+            When::Auto => terminal && !plain,
+            When::Always => true,
+            When::Never => false,
+        };
+        Self {
+            manifest: cli.manifest.clone(),
+            color_stdout: color(io::stdout().is_terminal()),
+            color_stderr: color(io::stderr().is_terminal()),
+        }
+    }
+
+    /// Whether plans on stdout are coloured.
+    #[must_use]
+    pub fn stdout_color(&self) -> Color {
+        if self.color_stdout { Color::Always } else { Color::Never }
+    }
+
+    /// Whether plans on stderr are coloured.
+    #[must_use]
+    pub fn stderr_color(&self) -> Color {
+        if self.color_stderr { Color::Always } else { Color::Never }
+    }
+
+    /// ` --manifest PATH` where a command to be typed needs it.
+    #[must_use]
+    pub fn manifest_argument(&self) -> String {
+        if self.manifest == Path::new("babybot.toml") {
+            String::new()
+        } else {
+            format!(" --manifest {}", self.manifest.display())
+        }
+    }
+
     /// The project root: the folder the manifest stands in.
     #[must_use]
     pub fn project(&self) -> &Path {
@@ -72,3 +179,22 @@ pub fn interactive() -> bool {
 
 /// How a verb ends when nothing went wrong.
 pub type Outcome = Result<Exit, Error>;
+
+/// Runs the verb that the command line names.
+///
+/// # Errors
+/// Whatever keeps it from being done.
+pub async fn run(cli: &Cli) -> Outcome {
+    let context = Context::new(cli);
+    match &cli.command {
+        Command::Init(args) => init::run(args, &context).await,
+        Command::Validate(args) => validate::run(args, &context),
+        Command::Plan(args) => plan::run(args, &context).await,
+        Command::Apply(args) => apply::run(args, &context).await,
+        Command::Chat(args) => chat::run(args, &context).await,
+        Command::Explain(args) => explain::run(args, &context),
+        Command::Schema(args) => schema::run(args, &context),
+        // `main` runs it before there is a second thread.
+        Command::Agent { .. } => Err(Error::new(Exit::Usage, "an agent is not a host's verb")),
+    }
+}

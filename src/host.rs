@@ -17,7 +17,7 @@ use crate::error::chain;
 use crate::name::{ChannelName, ChatId, GroupName, InstanceId, ModelName};
 use crate::process::{self, Process};
 use crate::protocol::{Failure, Place, Welcome};
-use crate::resource::{GroupSpec, ModelSpec, ResourceId, Spec};
+use crate::resource::{GroupSpec, Lifecycle, ModelSpec, ResourceId, Spec};
 use crate::route::prompt::{Said, prompt};
 use crate::runtime::{RuntimeError, SandboxSpec};
 use crate::session::{Audience, Helm, Parts, Progress, Purpose, Session, SessionError, TurnEnd};
@@ -248,6 +248,15 @@ impl Worker {
                     return Ok(Some(Worked::Cancelled));
                 }
             }
+        }
+    }
+
+    /// How long the agent may have nothing to do before it rests: for ever, where it always runs.
+    #[must_use]
+    pub fn idle_after(&self) -> Duration {
+        match self.spec.lifecycle {
+            Lifecycle::OnDemand => self.spec.limits.idle.as_duration(),
+            Lifecycle::Always => Duration::MAX,
         }
     }
 

@@ -1,3 +1,51 @@
-//! The front door.
+//! The front door: read the command line, run one verb, report how it went.
 
-fn main() {}
+use std::process::ExitCode;
+
+use babybot::cli::{self, Cli, Command};
+use babybot::error::{Error, Exit};
+use babybot::{agent, logging};
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
+            // Nothing is left to say where even this cannot be printed.
+            let _ = error.print();
+            return exit.into();
+        }
+    };
+    logging::init(
+        i32::from(cli.verbose) - i32::from(cli.quiet),
+        cli::Context::new(&cli).color_stderr,
+    );
+    match run(&cli) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            cli::report(&error);
+            error.exit().into()
+        }
+    }
+}
+
+fn run(cli: &Cli) -> cli::Outcome {
+    if let Command::Agent { parent, lock } = &cli.command {
+        // Its first steps come before any other thread.
+        let arguments = agent::Arguments { parent: *parent, lock: lock.clone() };
+        return match agent::run(&arguments) {
+            Ok(()) => Ok(Exit::Ok),
+            Err(error) => Err(Error::failed("run the agent", &error)),
+        };
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Error::failed("start", &error))?;
+    let outcome = runtime.block_on(cli::run(cli));
+    // A thread may still wait for a line that nobody will type.
+    runtime.shutdown_background();
+    outcome
+}

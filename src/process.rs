@@ -135,11 +135,10 @@ pub fn kill_descendants(spared: &BTreeSet<i32>) -> usize {
 /// Only environments that this user may read are looked at.
 pub fn kill_marked(name: &str, prefix: &str) -> usize {
     let me = rustix::process::getpid().as_raw_nonzero().get();
-    let marker = format!("{name}={prefix}");
     kill_until_none(|table| {
         let mut found = BTreeSet::new();
         for stat in table.values().filter(|stat| stat.process.pid != me && !stat.zombie) {
-            if has_environment(stat.process.pid, marker.as_bytes()) {
+            if environment(stat.process.pid, name).is_some_and(|value| value.starts_with(prefix)) {
                 found.insert(stat.process);
                 found.extend(descendants(table, stat.process.pid, &BTreeSet::from([me])));
             }
@@ -148,16 +147,19 @@ pub fn kill_marked(name: &str, prefix: &str) -> usize {
     })
 }
 
-/// The processes whose environment has `name` with a value that starts with `prefix`.
+/// The processes whose environment has `name` with a value that starts with `prefix`, with it.
+///
+/// Only environments that this user may read are looked at.
 #[must_use]
-pub fn find_marked(name: &str, prefix: &str) -> BTreeSet<Process> {
+pub fn find_marked(name: &str, prefix: &str) -> BTreeMap<Process, String> {
     let me = rustix::process::getpid().as_raw_nonzero().get();
-    let marker = format!("{name}={prefix}");
     table()
         .values()
         .filter(|stat| stat.process.pid != me && !stat.zombie)
-        .filter(|stat| has_environment(stat.process.pid, marker.as_bytes()))
-        .map(|stat| stat.process)
+        .filter_map(|stat| {
+            let value = environment(stat.process.pid, name)?;
+            value.starts_with(prefix).then_some((stat.process, value))
+        })
         .collect()
 }
 
@@ -240,7 +242,11 @@ fn stat_of(pid: i32) -> Option<Stat> {
     })
 }
 
-fn has_environment(pid: i32, marker: &[u8]) -> bool {
-    fs::read(format!("/proc/{pid}/environ"))
-        .is_ok_and(|bytes| bytes.split(|byte| *byte == 0).any(|entry| entry.starts_with(marker)))
+/// The value of a variable in the environment a process was started with, if it may be read.
+fn environment(pid: i32, name: &str) -> Option<String> {
+    let bytes = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    bytes.split(|byte| *byte == 0).find_map(|entry| {
+        let value = entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+        Some(String::from_utf8_lossy(value).into_owned())
+    })
 }

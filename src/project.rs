@@ -9,6 +9,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
@@ -23,6 +24,8 @@ use crate::process;
 const MEASURED_MAX: u64 = 1_000_000;
 /// Depth to which a folder is measured.
 const DEPTH_MAX: u32 = 128;
+/// How long somebody who only looks whether the lock is held may be in the way.
+const LOOKERS: Duration = Duration::from_millis(200);
 /// What is read of a small file of our own, in bytes.
 const SMALL_FILE_MAX: u64 = 64 << 10;
 
@@ -292,6 +295,24 @@ impl Project {
         })
     }
 
+    /// Who holds the lock of this instance, if anybody does. Changes nothing.
+    ///
+    /// # Errors
+    /// When it cannot be told.
+    pub fn lock_holder(&self) -> Result<Option<String>, ProjectError> {
+        let path = self.data().join("lock");
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(io_at(&path, source)),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(None),
+            Err(TryLockError::WouldBlock) => Ok(Some(holder(&mut file))),
+            Err(TryLockError::Error(source)) => Err(io_at(&path, source)),
+        }
+    }
+
     /// Takes the lock of this instance. The kernel lets go of it when the process ends.
     ///
     /// # Errors
@@ -307,12 +328,18 @@ impl Project {
             .mode(0o600)
             .open(&path)
             .map_err(|source| io_at(&path, source))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(ProjectError::Locked { holder: holder(&mut file) });
+        let deadline = Instant::now() + LOOKERS;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    std::thread::sleep(LOOKERS / 10);
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(ProjectError::Locked { holder: holder(&mut file) });
+                }
+                Err(TryLockError::Error(source)) => return Err(io_at(&path, source)),
             }
-            Err(TryLockError::Error(source)) => return Err(io_at(&path, source)),
         }
         self.give(&path)?;
         let says = Holder { pid: std::process::id(), verb: verb.to_owned(), since: now };
@@ -399,6 +426,19 @@ impl Folder {
             return Err(io::Error::other(format!("larger than {bytes_max} bytes")));
         }
         Ok(Some(bytes))
+    }
+
+    /// Whether `name` is a regular file. A link to one is not.
+    ///
+    /// # Errors
+    /// When something else stands there, or it cannot be looked at.
+    pub fn is_file(&self, name: &str) -> io::Result<bool> {
+        match rustix::fs::statat(&self.fd, single(name)?, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => Ok(true),
+            Ok(_) => Err(io::Error::other(format!("{name} is not a regular file"))),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Puts `content` in the place of the file `name`, whole or not at all.

@@ -338,7 +338,11 @@ impl Session {
             }
             Event::CallEnded { .. } => {
                 let _ = audience.try_send(Progress::ToolEnded);
-                if self.is_disk_full().await { Seen::Stop(TurnEnd::DiskFull) } else { Seen::Nothing }
+                if self.is_disk_full().await {
+                    Seen::Stop(TurnEnd::DiskFull)
+                } else {
+                    Seen::Nothing
+                }
             }
             Event::Round { .. } => Seen::Nothing,
         }
@@ -348,8 +352,7 @@ impl Session {
     async fn is_disk_full(&self) -> bool {
         let folder = self.project.group(&self.shared.welcome.group);
         let limit = self.limits.disk.as_bytes();
-        let measured =
-            tokio::task::spawn_blocking(move || Folder::open(&folder)?.usage()).await;
+        let measured = tokio::task::spawn_blocking(move || Folder::open(&folder)?.usage()).await;
         match measured {
             Ok(Ok(bytes)) => bytes > limit,
             Ok(Err(error)) => {
@@ -365,7 +368,11 @@ impl Session {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn steer(&self, messages: Vec<MessageSeq>, prompt: String) -> Result<bool, StoreError> {
+    pub async fn steer(
+        &self,
+        messages: Vec<MessageSeq>,
+        prompt: String,
+    ) -> Result<bool, StoreError> {
         steer(&self.shared, messages, prompt).await
     }
 
@@ -405,7 +412,11 @@ impl Helm {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn steer(&self, messages: Vec<MessageSeq>, prompt: String) -> Result<bool, StoreError> {
+    pub async fn steer(
+        &self,
+        messages: Vec<MessageSeq>,
+        prompt: String,
+    ) -> Result<bool, StoreError> {
         steer(&self.shared, messages, prompt).await
     }
 }

@@ -4,4 +4,3 @@ mod plan;
 mod route;
 mod store;
 mod support;
-

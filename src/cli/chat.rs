@@ -1,0 +1,423 @@
+//! `babybot chat`: talk to a group from the terminal.
+//!
+//! It is a controller for as long as it lasts, with the terminal as its only
+//! channel: it takes over what an earlier one left unfinished, answers, and
+//! ends its agent. The reply is the result and goes to stdout; all else goes to
+//! stderr.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use rustix::process::DumpableBehavior;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::approve::{self, ApprovalArgs};
+use crate::cli::load::{load, stderr_colors};
+use crate::cli::preview::{Preview, project_error};
+use crate::cli::{Context, Outcome, apply, print, tell};
+use crate::clock::{Clock, SystemClock};
+use crate::error::{Error, Exit, chain};
+use crate::gateway::Gateway;
+use crate::host::{self, Host, HostError, Worked, Worker};
+use crate::name::{ChannelName, GroupName};
+use crate::observe::{self, Holder, Look as _};
+use crate::observed::{Applied, Known};
+use crate::project::{InstanceLock, Project};
+use crate::resource::{GroupSpec, Lifecycle, ResourceId, Spec};
+use crate::runtime::process::{ProcessRuntime, Strays};
+use crate::session::{Parts, Progress};
+use crate::source;
+use crate::store::{MESSAGE_TEXT_MAX, Post, PostKind, PostState, Store};
+
+/// Steps of a turn that wait to be shown.
+const PROGRESS_MAX: usize = 64;
+
+/// Talks to a group from the terminal.
+///
+/// With MESSAGE, or with a message on stdin, prints the reply on stdout and ends. Without
+/// either, at a terminal, it is a conversation. GROUP may be left out where there is a main
+/// group, or only one. Ctrl-C stops the answer under way; a second one ends at once.
+///
+/// Runs what was applied last; where nothing ever was, it applies babybot.toml first, as
+/// `babybot apply` would.
+#[derive(Debug, clap::Args)]
+pub struct ChatArgs {
+    /// The group to talk to
+    pub group: Option<String>,
+    /// What to say; without it, what stdin holds
+    pub message: Option<String>,
+    /// What is approved, should this be the first apply.
+    #[command(flatten)]
+    pub approval: ApprovalArgs,
+}
+
+/// A conversation with everything it needs.
+struct Chat {
+    host: Host,
+    worker: Worker,
+    group: GroupName,
+    interrupts: Signal,
+    /// Held until the conversation ends.
+    _lock: InstanceLock,
+}
+
+/// Talks.
+///
+/// # Errors
+/// Whatever kept the reply from being given.
+pub async fn run(args: &ChatArgs, context: &Context) -> Outcome {
+    let project = Project::open(context.project()).map_err(project_error)?;
+    project.known_instance().map_err(project_error)?;
+    let gateway = Gateway::new(project.root().to_path_buf())
+        .map_err(|error| Error::failed("reach models", &error))?;
+    let look = observe::Machine::new(project.clone(), gateway.clone(), Holder::Another);
+    let (lock, store, applied) = match look.applied() {
+        Known::Is(applied) => {
+            let lock = project.lock("chat", SystemClock.now()).map_err(project_error)?;
+            mention_pending(&look, &applied, context).await;
+            (lock, open_store(&project)?, applied)
+        }
+        Known::Absent => match apply_first(args, context).await? {
+            Ok(ready) => ready,
+            Err(exit) => return Ok(exit),
+        },
+        Known::Unknown(why) => {
+            return Err(Error::new(Exit::Failed, format!("cannot read what was applied: {why}")));
+        }
+    };
+    let group = choose_group(args.group.as_deref(), &applied)?;
+    let mut chat = Chat::begin(project, gateway, store, applied, group, lock).await?;
+    let outcome = chat.talk(args).await;
+    chat.worker.rest().await;
+    outcome
+}
+
+fn open_store(project: &Project) -> Result<Store, Error> {
+    Store::open(&project.database()).map_err(|error| Error::failed("open the store", &error))
+}
+
+/// Applies the manifest on an instance that never was.
+async fn apply_first(
+    args: &ChatArgs,
+    context: &Context,
+) -> Result<Result<(InstanceLock, Store, Applied), Exit>, Error> {
+    let source = match load(context) {
+        Ok(source) => source,
+        Err(exit) => return Ok(Err(exit)),
+    };
+    // A mistyped group is no reason to apply anything.
+    let preview = Preview::make(&source, context).await?;
+    let wanted = Applied {
+        number: 0,
+        specs: preview
+            .desired
+            .resources
+            .iter()
+            .map(|(id, w)| (id.clone(), w.spec.clone()))
+            .collect(),
+    };
+    choose_group(args.group.as_deref(), &wanted)?;
+    tell(&preview.text(context.stderr_color()));
+    preview.refuse_strangers()?;
+    let risks = approve::approve(&preview, &args.approval, context)?;
+    let lock = preview.project.lock("chat", SystemClock.now()).map_err(project_error)?;
+    let store = apply::open_store(&preview, &lock)?;
+    match apply::carry_out(&source, &preview, risks, &lock, &store, context).await? {
+        Exit::Ok => {}
+        exit => return Ok(Err(exit)),
+    }
+    let look =
+        observe::Machine::new(preview.project.clone(), preview.gateway.clone(), Holder::Ourselves);
+    match look.applied() {
+        Known::Is(applied) => Ok(Ok((lock, store, applied))),
+        _ => Err(Error::new(Exit::Failed, "what was just applied is not there")),
+    }
+}
+
+/// One line where the manifest and what was applied differ.
+async fn mention_pending(look: &observe::Machine, applied: &Applied, context: &Context) {
+    let running = format!("this runs generation {}", applied.number);
+    match source::read(&context.manifest) {
+        Ok(source) => {
+            let desired = crate::desired::Desired::new(&source.manifest);
+            let observed = observe::observe(&desired, look).await;
+            let pending = crate::plan::plan(&desired, &observed);
+            if !pending.is_empty() {
+                let count = pending.steps.len();
+                let changes =
+                    if count == 1 { "1 change is" } else { &format!("{count} changes are") };
+                tell(&format!("note: {changes} not applied (`babybot plan`); {running}\n"));
+            }
+        }
+        Err(report) => {
+            tell(&report.human(stderr_colors(context)));
+            tell(&format!("note: {} is not valid; {running}\n", report.name));
+        }
+    }
+}
+
+/// The group that was named, or the main one, or the only one.
+fn choose_group(named: Option<&str>, applied: &Applied) -> Result<GroupName, Error> {
+    let groups: Vec<(&GroupName, &GroupSpec)> = applied
+        .specs
+        .iter()
+        .filter_map(|(id, spec)| match (id, spec) {
+            (ResourceId::Group(name), Spec::Group(spec)) => Some((name, &**spec)),
+            _ => None,
+        })
+        .collect();
+    let names: Vec<&str> = groups.iter().map(|(name, _)| name.as_str()).collect();
+    let usage = |message: String, hint: String| Error::new(Exit::Usage, message).hinted(hint);
+    match named {
+        Some(named) => match groups.iter().find(|(name, _)| name.as_str() == named) {
+            Some((name, _)) => Ok((*name).clone()),
+            None if named.contains(char::is_whitespace) => Err(usage(
+                "the first argument is the group".to_owned(),
+                format!("babybot chat {} {named:?}", names.first().unwrap_or(&"GROUP")),
+            )),
+            None => Err(usage(
+                format!("there is no group `{named}`"),
+                format!("there are: {}", names.join(", ")),
+            )),
+        },
+        None => match (groups.iter().find(|(_, spec)| spec.main), groups.as_slice()) {
+            (Some((main, _)), _) => Ok((*main).clone()),
+            (None, [(only, _)]) => Ok((*only).clone()),
+            (None, _) => Err(usage(
+                "which group? None of them is main".to_owned(),
+                format!("name one of: {}", names.join(", ")),
+            )),
+        },
+    }
+}
+
+impl Chat {
+    /// Becomes the controller of this instance.
+    async fn begin(
+        project: Project,
+        gateway: Gateway,
+        store: Store,
+        applied: Applied,
+        group: GroupName,
+        lock: InstanceLock,
+    ) -> Result<Self, Error> {
+        let setup = |error: io::Error| Error::failed("become the controller", &error);
+        // Both ends of a link hide from the tools; and what an agent leaves behind comes here.
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+            .map_err(|error| setup(error.into()))?;
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+            .map_err(|error| setup(error.into()))?;
+        let interrupts = signal(SignalKind::interrupt()).map_err(setup)?;
+        let instance = project.instance(&SystemClock).map_err(project_error)?;
+        let zone = zone_of(&applied, &group);
+        let program = "/proc/self/exe".into();
+        let parts = Parts {
+            project,
+            store,
+            runtime: Arc::new(ProcessRuntime::new(program, Strays::Adopted)),
+            gateway,
+            clock: Arc::new(SystemClock),
+        };
+        let lifecycle = lifecycle_of(&applied, &group);
+        let host =
+            Host::take_over(parts, instance, applied.specs, zone).await.map_err(host_error)?;
+        let mut worker = host.worker(&group).map_err(host_error)?;
+        if lifecycle == Some(Lifecycle::Always) {
+            worker.wake().await.map_err(|error| Error::failed("start the agent", &error))?;
+        }
+        Ok(Self { host, worker, group, interrupts, _lock: lock })
+    }
+
+    async fn talk(&mut self, args: &ChatArgs) -> Outcome {
+        // What was left unfinished comes first, and is not the answer to what is said now.
+        self.answer_all().await?;
+        self.deliver(Manner::Earlier).await?;
+        if let Some(message) = &args.message {
+            return self.say(message).await;
+        }
+        if !io::stdin().is_terminal() {
+            let mut text = String::new();
+            io::stdin()
+                .lock()
+                .take(MESSAGE_TEXT_MAX as u64 + 1)
+                .read_to_string(&mut text)
+                .map_err(|error| Error::failed("read the message from stdin", &error))?;
+            return self.say(&text).await;
+        }
+        self.converse().await
+    }
+
+    /// Says one thing and gives the reply.
+    async fn say(&mut self, message: &str) -> Outcome {
+        if message.trim().is_empty() {
+            return Err(Error::new(Exit::Usage, "the message is empty"));
+        }
+        self.host.accept(&self.group, "owner", message).await.map_err(host_error)?;
+        let worked = self.answer_all().await?;
+        self.deliver(Manner::Reply).await?;
+        match worked {
+            Some(Worked::Answered) => Ok(Exit::Ok),
+            Some(Worked::Cancelled) => Err(Error::new(Exit::Interrupted, "stopped")),
+            Some(Worked::GivenUp(why)) => Err(Error::new(Exit::Failed, why)),
+            None => Err(Error::new(Exit::Failed, "the message got no answer")),
+        }
+    }
+
+    /// A conversation, line by line, until its end.
+    async fn converse(&mut self) -> Outcome {
+        tell(&format!("Talking to {}. Ctrl-D ends.\n", self.group));
+        let mut lines = read_lines();
+        let idle = self.worker.idle_after();
+        loop {
+            tell("> ");
+            let line = tokio::select! {
+                line = lines.recv() => line,
+                _ = self.interrupts.recv() => {
+                    tell("\n");
+                    return Ok(Exit::Interrupted);
+                }
+                () = tokio::time::sleep(idle) => {
+                    // An agent with nothing to do rests; the conversation goes on.
+                    self.worker.rest().await;
+                    continue;
+                }
+            };
+            let Some(line) = line else {
+                tell("\n");
+                return Ok(Exit::Ok);
+            };
+            if line.trim().is_empty() {
+                continue;
+            }
+            self.host.accept(&self.group, "owner", &line).await.map_err(host_error)?;
+            self.answer_all().await?;
+            self.deliver(Manner::Reply).await?;
+        }
+    }
+
+    /// Works until nothing waits. Returns how the last turn came out.
+    async fn answer_all(&mut self) -> Result<Option<Worked>, Error> {
+        let mut last = None;
+        let (audience, mut progress) = mpsc::channel(PROGRESS_MAX);
+        loop {
+            let cancel = CancellationToken::new();
+            let mut work = std::pin::pin!(self.worker.work(&cancel, &audience));
+            let worked = loop {
+                tokio::select! {
+                    worked = &mut work => break worked.map_err(host_error)?,
+                    Some(step) = progress.recv() => show(&step),
+                    _ = self.interrupts.recv() => {
+                        if cancel.is_cancelled() {
+                            // The link closes with this, and the agent ends by itself.
+                            return Err(Error::new(Exit::Interrupted, "stopped at once"));
+                        }
+                        tell("stopping; Ctrl-C again to stop at once\n");
+                        cancel.cancel();
+                    }
+                }
+            };
+            match worked {
+                None => return Ok(last),
+                cancelled @ Some(Worked::Cancelled) => return Ok(cancelled),
+                worked => last = worked,
+            }
+        }
+    }
+
+    /// Gives what waits for this terminal: stored before, marked after.
+    async fn deliver(&self, manner: Manner) -> Result<(), Error> {
+        let store = &self.host.parts().store;
+        let failed = |error| Error::failed("deliver the reply", &error);
+        let chat = host::terminal_chat(&self.group);
+        for post in store.due(&ChannelName::terminal()).await.map_err(failed)? {
+            if post.chat != chat {
+                continue;
+            }
+            let uncertain = post.state == PostState::Uncertain;
+            let post = store.sending(post.id).await.map_err(failed)?;
+            hand_over(&post, manner, uncertain)?;
+            store.delivered(post.id, SystemClock.now()).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+/// What is being delivered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// The answer to what was just said.
+    Reply,
+    /// An answer to something said before.
+    Earlier,
+}
+
+fn hand_over(post: &Post, manner: Manner, uncertain: bool) -> Result<(), Error> {
+    let text = readable(&post.text);
+    match (post.kind, manner) {
+        (PostKind::Notice, _) => tell(&format!("{text}\n")),
+        (_, Manner::Earlier) => {
+            let again = if uncertain { " (perhaps shown before)" } else { "" };
+            tell(&format!("an answer from before{again}: {text}\n"));
+        }
+        (_, Manner::Reply) => print(&format!("{text}\n"))?,
+    }
+    Ok(())
+}
+
+/// A model's text without what would command the terminal.
+fn readable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
+}
+
+fn show(progress: &Progress) {
+    match progress {
+        Progress::Tool { name, arguments } => {
+            let arguments: String = readable(arguments).chars().take(200).collect();
+            tell(&format!("  · {name} {arguments}\n"));
+        }
+        Progress::Retry { why, wait } => {
+            let seconds = Duration::as_secs(wait);
+            tell(&format!("  {}; trying again in {seconds} s\n", readable(why)));
+        }
+        Progress::ToolEnded | Progress::Text(_) => {}
+    }
+}
+
+/// The lines of stdin, read where waiting for them holds up nothing else.
+fn read_lines() -> mpsc::Receiver<String> {
+    let (sender, lines) = mpsc::channel(1);
+    std::thread::spawn(move || {
+        for line in io::stdin().lock().lines() {
+            let Ok(line) = line else { break };
+            if sender.blocking_send(line).is_err() {
+                break;
+            }
+        }
+    });
+    lines
+}
+
+fn group_spec<'a>(applied: &'a Applied, group: &GroupName) -> Option<&'a GroupSpec> {
+    match applied.specs.get(&ResourceId::Group(group.clone())) {
+        Some(Spec::Group(spec)) => Some(spec),
+        _ => None,
+    }
+}
+
+fn lifecycle_of(applied: &Applied, group: &GroupName) -> Option<Lifecycle> {
+    group_spec(applied, group).map(|spec| spec.lifecycle)
+}
+
+/// The time zone of a group's prompts.
+fn zone_of(applied: &Applied, group: &GroupName) -> TimeZone {
+    let named = group_spec(applied, group).and_then(|spec| spec.timezone.as_deref());
+    named.and_then(|name| TimeZone::get(name).ok()).unwrap_or_else(TimeZone::system)
+}
+
+fn host_error(error: HostError) -> Error {
+    Error::new(Exit::Failed, chain(&error))
+}

@@ -1,0 +1,84 @@
+//! What `plan`, `apply` and `chat` begin with: the machine looked at, the plan made.
+
+use crate::cli::Context;
+use crate::desired::Desired;
+use crate::error::{Error, Exit};
+use crate::gateway::Gateway;
+use crate::observe::{self, Holder, Look};
+use crate::observed::Observed;
+use crate::plan::check::{self, Problem};
+use crate::plan::render::{self, Color, Heading};
+use crate::plan::{Plan, plan};
+use crate::project::{Project, ProjectError};
+use crate::source::Source;
+
+/// A plan and what it was made from.
+#[derive(Debug)]
+pub struct Preview {
+    /// The project's folders.
+    pub project: Project,
+    /// The way to the models.
+    pub gateway: Gateway,
+    /// What the manifest asks for.
+    pub desired: Desired,
+    /// What was found.
+    pub observed: Observed,
+    /// What would be done.
+    pub plan: Plan,
+    /// What is printed above it.
+    pub heading: Heading,
+}
+
+impl Preview {
+    /// Looks at the machine and plans.
+    ///
+    /// # Errors
+    /// When the project cannot be opened or is a copy.
+    pub async fn make(source: &Source, context: &Context) -> Result<Self, Error> {
+        let project = Project::open(context.project()).map_err(project_error)?;
+        project.known_instance().map_err(project_error)?;
+        let gateway = Gateway::new(project.root().to_path_buf())
+            .map_err(|error| Error::failed("reach models", &error))?;
+        let desired = Desired::new(&source.manifest);
+        let look = observe::Machine::new(project.clone(), gateway.clone(), Holder::Another);
+        let observed = observe::observe(&desired, &look as &dyn Look).await;
+        let plan = plan(&desired, &observed);
+        let heading =
+            Heading { manifest: source.name.clone(), runtime: source.manifest.runtime.value };
+        Ok(Self { project, gateway, desired, observed, plan, heading })
+    }
+
+    /// The plan for a person.
+    #[must_use]
+    pub fn text(&self, color: Color) -> String {
+        render::text(&self.plan, &self.heading, color)
+    }
+
+    /// A second opinion on the plan, before anybody is asked to approve it.
+    ///
+    /// # Errors
+    /// [`Exit::Refused`] if the manifest lets strangers drive an agent without a wall, and
+    /// [`Exit::Failed`] if the plan has a defect.
+    pub fn refuse_strangers(&self) -> Result<(), Error> {
+        let Err(findings) = check::check(&self.plan, &self.desired, &self.observed) else {
+            return Ok(());
+        };
+        let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        let strangers = findings.iter().all(|f| matches!(f.problem, Problem::StrangerUnwalled(_)));
+        let exit = if strangers { Exit::Refused } else { Exit::Failed };
+        Err(Error::new(exit, format!("the plan is refused: {}", lines.join("; "))))
+    }
+}
+
+/// A project's error at the front door.
+#[must_use]
+pub fn project_error(error: ProjectError) -> Error {
+    match &error {
+        ProjectError::Locked { .. } => {
+            Error::new(Exit::Locked, error.to_string()).hinted("wait until it is done, or end it")
+        }
+        ProjectError::Copied { path } => Error::new(Exit::Refused, error.to_string())
+            .hinted(format!("if this is to be an installation of its own: rm {}", path.display())),
+        _ => Error::failed("use this project", &error),
+    }
+}

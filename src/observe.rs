@@ -1,0 +1,253 @@
+//! Looking at the machine: what is there, what is not, and what cannot be told.
+//!
+//! [`Look`] only reads. What a look says about a resource is one value, and a
+//! look that failed says so rather than nothing; what follows from it is
+//! `plan`'s business.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+
+use futures_util::future::{BoxFuture, join_all};
+use serde::{Deserialize, Serialize};
+
+use crate::desired::Desired;
+use crate::gateway::{Gateway, ModelState};
+use crate::name::GroupName;
+use crate::observed::{Applied, Availability, Controller, Known, Observed, Seen};
+use crate::process::{self, Process};
+use crate::project::{Folder, Project};
+use crate::resource::{ModelSpec, ResourceId, Spec};
+use crate::runtime::process::MARKER;
+use crate::store::Store;
+
+/// What is read of a settings file, in bytes.
+const SETTINGS_MAX: u64 = 256 << 10;
+
+/// What `settings.json` holds.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SettingsFile {
+    /// Environment of the group's tools.
+    pub(crate) env: BTreeMap<String, String>,
+}
+
+/// The ways to look at the world. None of them changes it.
+pub trait Look: Send + Sync {
+    /// Whether a controller serves this instance.
+    fn controller(&self) -> Controller;
+    /// The last applied generation.
+    fn applied(&self) -> Known<Applied>;
+    /// `groups/global/MEMORY.md`.
+    fn global_memory(&self) -> Known<Seen>;
+    /// The folders of a group.
+    fn folder(&self, group: &GroupName) -> Known<Seen>;
+    /// The settings file of a group.
+    fn settings(&self, group: &GroupName) -> Known<Seen>;
+    /// The agents of this instance that run, by group; an error if that cannot be told.
+    fn containers(&self) -> Result<BTreeMap<GroupName, u32>, String>;
+    /// Whether a model's server has it.
+    fn model<'a>(&'a self, spec: &'a ModelSpec) -> BoxFuture<'a, Known<Seen>>;
+}
+
+/// Looks at everything that matters to `desired` and to what was applied.
+pub async fn observe(desired: &Desired, look: &dyn Look) -> Observed {
+    let applied = look.applied();
+    let mut looks = BTreeMap::new();
+    for id in of_interest(desired, &applied) {
+        let seen = match &id {
+            ResourceId::GlobalMemory => look.global_memory(),
+            ResourceId::Folder(group) => look.folder(group),
+            ResourceId::Settings(group) => look.settings(group),
+            _ => continue,
+        };
+        looks.insert(id, seen);
+    }
+    let models = desired.resources.iter().filter_map(|(id, wanted)| match &wanted.spec {
+        Spec::Model(spec) => Some(async move { (id.clone(), look.model(spec).await) }),
+        _ => None,
+    });
+    looks.extend(join_all(models).await);
+    match look.containers() {
+        Ok(found) => looks.extend(found.into_iter().map(|(group, processes)| {
+            (ResourceId::Container(group), Known::Is(Seen::Container { processes }))
+        })),
+        Err(why) => looks.extend(
+            groups(desired)
+                .map(|group| (ResourceId::Container(group.clone()), Known::Unknown(why.clone()))),
+        ),
+    }
+    Observed { controller: look.controller(), applied, looks }
+}
+
+fn of_interest(desired: &Desired, applied: &Known<Applied>) -> BTreeSet<ResourceId> {
+    let mut ids: BTreeSet<ResourceId> = desired.resources.keys().cloned().collect();
+    if let Known::Is(applied) = applied {
+        ids.extend(applied.specs.keys().cloned());
+    }
+    ids
+}
+
+fn groups(desired: &Desired) -> impl Iterator<Item = &GroupName> {
+    desired.resources.keys().filter_map(|id| match id {
+        ResourceId::Group(group) => Some(group),
+        _ => None,
+    })
+}
+
+/// Looks at this machine.
+#[derive(Debug)]
+pub struct Machine {
+    project: Project,
+    gateway: Gateway,
+    holder: Holder,
+}
+
+/// Who may hold the instance's lock while a machine is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// This process does.
+    Ourselves,
+    /// If anybody, then another process, which is the controller.
+    Another,
+}
+
+impl Machine {
+    /// A look at this project.
+    #[must_use]
+    pub fn new(project: Project, gateway: Gateway, holder: Holder) -> Self {
+        Self { project, gateway, holder }
+    }
+
+    fn relative(&self, path: &Path) -> String {
+        path.strip_prefix(self.project.root()).unwrap_or(path).display().to_string()
+    }
+}
+
+impl Look for Machine {
+    fn controller(&self) -> Controller {
+        // Whoever holds the lock itself serves nobody yet.
+        if self.holder == Holder::Ourselves {
+            return Controller::Absent;
+        }
+        match self.project.lock_holder() {
+            Ok(None) => Controller::Absent,
+            Ok(Some(_)) => Controller::Running,
+            Err(error) => Controller::Unknown(error.to_string()),
+        }
+    }
+
+    fn applied(&self) -> Known<Applied> {
+        let read = || match Store::read_only(&self.project.database())? {
+            Some(reader) => reader.applied(),
+            None => Ok(None),
+        };
+        match read() {
+            Ok(Some(applied)) => {
+                Known::Is(Applied { number: applied.number, specs: applied.specs })
+            }
+            Ok(None) => Known::Absent,
+            Err(error) => Known::Unknown(crate::error::chain(&error)),
+        }
+    }
+
+    fn global_memory(&self) -> Known<Seen> {
+        let folder = match open(&self.project.global()) {
+            Known::Is(folder) => folder,
+            Known::Absent => return Known::Absent,
+            Known::Unknown(why) => return Known::Unknown(why),
+        };
+        match folder.is_file("MEMORY.md") {
+            Ok(true) => Known::Is(Seen::GlobalMemory),
+            Ok(false) => Known::Absent,
+            Err(error) => Known::Unknown(error.to_string()),
+        }
+    }
+
+    fn folder(&self, group: &GroupName) -> Known<Seen> {
+        let folders = self.project.folders(group);
+        let mut missing = BTreeSet::new();
+        for path in &folders {
+            match open(path) {
+                Known::Is(_) => {}
+                Known::Absent => {
+                    missing.insert(self.relative(path));
+                }
+                Known::Unknown(why) => {
+                    return Known::Unknown(format!("{}: {why}", self.relative(path)));
+                }
+            }
+        }
+        if missing.len() == folders.len() {
+            Known::Absent
+        } else {
+            Known::Is(Seen::Folder { missing })
+        }
+    }
+
+    fn settings(&self, group: &GroupName) -> Known<Seen> {
+        let read = || -> io::Result<Option<Vec<u8>>> {
+            let home = Folder::open(&self.project.session(group))?;
+            home.child(".ollama")?.read("settings.json", SETTINGS_MAX)
+        };
+        match read() {
+            Ok(Some(bytes)) => {
+                let file = serde_json::from_slice::<SettingsFile>(&bytes).ok();
+                Known::Is(Seen::Settings { env: file.map(|file| file.env) })
+            }
+            Ok(None) => Known::Absent,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Known::Absent,
+            Err(error) => Known::Unknown(error.to_string()),
+        }
+    }
+
+    fn containers(&self) -> Result<BTreeMap<GroupName, u32>, String> {
+        let Some(instance) = self.project.known_instance().map_err(|error| error.to_string())?
+        else {
+            return Ok(BTreeMap::new());
+        };
+        let mut found: BTreeMap<GroupName, BTreeSet<Process>> = BTreeMap::new();
+        for (process, value) in process::find_marked(MARKER, &format!("{instance}/")) {
+            let group = value.split('/').nth(1).and_then(|group| GroupName::new(group).ok());
+            if let Some(group) = group {
+                found.entry(group).or_default().insert(process);
+            }
+        }
+        // An agent hides its environment; the store remembers its process.
+        let remembered = match Store::read_only(&self.project.database()) {
+            Ok(Some(reader)) => reader.open_sandboxes().map_err(|error| error.to_string())?,
+            Ok(None) => Vec::new(),
+            Err(error) => return Err(error.to_string()),
+        };
+        let boot = process::boot_id();
+        for sandbox in remembered.into_iter().filter(|sandbox| sandbox.boot_id == boot) {
+            let Ok(pid) = i32::try_from(sandbox.pid) else { continue };
+            let agent = Process { pid, start_time: sandbox.start_time };
+            if agent.is_alive() {
+                found.entry(sandbox.group).or_default().insert(agent);
+            }
+        }
+        let count =
+            |processes: BTreeSet<Process>| u32::try_from(processes.len()).unwrap_or(u32::MAX);
+        Ok(found.into_iter().map(|(group, processes)| (group, count(processes))).collect())
+    }
+
+    fn model<'a>(&'a self, spec: &'a ModelSpec) -> BoxFuture<'a, Known<Seen>> {
+        Box::pin(async {
+            match self.gateway.look(spec).await {
+                ModelState::Is(_) => Known::Is(Seen::Model(Availability::Present)),
+                ModelState::Absent => Known::Is(Seen::Model(Availability::Missing)),
+                ModelState::Unknown(why) => Known::Unknown(why),
+            }
+        })
+    }
+}
+
+/// Opens a folder; something else in its place is not the same as nothing.
+fn open(path: &Path) -> Known<Folder> {
+    match Folder::open(path) {
+        Ok(folder) => Known::Is(folder),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Known::Absent,
+        Err(error) => Known::Unknown(error.to_string()),
+    }
+}
