@@ -1,0 +1,3 @@
+//! Fakes that stand at the doors.
+
+pub(crate) mod ollama;
