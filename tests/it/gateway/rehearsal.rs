@@ -347,23 +347,33 @@ async fn a_silent_model_is_given_up() {
     assert!(answered.error().contains("no word for 409 s"), "{}", answered.error());
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_agent_that_does_not_read_loses_its_turn() {
-    let (mut house, _project) = scripted("[[rule]]\nsteps = [{ fault = \"length\", chunk = 1 }]\n");
-    let long =
-        format!("[[rule]]\nsteps = [{{ reply = \"{}\" }}]\n", "a long answer of words ".repeat(50));
-    let (unread, _project_too) = scripted(&long);
+#[tokio::test]
+async fn an_agent_that_reads_late_keeps_no_other_from_the_model() {
+    let words = "a long answer of many words ".repeat(500);
+    let (mut house, _project) = scripted(&format!("[[rule]]\nsteps = [{{ reply = \"{words}\" }}]"));
     let body = Body::from(request(&[user("x")], TOOLS).to_string());
     let asked = Request::post("/api/chat").body(body).unwrap();
-    let response = unread.router.clone().oneshot(asked).await.unwrap();
-    queue(&unread.gateway, 1, &[]).await;
-    tokio::time::sleep(Duration::from_secs(61)).await;
-    queue(&unread.gateway, 0, &[]).await;
-    drop(response);
-    // A reader is served however the answer is cut.
-    let answered = house.post("/api/chat", &request(&[user("x")], TOOLS)).await;
-    assert_eq!(answered.lines().last().unwrap()["done_reason"], "length");
+    let response = house.router.clone().oneshot(asked).await.unwrap();
+    // Nothing was read yet, and the model is free again.
+    queue(&house.gateway, 0, &[]).await;
     assert_eq!(house.outcome().await, UsageOutcome::Done);
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let lines = std::str::from_utf8(&body).unwrap().lines();
+    let text = lines.map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let text = text.map(|line| line["message"]["content"].as_str().unwrap().to_owned());
+    assert_eq!(text.collect::<String>(), words);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_does_not_read_at_all_loses_its_turn() {
+    let words = "a long answer of many words ".repeat(5_000);
+    let (mut house, _project) = scripted(&format!("[[rule]]\nsteps = [{{ reply = \"{words}\" }}]"));
+    let body = Body::from(request(&[user("x")], &[]).to_string());
+    let asked = Request::post("/api/chat").body(body).unwrap();
+    let response = house.router.clone().oneshot(asked).await.unwrap();
+    assert_eq!(house.outcome().await, UsageOutcome::Cut);
+    queue(&house.gateway, 0, &[]).await;
+    drop(response);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! A fake Ollama that plays prepared answers byte for byte, and remembers what
 //! it was asked.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
