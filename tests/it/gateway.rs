@@ -17,6 +17,8 @@ use babybot::unit::Period;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use http_body_util::BodyExt as _;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 use tower::ServiceExt as _;
@@ -137,7 +139,7 @@ async fn queue(gateway: &Gateway, working: usize, waiting: &[&str]) {
         queue.working.len() == working
             && queue.waiting.iter().map(GroupName::as_str).eq(waiting.iter().copied())
     };
-    while !gateway.queues().iter().all(fits) {
+    while !gateway.queues().iter().any(fits) {
         tokio::task::yield_now().await;
     }
 }
@@ -529,6 +531,39 @@ async fn a_client_that_leaves_before_the_first_word_ends_the_work_too() {
 }
 
 #[tokio::test]
+async fn a_stream_that_is_reset_on_the_link_ends_the_work() {
+    let (mut house, mut fake) = house().await;
+    let first = Step::Chunk(said("one").into_bytes());
+    fake.answer("/api/chat", Reply::steps([first, Step::Silence]));
+    fake.answer("/api/chat", Reply::steps([Step::Silence]));
+
+    let (agent, host) = tokio::io::duplex(64 << 10);
+    let service = TowerToHyperService::new(house.router.clone());
+    let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .serve_connection(TokioIo::new(host), service);
+    tokio::spawn(serving);
+    let link = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(agent));
+    let (mut link, connection) = link.await.unwrap();
+    tokio::spawn(connection);
+    let chat = || Request::post("http://gateway/api/chat").body(hello().to_string()).unwrap();
+
+    // In mid-answer.
+    let mut body = link.send_request(chat()).await.unwrap().into_body();
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), said("one"));
+    drop(body);
+    fake.left().await;
+    assert_eq!(house.outcome().await, UsageOutcome::Cut);
+    // Before the first word.
+    fake.received().await;
+    let asking = tokio::spawn(link.send_request(chat()));
+    fake.received().await;
+    asking.abort();
+    fake.left().await;
+    assert_eq!(house.outcome().await, UsageOutcome::Cut);
+    queue(&house.gateway, 0, &[]).await;
+}
+
+#[tokio::test]
 async fn requests_are_served_one_at_a_time_in_the_order_they_came() {
     let (house, mut fake) = house().await;
     let go_on = Arc::new(Notify::new());
@@ -726,6 +761,11 @@ async fn a_look_tells_there_from_absent_from_unknown() {
 
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let state = gateway.look(&ollama(&format!("http://{free}"), "automaton")).await;
+    let ModelState::Unknown(cause) = state else { panic!() };
+    assert!(cause.contains("Is it running?"), "{cause}");
+
+    // With TLS there is an answer too, where only the server is missing.
+    let state = gateway.look(&ollama(&format!("https://{free}"), "automaton")).await;
     let ModelState::Unknown(cause) = state else { panic!() };
     assert!(cause.contains("Is it running?"), "{cause}");
 
