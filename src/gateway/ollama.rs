@@ -13,29 +13,29 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
-use super::upstream::{Answer, Endpoint, JSON, Refusal, Upstream};
+use super::upstream::{Answer, Endpoint, JSON, NDJSON, Refusal, Upstream};
 use super::{ModelFacts, ModelState, QUESTION_MAX, rules};
 use crate::error::chain;
 
 /// One model on one server.
 #[derive(Debug)]
 pub(super) struct Ollama {
-    http: Client,
-    /// The server, or in words what is wrong with its address.
-    server: Result<Url, String>,
+    /// Client and server, or in words what is wrong with the address.
+    server: Result<(Client, Url), String>,
     model: String,
     /// Set once the server said that it serves this model itself.
     local: OnceCell<()>,
 }
 
 impl Ollama {
-    pub(super) fn new(http: Client, url: &str, model: &str) -> Self {
-        Self { http, server: address(url), model: model.to_owned(), local: OnceCell::new() }
+    pub(super) fn new(http: Result<Client, String>, url: &str, model: &str) -> Self {
+        let server = address(url).and_then(|server| Ok((http?, server)));
+        Self { server, model: model.to_owned(), local: OnceCell::new() }
     }
 
     async fn send(&self, endpoint: Endpoint, body: &Value) -> Result<Answer, Refusal> {
-        let server = self.server.as_ref().map_err(Refusal::gateway)?;
-        let request = self.http.request(endpoint.method(), at(server, endpoint));
+        let (http, server) = self.server.as_ref().map_err(Refusal::gateway)?;
+        let request = http.request(endpoint.method(), at(server, endpoint));
         let request = match endpoint.method() {
             axum::http::Method::POST => {
                 request.header(header::CONTENT_TYPE, "application/json").body(body.to_string())
@@ -93,7 +93,7 @@ impl Upstream for Ollama {
 }
 
 fn default_type(endpoint: Endpoint) -> HeaderValue {
-    if endpoint.works() { super::NDJSON } else { JSON }
+    if endpoint.works() { NDJSON } else { JSON }
 }
 
 fn address(url: &str) -> Result<Url, String> {
@@ -129,7 +129,7 @@ fn unreachable(server: &Url, error: reqwest::Error) -> Refusal {
 }
 
 /// Looks at a model on a server. Every question has its deadline.
-pub(super) async fn look(http: &Client, url: &str, model: &str) -> ModelState {
+pub(super) async fn look(http: Result<Client, String>, url: &str, model: &str) -> ModelState {
     match seen(http, url, model).await {
         Ok(Some(facts)) => ModelState::Is(facts),
         Ok(None) => ModelState::Absent,
@@ -137,13 +137,17 @@ pub(super) async fn look(http: &Client, url: &str, model: &str) -> ModelState {
     }
 }
 
-async fn seen(http: &Client, url: &str, model: &str) -> Result<Option<ModelFacts>, String> {
-    let door = Ollama::new(http.clone(), url, model);
+async fn seen(
+    http: Result<Client, String>,
+    url: &str,
+    model: &str,
+) -> Result<Option<ModelFacts>, String> {
+    let door = Ollama::new(http, url, model);
     let (_, version) = question(&door, Endpoint::Version, &Value::Null).await?;
     let version = version["version"].as_str().ok_or("the server does not say its version")?;
 
-    let server = door.server.clone()?;
-    let library = ollama_rs::Ollama::builder().host(server).reqwest_client(http.clone()).build();
+    let (http, server) = door.server.clone()?;
+    let library = ollama_rs::Ollama::builder().host(server).reqwest_client(http).build();
     let models = timeout(QUESTION_MAX, library.list_local_models()).await;
     let models = models
         .map_err(|_| late())?

@@ -23,9 +23,10 @@ use crate::unit::Period;
 /// A chunk that comes more often than this in a row ends the answer. Ollama's
 /// own guard, which only some of its modes have, draws the same line.
 const REPEATS_MAX: u32 = 30;
-/// Lines on their way to the agent.
-pub(super) const LINES_UNDERWAY_MAX: usize = 8;
-/// How long an agent may leave a line unread before it loses its turn.
+/// Lines on their way to the agent: a whole answer, at a line for a token, so that
+/// an agent that reads slowly keeps no other from the model.
+pub(super) const LINES_UNDERWAY_MAX: usize = 4096 + 64;
+/// How long an agent may leave more than that unread before it loses its turn.
 const UNREAD_MAX: Duration = Duration::from_secs(60);
 /// How long the end of a finished stream is waited for, to keep the connection.
 const ENDING_MAX: Duration = Duration::from_millis(500);

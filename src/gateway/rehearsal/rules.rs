@@ -395,6 +395,15 @@ mod tests {
         );
     }
 
+    proptest::proptest! {
+        /// Whatever is written, it is understood or not, and nothing breaks.
+        #[test]
+        fn any_text_is_survived(text in "((run|write|read|replace|remember| on | to | with | in |`|'|\\.|/|ü)|\\PC){0,24}") {
+            let _ = wish(&text);
+            let _ = order(&text);
+        }
+    }
+
     #[test]
     fn talk_is_no_order() {
         for text in ["hello", "how do I run faster?", "I read in the news", "show me", "", "run"] {
