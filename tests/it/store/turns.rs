@@ -375,9 +375,8 @@ async fn nothing_that_runs_for_each_message_reads_a_whole_table() {
     for _ in 0..2 {
         for statement in PER_MESSAGE_STATEMENTS {
             for step in plan(&raw, statement) {
-                let fine = step.starts_with("SEARCH") || step.starts_with("LIST SUBQUERY");
-                let fine =
-                    fine || step.starts_with("USE TEMP B-TREE") || step.starts_with("SCALAR");
+                // Nor does it sort what it found: an index has the order already.
+                let fine = !step.starts_with("SCAN") && !step.contains("TEMP B-TREE");
                 assert!(fine, "{statement}\nruns as: {step}");
             }
         }
@@ -389,5 +388,11 @@ async fn nothing_that_runs_for_each_message_reads_a_whole_table() {
 
 fn plan(raw: &rusqlite::Connection, statement: &str) -> Vec<String> {
     let mut explained = raw.prepare(&format!("EXPLAIN QUERY PLAN {statement}")).unwrap();
-    explained.query_map([], |row| row.get("detail")).unwrap().map(Result::unwrap).collect()
+    // The parameters stay empty: nothing is run.
+    let mut rows = explained.raw_query();
+    let mut steps = Vec::new();
+    while let Some(row) = rows.next().unwrap() {
+        steps.push(row.get("detail").unwrap());
+    }
+    steps
 }
