@@ -37,7 +37,7 @@ async fn a_turn_takes_what_asks_and_what_came_along() {
 
     store.accept(message("m2", "question")).await.unwrap();
     store.accept(context("m3", "remark")).await.unwrap();
-    assert_eq!(store.waiting_groups().await.unwrap(), [family.clone()]);
+    assert_eq!(store.waiting_groups().await.unwrap(), std::slice::from_ref(&family));
     let opened = store.open_turn(&family, &turn_id(1), at(4)).await.unwrap().unwrap();
     assert_eq!((opened.messages, opened.chat.as_str()), (3, "home"));
     let texts: Vec<String> = store
