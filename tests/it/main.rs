@@ -1,3 +1,5 @@
+//! Tests of everything, in one binary.
+
 mod route;
 mod store;
 
