@@ -124,18 +124,25 @@ async fn messages_that_steer_belong_to_the_turn_or_wait_again() {
     let late = store.accept(message("m3", "and that")).await.unwrap().seq;
     let foreign = Incoming { group: group("other"), ..message("m4", "not yours") };
     let foreign = store.accept(foreign).await.unwrap().seq;
-    let given = store.attach(&turn, &[steer, late, foreign, MessageSeq(999)]).await.unwrap();
-    assert_eq!(given, 2);
-    assert_eq!(store.attach(&turn, &[steer]).await.unwrap(), 0);
+    let work = ChatId::new("work").unwrap();
+    let elsewhere = Incoming { chat: work.clone(), ..message("m5", "answer me here") };
+    let elsewhere = store.accept(elsewhere).await.unwrap().seq;
+    let aside = Incoming { chat: work, ..context("m6", "an aside") };
+    let aside = store.accept(aside).await.unwrap().seq;
+    let all = [steer, late, foreign, elsewhere, aside, MessageSeq(999)];
+    assert_eq!(store.attach(&turn, &all).await.unwrap(), 3);
+    assert_eq!(store.attach(&turn, &all).await.unwrap(), 0);
     assert_eq!(store.detach(&turn, &[late, foreign]).await.unwrap(), 1);
-    assert_eq!(store.turn_messages(&turn).await.unwrap().len(), 2);
+    assert_eq!(store.turn_messages(&turn).await.unwrap().len(), 3);
     store.finish_turn(&turn, "done", at(12)).await.unwrap();
 
-    let refused = store.detach(&turn, &[steer]).await.unwrap_err();
-    assert!(matches!(refused, StoreError::TurnState { state: TurnState::Done, .. }), "{refused}");
     let refused = store.attach(&turn, &[late]).await.unwrap_err();
-    assert!(matches!(refused, StoreError::TurnState { .. }), "{refused}");
-    assert_eq!(store.waiting(&group("family")).await.unwrap()[0].seq, late);
+    assert!(matches!(refused, StoreError::TurnState { state: TurnState::Done, .. }), "{refused}");
+    // One that turns out to be late only now is not lost either.
+    assert_eq!(store.detach(&turn, &[steer]).await.unwrap(), 1);
+    let waiting = store.waiting(&group("family")).await.unwrap();
+    let waiting: Vec<_> = waiting.into_iter().map(|message| message.seq).collect();
+    assert_eq!(waiting, [steer, late, elsewhere]);
 }
 
 #[tokio::test]
