@@ -1,5 +1,3 @@
-//! Tests of everything, in one binary.
-
 mod route;
 mod store;
 
