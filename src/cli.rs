@@ -3,6 +3,12 @@
 //! One file per verb holds its arguments, its help and its function. Nothing
 //! below this room prints. stdout carries the result, stderr everything else.
 
+pub mod explain;
+pub mod init;
+pub mod load;
+pub mod schema;
+pub mod validate;
+
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 

@@ -5,10 +5,97 @@
 //! machine and decides nothing: what a manifest means is `desired`'s business.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
 
+pub mod codes;
+mod decode;
+pub mod diagnostic;
+pub mod fields;
+mod place;
+mod read;
+pub mod reference;
+pub mod render;
+pub mod schema;
+pub mod starter;
+mod syntax;
+
 use std::collections::BTreeMap;
+
+use toml::de::DeTable;
 
 use crate::name::{ChannelName, GroupName, ModelName, ProjectName, SecretName};
 use crate::resource::{Binding, ChannelSpec, Lifecycle, Limits, ModelSpec, RuntimeKind};
+
+use codes::Code;
+pub use diagnostic::{Diagnostic, Label};
+use syntax::{Fault, FaultKind, Mended};
+
+/// Reads a manifest.
+///
+/// # Errors
+/// Every problem there is, in the order of the text. A problem that may only
+/// be the consequence of another is left out until that one is mended.
+pub fn parse(text: &str) -> Result<Manifest, Vec<Diagnostic>> {
+    if text.trim().is_empty() {
+        return Err(vec![
+            Diagnostic::new(Code::Empty, "the manifest is empty")
+                .helped("remove the file and write a new one with `babybot init`"),
+        ]);
+    }
+    if text.len() > fields::MANIFEST_BYTES_MAX {
+        return Err(vec![too_large()]);
+    }
+    let lines = place::Lines::new(text);
+    let mended = Mended::new(text);
+    let (tree, _) = DeTable::parse_recoverable(&mended.text);
+    let mut decoder = decode::Decoder::new(&lines, &mended);
+    let manifest = read::manifest(&mut decoder, tree.get_ref());
+    let mut problems = decoder.problems;
+    if let Some(doubtful) = mended.doubtful_from {
+        problems.retain(|problem| {
+            let sure = !matches!(
+                problem.code,
+                Code::MissingKey
+                    | Code::NoGroups
+                    | Code::NoModel
+                    | Code::UnknownModel
+                    | Code::UnknownChannel
+            );
+            sure && problem.span().is_some_and(|span| span.offset < doubtful)
+        });
+    }
+    problems.extend(mended.faults.iter().map(|fault| syntax_problem(fault, &lines)));
+    problems.sort_by_key(|problem| (problem.span().map(|span| span.offset), problem.code));
+    match manifest {
+        Some(manifest) if problems.is_empty() => Ok(manifest),
+        _ => Err(problems),
+    }
+}
+
+/// The problem of a manifest over [`fields::MANIFEST_BYTES_MAX`].
+pub(crate) fn too_large() -> Diagnostic {
+    Diagnostic::new(Code::TooLarge, "the manifest is larger than 4 MiB")
+        .helped("name the right file with --manifest, or make it smaller")
+}
+
+fn syntax_problem(fault: &Fault, lines: &place::Lines<'_>) -> Diagnostic {
+    let at = lines.span(fault.at.clone());
+    match &fault.kind {
+        FaultKind::NoValue => Diagnostic::new(Code::NoValue, "a key has no value")
+            .at(at, "`=` and a value are expected after this")
+            .helped("write `key = value`"),
+        FaultKind::Duplicate(first) => {
+            let problem = Diagnostic::new(Code::DuplicateKey, fault.message.clone())
+                .at(at, "written again here")
+                .helped("every key and every table is written once: remove one, or merge the two");
+            match first {
+                Some(first) => problem.at(lines.span(first.clone()), "first here"),
+                None => problem,
+            }
+        }
+        FaultKind::Other => Diagnostic::new(Code::Syntax, fault.message.clone())
+            .at(at, "cannot be read")
+            .helped("texts are in quotes, and every quote and bracket is closed again"),
+    }
+}
 
 /// Where something is written: byte offset and length, and line and column from 1, in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

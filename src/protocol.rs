@@ -179,6 +179,8 @@ pub enum Failure {
     Cancelled,
     /// The model could not be reached or refused.
     Model,
+    /// The model could not answer now, but may later.
+    Busy,
     /// The model gave nothing usable.
     Answer,
     /// The agent itself failed.

@@ -285,6 +285,10 @@ impl ModelSpec {
 /// The parts of a group that are neither folder nor container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupSpec {
+    /// What the assistant is called.
+    pub assistant: String,
+    /// The time zone of its prompts, an IANA name; `None`: the machine's own.
+    pub timezone: Option<String>,
     /// Whether this group administers the others.
     pub main: bool,
     /// Where it listens.
@@ -361,7 +365,10 @@ impl Spec {
             Self::Group(group) => {
                 let bind: Vec<String> = group.bind.iter().map(ToString::to_string).collect();
                 let limits = &group.limits;
+                let timezone = group.timezone.as_deref().unwrap_or("the machine's");
                 vec![
+                    field("assistant.name", &group.assistant),
+                    field("assistant.timezone", &timezone),
                     field("main", &group.main),
                     field("bind", &bind.join(", ")),
                     field("trigger", &group.trigger),

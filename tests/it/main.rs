@@ -1,4 +1,7 @@
+//! Tests of everything, in one binary.
+
+mod plan;
 mod route;
 mod store;
+mod support;
 
-fn main() {}

@@ -87,6 +87,8 @@ fn group(bind: &[(&str, Option<&str>)]) -> Spec {
         })
         .collect();
     Spec::Group(Box::new(GroupSpec {
+        assistant: "Baby".to_owned(),
+        timezone: None,
         main: false,
         bind,
         trigger: "@Baby".to_owned(),

@@ -1,0 +1,199 @@
+//! The agent: what runs inside a sandbox.
+//!
+//! It takes orders over the link, lets the model answer, runs its tools and
+//! reports what happens. It has no network, no secret and no say in which model
+//! it talks to; the host takes nothing it says on trust. When the link ends, so
+//! does the agent, with everything it started.
+
+mod answer;
+mod context;
+mod model;
+mod start;
+mod tools;
+mod transcript;
+mod turn;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures_util::{FutureExt as _, StreamExt as _};
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::link::LinkError;
+use crate::link::client::{self, Link};
+use crate::name::TurnId;
+use crate::protocol::{Event, Failure, Hello, Order, PROTOCOL, TurnOrder, Welcome};
+use tools::Workbench;
+use transcript::Transcript;
+use turn::{Steering, Turn};
+
+/// How long the end may take once the link is gone.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What the host gives an agent on its command line.
+#[derive(Debug, Clone)]
+pub struct Arguments {
+    /// The controller's pid, where it is the parent: the agent dies with it.
+    pub parent: Option<i32>,
+    /// The file whose lock the agent holds for life.
+    pub lock: Option<PathBuf>,
+}
+
+/// Why an agent ended otherwise than by order.
+#[derive(Debug, Error)]
+pub enum AgentError {
+    /// The sandbox is not what the agent needs.
+    #[error("cannot start: {0}")]
+    Start(String),
+    /// Another agent of the same group still runs.
+    #[error("another agent of this group still runs")]
+    Occupied,
+    /// The link failed.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+}
+
+/// Runs an agent to its end. Must be called before any thread was started.
+///
+/// # Errors
+/// Why it could not start, or how the link failed.
+pub fn run(arguments: &Arguments) -> Result<(), AgentError> {
+    let io_error = |error: std::io::Error| AgentError::Start(error.to_string());
+    let prepared = start::prepare(arguments)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io_error)?;
+    let outcome = runtime.block_on(async {
+        // The handler first: the signal of a dying parent must find it.
+        let mut terminate = signal(SignalKind::terminate()).map_err(io_error)?;
+        start::die_with_parent(arguments.parent)?;
+        let io = prepared.stream().map_err(io_error)?;
+        tokio::select! {
+            outcome = serve(io) => outcome,
+            _ = terminate.recv() => Ok(()),
+        }
+    });
+    crate::process::kill_descendants(&BTreeSet::new());
+    runtime.shutdown_timeout(FAREWELL);
+    outcome
+}
+
+async fn serve(io: tokio::net::UnixStream) -> Result<(), AgentError> {
+    let (link, connection) = client::connect(io).await?;
+    let mut connection = tokio::spawn(connection);
+    let hello = Hello {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        protocol: PROTOCOL,
+        capabilities: Vec::new(),
+    };
+    let welcome = link.hello(&hello).await?;
+    let orders = link.orders().await?;
+    let ended = tokio::select! {
+        ended = follow(&link, &welcome, orders) => ended,
+        ended = &mut connection => ended.unwrap_or(Ok(())).map_err(AgentError::from),
+    };
+    connection.abort();
+    ended
+}
+
+/// Does what is ordered until the orders end.
+async fn follow(
+    link: &Link,
+    welcome: &Welcome,
+    orders: impl futures_util::Stream<Item = Result<Order, LinkError>> + Send,
+) -> Result<(), AgentError> {
+    let bench = Workbench::new(welcome).map_err(|error| AgentError::Start(error.to_string()))?;
+    let mut transcript = Transcript::open(bench.home())
+        .map_err(|error| AgentError::Start(format!("the transcript: {error}")))?;
+    let mut orders = std::pin::pin!(orders);
+    let mut draining = false;
+    while !draining {
+        let Some(order) = orders.next().await else { break };
+        match order? {
+            Order::Turn(order) => {
+                let mut handle = Handle::new(&order.turn);
+                let mut work = std::pin::pin!(
+                    answer_turn(link, welcome, &bench, &mut transcript, &order, handle.parts())
+                        .fuse()
+                );
+                loop {
+                    tokio::select! {
+                        outcome = &mut work => break outcome?,
+                        next = orders.next() => match next {
+                            Some(next) => draining |= handle.take(next?),
+                            // The host is gone: nobody is left to report to.
+                            None => return Ok(()),
+                        },
+                    }
+                }
+            }
+            // They are for a turn that ended meanwhile; the host knows.
+            Order::Steer { .. } | Order::Cancel { .. } => {}
+            Order::Drain => draining = true,
+        }
+    }
+    Ok(())
+}
+
+/// The side of a turn under way that orders reach.
+struct Handle {
+    turn: TurnId,
+    steering: Steering,
+    cancel: CancellationToken,
+}
+
+impl Handle {
+    fn new(turn: &TurnId) -> Self {
+        Self { turn: turn.clone(), steering: Steering::default(), cancel: CancellationToken::new() }
+    }
+
+    fn parts(&self) -> (Steering, CancellationToken) {
+        (self.steering.clone(), self.cancel.clone())
+    }
+
+    /// Takes an order that came during the turn; says whether it was to drain.
+    fn take(&mut self, order: Order) -> bool {
+        match order {
+            Order::Steer { turn, prompt } if turn == self.turn => self.steering.push(prompt),
+            Order::Cancel { turn } if turn == self.turn => self.cancel.cancel(),
+            Order::Drain => return true,
+            Order::Turn(_) | Order::Steer { .. } | Order::Cancel { .. } => {
+                tracing::warn!("an order for another turn is ignored");
+            }
+        }
+        false
+    }
+}
+
+/// Runs one turn and reports its end.
+async fn answer_turn(
+    link: &Link,
+    welcome: &Welcome,
+    bench: &Workbench,
+    transcript: &mut Transcript,
+    order: &TurnOrder,
+    (steering, cancel): (Steering, CancellationToken),
+) -> Result<(), AgentError> {
+    let mut turn = Turn { link, welcome, bench, transcript, order, steering, cancel };
+    match turn.run().await {
+        Ok(()) => Ok(()),
+        Err(turn::TurnError::Link(error)) => Err(error.into()),
+        Err(turn::TurnError::Failed { reason, message }) => {
+            turn.transcript.end(&order.turn, transcript::Ending::from(reason));
+            let failed = Event::Failed { reason, message };
+            link.report(&order.turn, &[failed]).await?;
+            Ok(())
+        }
+    }
+}
+
+impl From<Failure> for transcript::Ending {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Cancelled => Self::Cancelled,
+            _ => Self::Failed,
+        }
+    }
+}

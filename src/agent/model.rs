@@ -1,0 +1,203 @@
+//! One question to the model: a request over the link, its stream put together.
+
+use futures_util::StreamExt as _;
+use http_body_util::{BodyExt as _, Limited};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::link::LinkError;
+use crate::link::client::{self, Link};
+
+/// What is read of an error's body, in bytes.
+const ERROR_MAX: usize = 64 << 10;
+
+/// What the model said, whole.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Reply {
+    /// Its text, thoughts and marks included.
+    pub(super) content: String,
+    /// Its calls, in order.
+    pub(super) calls: Vec<Call>,
+    /// Whether it was cut off by a token limit.
+    pub(super) cut: bool,
+}
+
+/// A tool call as the model wrote it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Call {
+    /// The model's or a made-up identifier, unique within the reply.
+    pub(super) id: String,
+    /// The tool.
+    pub(super) tool: String,
+    /// Its arguments; an object, or whatever else the model wrote.
+    pub(super) arguments: Value,
+}
+
+/// Why there is no reply.
+#[derive(Debug)]
+pub(super) enum ModelError {
+    /// Nothing the model could do differently: it is missing, or cannot be reached.
+    Unavailable(String),
+    /// Another attempt later may go well.
+    Busy(String),
+    /// The model wrote what its server cannot parse.
+    Unparsable(String),
+    /// The conversation is longer than the window.
+    Overflow(String),
+    /// The link broke.
+    Link(LinkError),
+}
+
+impl From<LinkError> for ModelError {
+    fn from(error: LinkError) -> Self {
+        Self::Link(error)
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Chunk {
+    message: Message,
+    done: bool,
+    done_reason: Option<String>,
+    error: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Message {
+    content: String,
+    tool_calls: Option<Vec<WireCall>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct WireCall {
+    id: Option<String>,
+    function: Function,
+}
+
+#[derive(Debug, Deserialize)]
+struct Function {
+    name: String,
+    #[serde(default)]
+    arguments: Value,
+}
+
+/// Asks the model, and gives `preview` the text as it comes.
+pub(super) async fn ask(
+    link: &Link,
+    model: &str,
+    messages: &[Value],
+    tools: Option<&Value>,
+    mut preview: impl AsyncFnMut(&str) -> Result<(), LinkError>,
+) -> Result<Reply, ModelError> {
+    let mut body = json!({"model": model, "stream": true, "think": false, "messages": messages});
+    if let Some(tools) = tools {
+        body["tools"] = tools.clone();
+    }
+    let response = link.post_json("/api/chat", &body).await?;
+    let status = response.status().as_u16();
+    if status != 200 {
+        let body = Limited::new(response.into_body(), ERROR_MAX).collect().await;
+        let bytes = body.map(|body| body.to_bytes()).unwrap_or_default();
+        return Err(classify(status, &error_text(&bytes)));
+    }
+    let mut reply = Reply::default();
+    let mut lines = std::pin::pin!(client::lines::<Chunk>(response.into_body()));
+    while let Some(chunk) = lines.next().await {
+        let chunk = chunk?;
+        if let Some(error) = chunk.error {
+            return Err(classify(500, &error));
+        }
+        if !chunk.message.content.is_empty() {
+            reply.content.push_str(&chunk.message.content);
+            preview(&chunk.message.content).await?;
+        }
+        for call in chunk.message.tool_calls.unwrap_or_default() {
+            let id =
+                call.id.filter(|id| !id.is_empty() && !reply.calls.iter().any(|c| c.id == *id));
+            reply.calls.push(Call {
+                id: id.unwrap_or_else(|| format!("call_{}", reply.calls.len())),
+                tool: call.function.name,
+                arguments: call.function.arguments,
+            });
+        }
+        if chunk.done {
+            reply.cut = chunk.done_reason.as_deref() == Some("length");
+            return Ok(reply);
+        }
+    }
+    Err(ModelError::Busy("the model's answer ended in the middle".to_owned()))
+}
+
+/// Ollama's `{"error": "…"}`, which may hold another such text.
+fn error_text(body: &[u8]) -> String {
+    let Ok(value) = serde_json::from_slice::<Value>(body) else {
+        return String::from_utf8_lossy(body).trim().to_owned();
+    };
+    match &value["error"] {
+        Value::String(text) => match serde_json::from_str::<Value>(text) {
+            Ok(nested) if nested.is_object() => {
+                nested["error"]["message"].as_str().unwrap_or(text).to_owned()
+            }
+            _ => text.clone(),
+        },
+        Value::Object(inner) => {
+            inner.get("message").and_then(Value::as_str).unwrap_or_default().to_owned()
+        }
+        _ => value.to_string(),
+    }
+}
+
+fn classify(status: u16, message: &str) -> ModelError {
+    const OVERFLOW: &[&str] =
+        &["exceeds the available context", "exceeds the context length", "longer than the context"];
+    const UNPARSABLE: &[&str] = &[
+        "error parsing tool call",
+        "failed to parse JSON",
+        "empty function name",
+        "XML syntax error",
+        "invalid character",
+        "invalid tool call arguments",
+        "empty grammar stack",
+    ];
+    let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    let message = message.to_owned();
+    match status {
+        _ if says(OVERFLOW) => ModelError::Overflow(message),
+        500.. if says(UNPARSABLE) => ModelError::Unparsable(message),
+        // 502: the gateway could not reach the server at all.
+        500 | 503 | 504 => ModelError::Busy(message),
+        _ => ModelError::Unavailable(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_told_apart_by_what_can_be_done_about_them() {
+        let busy = "server busy, please try again.  maximum pending requests exceeded";
+        assert!(matches!(classify(503, busy), ModelError::Busy(_)));
+        assert!(matches!(classify(404, "model 'x' not found"), ModelError::Unavailable(_)));
+        let parse = "error parsing tool call: raw='{', err=unexpected end of JSON input";
+        assert!(matches!(classify(500, parse), ModelError::Unparsable(_)));
+        let grammar = "llama-server chat error: map[code:500 message:got exception: Unexpected \
+                       empty grammar stack after accepting piece: x]";
+        assert!(matches!(classify(500, grammar), ModelError::Unparsable(_)));
+        let long = "the input length exceeds the context length";
+        assert!(matches!(classify(400, long), ModelError::Overflow(_)));
+    }
+
+    #[test]
+    fn a_nested_error_is_read_to_its_message() {
+        let nested = br#"{"error":"{\"error\":{\"code\":400,\"message\":\"request (9 tokens) exceeds the available context size (8 tokens)\",\"type\":\"exceed_context_size_error\"}}"}"#;
+        assert_eq!(
+            error_text(nested),
+            "request (9 tokens) exceeds the available context size (8 tokens)"
+        );
+        assert_eq!(error_text(br#"{"error":"model 'x' not found"}"#), "model 'x' not found");
+        assert_eq!(error_text(b"404 page not found\n"), "404 page not found");
+    }
+}

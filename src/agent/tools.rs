@@ -1,0 +1,310 @@
+//! The agent's tools: what a model may do in its sandbox.
+//!
+//! Few, flat and strict: an argument that is not in a tool's schema is an error
+//! that the model is told about, never a guess. What a tool gives is text, cut
+//! to what the model's window can bear; the whole of it goes to a file.
+
+mod capture;
+mod files;
+mod shell;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::protocol::{Place, Welcome};
+
+/// Smallest and largest number of characters of a result that a model is given.
+const RESULT_CHARACTERS: (u64, u64) = (1_600, 24_000);
+
+/// Where tools work, and within which bounds.
+#[derive(Debug)]
+pub(super) struct Workbench {
+    workdir: PathBuf,
+    home: PathBuf,
+    places: Vec<Place>,
+    env: Vec<(String, String)>,
+    shell: Option<PathBuf>,
+    /// What is kept of one call's output, in bytes.
+    output_max: u64,
+    /// What the model is given of it, in bytes.
+    result_max: usize,
+}
+
+/// A tool as the model sees it.
+struct Tool {
+    name: &'static str,
+    description: &'static str,
+    /// Name, JSON type, description and whether it must be given.
+    parameters: &'static [(&'static str, &'static str, &'static str, bool)],
+}
+
+const SHELL: Tool = Tool {
+    name: "bb_shell",
+    description: "Run a shell command in the working directory and return its output. \
+                  What it leaves in the background is stopped when it ends.",
+    parameters: &[
+        ("command", "string", "the command line", true),
+        ("timeout_seconds", "integer", "stop it after this many seconds, at most 1800", false),
+    ],
+};
+const READ_FILE: Tool = Tool {
+    name: "bb_read_file",
+    description: "Read a text file.",
+    parameters: &[
+        ("path", "string", "the file", true),
+        ("offset", "integer", "first line to read, from 1", false),
+        ("limit", "integer", "how many lines to read", false),
+    ],
+};
+const WRITE_FILE: Tool = Tool {
+    name: "bb_write_file",
+    description: "Write a text file, replacing it if it exists.",
+    parameters: &[
+        ("path", "string", "the file", true),
+        ("content", "string", "all of its new content", true),
+    ],
+};
+const EDIT_FILE: Tool = Tool {
+    name: "bb_edit_file",
+    description: "Replace one passage of a text file. old_text must occur exactly once.",
+    parameters: &[
+        ("path", "string", "the file", true),
+        ("old_text", "string", "the passage as it is", true),
+        ("new_text", "string", "the passage as it shall be", true),
+    ],
+};
+
+/// How a tool call ended.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// With this result, which may well be an error for the model to read.
+    Result(String),
+    /// It was cancelled, and nothing of it is left running.
+    Cancelled,
+}
+
+/// Where a call stands, which names its spill file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CallPlace<'a> {
+    /// The turn, in short.
+    pub(super) turn: &'a str,
+    /// The round.
+    pub(super) round: u32,
+    /// The call.
+    pub(super) index: u32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ShellArguments {
+    command: String,
+    timeout_seconds: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReadArguments {
+    path: String,
+    offset: Option<u64>,
+    limit: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WriteArguments {
+    path: String,
+    content: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EditArguments {
+    path: String,
+    old_text: String,
+    new_text: String,
+}
+
+impl Workbench {
+    /// The workbench of an agent that was welcomed like this.
+    pub(super) fn new(welcome: &Welcome) -> io::Result<Self> {
+        let workdir = std::env::current_dir()?;
+        let home = std::env::var_os("HOME")
+            .map(PathBuf::from)
+            .filter(|home| home.is_absolute())
+            .ok_or_else(|| io::Error::other("HOME is not set"))?;
+        let (least, most) = RESULT_CHARACTERS;
+        // 15 % of the window, at four characters a token.
+        let share = u64::from(welcome.context) * 4 * 15 / 100;
+        Ok(Self {
+            workdir,
+            home,
+            places: welcome.places.clone(),
+            env: welcome.env.clone().into_iter().collect(),
+            shell: ["/bin/sh", "/usr/bin/sh"].iter().map(PathBuf::from).find(|path| path.exists()),
+            output_max: welcome.output.as_bytes(),
+            result_max: usize::try_from(share.clamp(least, most)).unwrap_or(usize::MAX),
+        })
+    }
+
+    /// The agent's home.
+    pub(super) fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// The group's folder, where tools work.
+    pub(super) fn workdir(&self) -> &Path {
+        &self.workdir
+    }
+
+    /// The tools as Ollama wants them described. The same bytes every time.
+    pub(super) fn schema(&self) -> Value {
+        let shell = self.shell.is_some().then_some(&SHELL);
+        let tools = shell.into_iter().chain([&READ_FILE, &WRITE_FILE, &EDIT_FILE]);
+        tools.map(describe).collect()
+    }
+
+    /// Runs a call to its end.
+    pub(super) async fn call(
+        &self,
+        tool: &str,
+        arguments: &Value,
+        place: CallPlace<'_>,
+        cancel: &CancellationToken,
+    ) -> Outcome {
+        let result = match tool {
+            "bb_shell" if self.shell.is_some() => match parse(&SHELL, arguments) {
+                Ok(arguments) => return self.shell(arguments, place, cancel).await,
+                Err(message) => Err(message),
+            },
+            "bb_read_file" => parse(&READ_FILE, arguments).and_then(|arg| self.read_file(&arg)),
+            "bb_write_file" => parse(&WRITE_FILE, arguments).and_then(|arg| self.write_file(&arg)),
+            "bb_edit_file" => parse(&EDIT_FILE, arguments).and_then(|arg| self.edit_file(&arg)),
+            _ => Err(format!("there is no tool `{tool}`; there are: {}", self.names().join(", "))),
+        };
+        Outcome::Result(result.unwrap_or_else(|message| format!("error: {message}")))
+    }
+
+    fn names(&self) -> Vec<&'static str> {
+        let shell = self.shell.is_some().then_some(SHELL.name);
+        shell.into_iter().chain([READ_FILE.name, WRITE_FILE.name, EDIT_FILE.name]).collect()
+    }
+
+    /// The real path of what the model calls `path`.
+    fn resolve(&self, path: &str) -> PathBuf {
+        if let Some(below) = path.strip_prefix("~/") {
+            return self.home.join(below);
+        }
+        let written = Path::new(path);
+        for place in &self.places {
+            if let Ok(below) = written.strip_prefix(&place.guest) {
+                return Path::new(&place.host).join(below);
+            }
+        }
+        self.workdir.join(written)
+    }
+}
+
+fn describe(tool: &Tool) -> Value {
+    let properties: serde_json::Map<String, Value> = tool
+        .parameters
+        .iter()
+        .map(|(name, kind, text, _)| {
+            ((*name).to_owned(), json!({"type": kind, "description": text}))
+        })
+        .collect();
+    let required: Vec<&str> = tool
+        .parameters
+        .iter()
+        .filter(|(_, _, _, needed)| *needed)
+        .map(|(name, ..)| *name)
+        .collect();
+    json!({"type": "function", "function": {
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": {"type": "object", "required": required, "properties": properties},
+    }})
+}
+
+fn parse<T: DeserializeOwned>(tool: &Tool, arguments: &Value) -> Result<T, String> {
+    T::deserialize(arguments).map_err(|error| {
+        let parameters: Vec<String> = tool
+            .parameters
+            .iter()
+            .map(|(name, kind, _, needed)| {
+                format!("{name} ({kind}{})", if *needed { "" } else { ", optional" })
+            })
+            .collect();
+        format!("{}: {error}; it takes {}", tool.name, parameters.join(", "))
+    })
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::name::GroupName;
+    use crate::unit::ByteSize;
+    use std::collections::BTreeMap;
+
+    /// A workbench whose folders are below `root`.
+    pub(crate) fn bench(root: &Path, output: u64) -> Workbench {
+        let welcome = Welcome {
+            group: GroupName::new("home").unwrap(),
+            assistant: "Baby".to_owned(),
+            model: "rehearsal:latest".to_owned(),
+            context: 4096,
+            output: ByteSize::bytes(output),
+            places: vec![Place {
+                guest: "/workspace/group".to_owned(),
+                host: root.join("group").to_str().unwrap().to_owned(),
+            }],
+            env: BTreeMap::from([("GREETING".to_owned(), "hello there".to_owned())]),
+        };
+        let mut bench = Workbench::new(&welcome).unwrap();
+        bench.workdir = root.join("group");
+        bench.home = root.join("home");
+        std::fs::create_dir_all(&bench.workdir).unwrap();
+        std::fs::create_dir_all(&bench.home).unwrap();
+        bench
+    }
+
+    pub(crate) async fn call(bench: &Workbench, tool: &str, arguments: Value) -> String {
+        let place = CallPlace { turn: "00000000", round: 0, index: 0 };
+        match bench.call(tool, &arguments, place, &CancellationToken::new()).await {
+            Outcome::Result(result) => result,
+            Outcome::Cancelled => panic!("nobody cancelled"),
+        }
+    }
+
+    #[tokio::test]
+    async fn arguments_are_strict_and_the_model_is_told_what_they_are() {
+        let root = tempfile::tempdir().unwrap();
+        let bench = bench(root.path(), 1 << 20);
+        let unknown =
+            call(&bench, "bb_write_file", json!({"path": "a", "content": "b", "mode": "x"})).await;
+        assert!(unknown.starts_with("error: bb_write_file: unknown field `mode`"), "{unknown}");
+        assert!(unknown.contains("it takes path (string), content (string)"), "{unknown}");
+        assert!(!root.path().join("group/a").exists());
+        let wrong_type = call(&bench, "bb_shell", json!({"command": 7})).await;
+        assert!(wrong_type.contains("invalid type"), "{wrong_type}");
+        let missing = call(&bench, "bb_edit_file", json!({"path": "a"})).await;
+        assert!(missing.contains("missing field `old_text`"), "{missing}");
+        let no_tool = call(&bench, "shell", json!({"command": "true"})).await;
+        assert!(no_tool.contains("there are: bb_shell, bb_read_file"), "{no_tool}");
+    }
+
+    #[test]
+    fn a_guest_path_means_the_same_everywhere() {
+        let root = tempfile::tempdir().unwrap();
+        let bench = bench(root.path(), 1);
+        let group = root.path().join("group");
+        assert_eq!(bench.resolve("/workspace/group/a/b"), group.join("a/b"));
+        assert_eq!(bench.resolve("a"), group.join("a"));
+        assert_eq!(bench.resolve("~/x"), root.path().join("home/x"));
+        assert_eq!(bench.resolve("/workspace/groupies"), Path::new("/workspace/groupies"));
+    }
+}

@@ -1,0 +1,119 @@
+//! `bb_shell`: a command line, its output, and nothing of it left afterwards.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::unix::pipe;
+use tokio::process::{Child, Command};
+use tokio_util::sync::CancellationToken;
+
+use super::capture::Capture;
+use super::{CallPlace, Outcome, ShellArguments, Workbench};
+
+/// How long a command may take where the model does not say.
+const SECONDS_DEFAULT: u64 = 120;
+/// How long a command may take at all.
+const SECONDS_MAX: u64 = 1_800;
+/// How long output may still arrive once nothing is left that could write it.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// Why the waiting ended.
+enum End {
+    Exited(io::Result<ExitStatus>),
+    TimedOut,
+    Cancelled,
+}
+
+impl Workbench {
+    pub(super) async fn shell(
+        &self,
+        arguments: ShellArguments,
+        place: CallPlace<'_>,
+        cancel: &CancellationToken,
+    ) -> Outcome {
+        let seconds = arguments.timeout_seconds.unwrap_or(SECONDS_DEFAULT).clamp(1, SECONDS_MAX);
+        let (mut child, mut output) = match self.start(&arguments.command) {
+            Ok(started) => started,
+            Err(error) => return Outcome::Result(format!("error: cannot run a shell: {error}")),
+        };
+        let spill = format!(".bb/out/{}-{}-{}.txt", place.turn, place.round, place.index);
+        let mut capture = Capture::new(self.result_max, self.output_max, self.home.join(spill));
+        let end = {
+            let timeout = tokio::time::sleep(Duration::from_secs(seconds));
+            let mut timeout = std::pin::pin!(timeout);
+            let mut open = true;
+            loop {
+                tokio::select! {
+                    biased;
+                    () = cancel.cancelled() => break End::Cancelled,
+                    () = &mut timeout => break End::TimedOut,
+                    status = child.wait() => break End::Exited(status),
+                    more = read(&mut output, &mut capture), if open => open = more,
+                }
+            }
+        };
+        end_all(&mut child).await;
+        // Whoever could write is gone, so the end of the output is there or on its way.
+        let _ =
+            tokio::time::timeout(DRAIN, async { while read(&mut output, &mut capture).await {} })
+                .await;
+        let text = capture.finish();
+        match end {
+            End::Cancelled => Outcome::Cancelled,
+            End::TimedOut => Outcome::Result(format!("{text}\n[stopped after {seconds} s]")),
+            End::Exited(Ok(status)) if status.success() => Outcome::Result(text),
+            End::Exited(Ok(status)) => Outcome::Result(format!("{text}\n[{status}]")),
+            End::Exited(Err(error)) => Outcome::Result(format!("{text}\n[cannot wait: {error}]")),
+        }
+    }
+
+    fn start(&self, command: &str) -> io::Result<(Child, pipe::Receiver)> {
+        // One pipe for both, so that their order is kept.
+        let (reader, writer) = io::pipe()?;
+        let shell = self.shell.as_deref().unwrap_or(Path::new("/bin/sh"));
+        let child = Command::new(shell)
+            .arg("-c")
+            .arg(command)
+            .current_dir(&self.workdir)
+            .env_remove("GLIBC_TUNABLES")
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone()?)
+            .stderr(writer)
+            .process_group(0)
+            .spawn()?;
+        Ok((child, pipe::Receiver::from_owned_fd(reader.into())?))
+    }
+}
+
+/// Reads some output; says whether there may be more.
+async fn read(output: &mut pipe::Receiver, capture: &mut Capture) -> bool {
+    let mut buffer = [0; 16 << 10];
+    match output.read(&mut buffer).await {
+        Ok(0) | Err(_) => false,
+        Ok(count) => {
+            capture.push(&buffer[..count]);
+            true
+        }
+    }
+}
+
+/// Kills the command's process group, then whatever it started that left the group.
+async fn end_all(child: &mut Child) {
+    if let Some(pid) = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
+        // Its id is there, so it was not waited for yet and the number is still its own.
+        let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+        let _ = child.start_kill();
+        let _ = child.wait().await;
+    }
+    // This agent is a child subreaper: what lost its parent is its child now.
+    let left = tokio::task::spawn_blocking(|| crate::process::kill_descendants(&BTreeSet::new()));
+    if let Ok(left @ 1..) = left.await {
+        tracing::warn!(left, "processes of a tool cannot be killed");
+    }
+}

@@ -1,0 +1,217 @@
+//! What was said and done, as append-only JSON lines in the group's home.
+//!
+//! The file is the agent's memory of the conversation across restarts. It is not
+//! the truth about a turn under way: that is the host's journal.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::name::TurnId;
+
+/// Above this size, in bytes, the file becomes the previous one and a new one is begun.
+const SIZE_MAX: u64 = 16 << 20;
+/// How much of the file's end is read for the history, in bytes.
+const TAIL_MAX: u64 = 2 << 20;
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Line {
+    /// A turn begins, or begins again.
+    Turn { turn: TurnId, prompt: String },
+    /// A message of the conversation, as the model is given it.
+    Message { turn: TurnId, message: Value },
+    /// A turn ended.
+    End { turn: TurnId, how: Ending },
+}
+
+/// How a turn ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Ending {
+    /// With an answer.
+    Done,
+    /// Without one.
+    Failed,
+    /// Because the person said stop.
+    Cancelled,
+}
+
+/// A turn that ended, as the conversation remembers it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct PastTurn {
+    turn: TurnId,
+    /// What the agent was asked.
+    pub(super) prompt: String,
+    /// What followed: the model's messages and the tools' results.
+    pub(super) messages: Vec<Value>,
+}
+
+/// The transcript of one group.
+#[derive(Debug)]
+pub(super) struct Transcript {
+    path: PathBuf,
+    file: File,
+    past: Vec<PastTurn>,
+    open: Option<PastTurn>,
+}
+
+impl Transcript {
+    /// Opens the transcript in `home`, or begins one.
+    pub(super) fn open(home: &Path) -> io::Result<Self> {
+        let folder = home.join(".ollama");
+        fs::create_dir_all(&folder)?;
+        let path = folder.join("transcript.jsonl");
+        if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > SIZE_MAX) {
+            fs::rename(&path, folder.join("transcript.previous.jsonl"))?;
+        }
+        let mut file = File::options().create(true).read(true).append(true).open(&path)?;
+        let past = read_past(&mut file)?;
+        Ok(Self { path, file, past, open: None })
+    }
+
+    /// The turns that ended, oldest first.
+    pub(super) fn past(&self) -> &[PastTurn] {
+        &self.past
+    }
+
+    /// Begins a turn; an earlier attempt at the same turn is forgotten.
+    pub(super) fn begin(&mut self, turn: &TurnId, prompt: &str) {
+        self.past.retain(|past| past.turn != *turn);
+        self.open =
+            Some(PastTurn { turn: turn.clone(), prompt: prompt.to_owned(), messages: Vec::new() });
+        self.write(&Line::Turn { turn: turn.clone(), prompt: prompt.to_owned() });
+    }
+
+    /// Adds a message to the turn under way.
+    pub(super) fn add(&mut self, turn: &TurnId, message: &Value) {
+        if let Some(open) = &mut self.open {
+            open.messages.push(message.clone());
+        }
+        self.write(&Line::Message { turn: turn.clone(), message: message.clone() });
+    }
+
+    /// Ends the turn under way.
+    pub(super) fn end(&mut self, turn: &TurnId, how: Ending) {
+        if let Some(open) = self.open.take()
+            && how == Ending::Done
+        {
+            self.past.push(open);
+        }
+        self.write(&Line::End { turn: turn.clone(), how });
+    }
+
+    /// A transcript that cannot be written is a loss, but no reason not to answer.
+    fn write(&mut self, line: &Line) {
+        let written = serde_json::to_vec(line).map_err(io::Error::from).and_then(|mut bytes| {
+            bytes.push(b'\n');
+            self.file.write_all(&bytes)
+        });
+        if let Err(error) = written {
+            tracing::warn!(%error, path = %self.path.display(), "the transcript is incomplete");
+        }
+    }
+}
+
+/// Reads the turns at the end of the file and mends a last line that was cut.
+fn read_past(file: &mut File) -> io::Result<Vec<PastTurn>> {
+    let size = file.metadata()?.len();
+    let start = size.saturating_sub(TAIL_MAX);
+    file.seek(SeekFrom::Start(start))?;
+    let mut bytes = Vec::new();
+    file.take(TAIL_MAX).read_to_end(&mut bytes)?;
+    if bytes.last().is_some_and(|last| *last != b'\n') {
+        file.write_all(b"\n")?;
+    }
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    if start > 0 {
+        // The first line began before what was read.
+        lines.next();
+    }
+    // What is not a line of ours, such as one cut by a crash, is passed over.
+    Ok(replay(lines.filter_map(|line| serde_json::from_slice(line).ok())))
+}
+
+fn replay(lines: impl Iterator<Item = Line>) -> Vec<PastTurn> {
+    let mut past: Vec<PastTurn> = Vec::new();
+    let mut open: Option<PastTurn> = None;
+    for line in lines {
+        match line {
+            Line::Turn { turn, prompt } => {
+                past.retain(|ended| ended.turn != turn);
+                open = Some(PastTurn { turn, prompt, messages: Vec::new() });
+            }
+            Line::Message { turn, message } => {
+                if let Some(open) = open.as_mut().filter(|open| open.turn == turn) {
+                    open.messages.push(message);
+                }
+            }
+            Line::End { turn, how } => {
+                if let Some(ended) = open.take_if(|open| open.turn == turn)
+                    && how == Ending::Done
+                {
+                    past.push(ended);
+                }
+            }
+        }
+    }
+    past
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn turn(digit: char) -> TurnId {
+        TurnId::new(digit.to_string().repeat(32)).unwrap()
+    }
+
+    #[test]
+    fn a_conversation_goes_on_after_a_restart_and_a_cut_line_costs_only_itself() {
+        let home = tempfile::tempdir().unwrap();
+        let mut transcript = Transcript::open(home.path()).unwrap();
+        transcript.begin(&turn('a'), "hello");
+        transcript.add(&turn('a'), &json!({"role": "assistant", "content": "hi"}));
+        transcript.end(&turn('a'), Ending::Done);
+        transcript.begin(&turn('b'), "cut");
+        transcript.file.write_all(b"{\"type\":\"mess").unwrap();
+        drop(transcript);
+
+        let mut transcript = Transcript::open(home.path()).unwrap();
+        assert_eq!(transcript.past().len(), 1);
+        assert_eq!(transcript.past()[0].prompt, "hello");
+        transcript.begin(&turn('b'), "again");
+        transcript.end(&turn('b'), Ending::Done);
+        let reopened = Transcript::open(home.path()).unwrap();
+        assert_eq!(reopened.past(), transcript.past());
+        assert_eq!(reopened.past()[1].prompt, "again");
+    }
+
+    #[test]
+    fn a_turn_that_was_tried_twice_is_remembered_once() {
+        let home = tempfile::tempdir().unwrap();
+        let mut transcript = Transcript::open(home.path()).unwrap();
+        for attempt in ["first", "second"] {
+            transcript.begin(&turn('a'), attempt);
+            transcript.end(&turn('a'), Ending::Done);
+        }
+        let reopened = Transcript::open(home.path()).unwrap();
+        assert_eq!(reopened.past().len(), 1);
+        assert_eq!(reopened.past()[0].prompt, "second");
+    }
+
+    #[test]
+    fn a_turn_without_an_answer_is_not_part_of_the_conversation() {
+        let home = tempfile::tempdir().unwrap();
+        let mut transcript = Transcript::open(home.path()).unwrap();
+        transcript.begin(&turn('a'), "stop me");
+        transcript.end(&turn('a'), Ending::Cancelled);
+        assert!(transcript.past().is_empty());
+        assert!(Transcript::open(home.path()).unwrap().past().is_empty());
+    }
+}

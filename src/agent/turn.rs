@@ -1,0 +1,380 @@
+//! The loop of one turn: ask the model, run what it calls, until it answers.
+//!
+//! Every step is in the host's journal before the next one begins, so a turn
+//! that was cut off goes on where it was: a call with a known result is not run
+//! again, and one that was begun is given to the model as interrupted.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::answer;
+use super::context;
+use super::model::{self, Call, ModelError, Reply};
+use super::tools::{CallPlace, Outcome, Workbench};
+use super::transcript::{Ending, Transcript};
+use crate::link::LinkError;
+use crate::link::client::Link;
+use crate::protocol::{Event, Failure, JournalRound, TurnOrder, Welcome};
+
+/// Answers of the model with tool calls in one turn.
+const ROUNDS_MAX: u32 = 25;
+/// Calls of one answer that are run; the rest are refused.
+const CALLS_MAX: usize = 4;
+/// Attempts to get something usable out of the model, in a row.
+const REPAIRS_MAX: u32 = 2;
+/// The same call with the same result this often in a row: the model is told.
+const REPEATS_TOLD: usize = 3;
+/// The same call with the same result this often in a row: the turn ends.
+const REPEATS_MAX: usize = 5;
+/// How often a growing answer is shown.
+const PREVIEW_EVERY: Duration = Duration::from_millis(100);
+
+/// Messages that arrive while a turn is under way.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Steering(Arc<Mutex<VecDeque<String>>>);
+
+impl Steering {
+    pub(super) fn push(&self, prompt: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(prompt);
+    }
+
+    fn take(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    fn is_waiting(&self) -> bool {
+        !self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+}
+
+/// A turn and all it needs.
+pub(super) struct Turn<'a> {
+    pub(super) link: &'a Link,
+    pub(super) welcome: &'a Welcome,
+    pub(super) bench: &'a Workbench,
+    pub(super) transcript: &'a mut Transcript,
+    pub(super) order: &'a TurnOrder,
+    pub(super) steering: Steering,
+    pub(super) cancel: CancellationToken,
+}
+
+/// Why a turn ended without an answer.
+pub(super) enum TurnError {
+    /// The host is gone.
+    Link(LinkError),
+    /// Something that the host is told.
+    Failed { reason: Failure, message: String },
+}
+
+impl From<LinkError> for TurnError {
+    fn from(error: LinkError) -> Self {
+        Self::Link(error)
+    }
+}
+
+/// A turn while it runs.
+struct Progress {
+    messages: Vec<Value>,
+    /// How many messages of earlier turns stand between the system prompt and this turn.
+    past: usize,
+    /// The next round's number.
+    round: u32,
+    steers: u32,
+    repairs: u32,
+    /// Call and result of the last calls, newest last.
+    recent: Vec<String>,
+}
+
+impl Turn<'_> {
+    /// Runs the turn and reports its answer.
+    pub(super) async fn run(&mut self) -> Result<(), TurnError> {
+        let mut progress = self.begin();
+        for earlier in &self.order.journal {
+            self.go_on(&mut progress, earlier).await?;
+        }
+        loop {
+            self.take_steers(&mut progress);
+            let last = progress.round >= ROUNDS_MAX;
+            let reply = match self.ask(&progress, last).await? {
+                Ok(reply) => reply,
+                Err(error) => {
+                    self.repair(&mut progress, error)?;
+                    continue;
+                }
+            };
+            if !reply.calls.is_empty() && !last {
+                progress.repairs = 0;
+                self.run_calls(&mut progress, &reply).await?;
+                continue;
+            }
+            let text = answer::visible(&reply.content);
+            if text.is_empty() {
+                self.repair(&mut progress, ModelError::Unparsable(EMPTY.to_owned()))?;
+                continue;
+            }
+            let message = json!({"role": "assistant", "content": text});
+            if self.steering.is_waiting() {
+                // An answer to less than all that was asked: it is kept, and the turn goes on.
+                self.remember(&mut progress, message.clone());
+                let round = progress.round;
+                progress.round += 1;
+                self.report(Event::Round { round, message }).await?;
+                continue;
+            }
+            self.remember(&mut progress, message);
+            self.transcript.end(&self.order.turn, Ending::Done);
+            let text = if reply.cut { format!("{text} […]") } else { text };
+            self.report(Event::Done { text, steers: progress.steers }).await?;
+            return Ok(());
+        }
+    }
+
+    fn begin(&mut self) -> Progress {
+        let (welcome, workdir) = (self.welcome, self.bench.workdir());
+        let system = context::system(welcome, workdir);
+        let present = context::present(welcome, workdir, &self.order.prompt);
+        let fixed = context::size(&[system.clone(), present.clone(), self.bench.schema()]);
+        let past = context::past(self.transcript.past(), welcome.context, fixed);
+        self.transcript.begin(&self.order.turn, &self.order.prompt);
+        let count = past.len();
+        let messages = std::iter::once(system).chain(past).chain([present]).collect();
+        Progress { messages, past: count, round: 0, steers: 0, repairs: 0, recent: Vec::new() }
+    }
+
+    /// Takes over a round of an earlier attempt.
+    async fn go_on(
+        &mut self,
+        progress: &mut Progress,
+        earlier: &JournalRound,
+    ) -> Result<(), TurnError> {
+        progress.round = earlier.round + 1;
+        self.remember(progress, earlier.message.clone());
+        for (index, call) in (0_u32..).zip(calls_of(&earlier.message)) {
+            let known = earlier.calls.iter().find(|known| known.index == index);
+            let result = match known.map(|known| known.result.clone()) {
+                Some(Some(result)) => result,
+                Some(None) => {
+                    let result = INTERRUPTED.to_owned();
+                    let round = earlier.round;
+                    self.report(Event::CallEnded { round, index, result: result.clone() }).await?;
+                    result
+                }
+                None => self.run_call(progress, earlier.round, index, &call).await?,
+            };
+            self.remember(progress, result_message(&call, &result));
+        }
+        Ok(())
+    }
+
+    fn take_steers(&mut self, progress: &mut Progress) {
+        while let Some(prompt) = self.steering.take() {
+            progress.steers += 1;
+            self.remember(progress, json!({"role": "user", "content": prompt}));
+        }
+    }
+
+    /// Asks the model; what it did wrong is the inner error, the end of the turn the outer.
+    async fn ask(
+        &self,
+        progress: &Progress,
+        last: bool,
+    ) -> Result<Result<Reply, ModelError>, TurnError> {
+        let schema = self.bench.schema();
+        let mut messages = progress.messages.clone();
+        if last {
+            messages.push(json!({"role": "user", "content": LAST}));
+        }
+        let mut preview = Preview::new(self);
+        let model = &self.welcome.model;
+        let asked = model::ask(
+            self.link,
+            model,
+            &messages,
+            (!last).then_some(&schema),
+            async |text: &str| preview.push(text).await,
+        );
+        let reply = tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => return Err(cancelled()),
+            reply = asked => reply,
+        };
+        match reply {
+            Err(ModelError::Link(error)) => Err(error.into()),
+            other => Ok(other),
+        }
+    }
+
+    /// Tells the model what was wrong with its answer, unless it had its chances.
+    fn repair(&mut self, progress: &mut Progress, error: ModelError) -> Result<(), TurnError> {
+        let failed = |reason, message| Err(TurnError::Failed { reason, message });
+        match error {
+            ModelError::Unparsable(message) if progress.repairs < REPAIRS_MAX => {
+                progress.repairs += 1;
+                let content = format!(
+                    "Your previous response caused an error: {message}. \
+                     Please try again with a valid response."
+                );
+                progress.messages.push(json!({"role": "user", "content": content}));
+                Ok(())
+            }
+            ModelError::Overflow(message) => {
+                // The past goes first; a present that is too long on its own is nobody's to cut.
+                if progress.past == 0 {
+                    return failed(Failure::Model, message);
+                }
+                progress.messages.drain(1..=progress.past);
+                progress.past = 0;
+                Ok(())
+            }
+            ModelError::Unparsable(message) => failed(
+                Failure::Answer,
+                format!("the model gave nothing usable {} times: {message}", REPAIRS_MAX + 1),
+            ),
+            ModelError::Unavailable(message) => failed(Failure::Model, message),
+            ModelError::Busy(message) => failed(Failure::Busy, message),
+            ModelError::Link(error) => Err(error.into()),
+        }
+    }
+
+    async fn run_calls(&mut self, progress: &mut Progress, reply: &Reply) -> Result<(), TurnError> {
+        let round = progress.round;
+        progress.round += 1;
+        let message = call_message(reply);
+        self.report(Event::Round { round, message: message.clone() }).await?;
+        self.remember(progress, message);
+        for (index, call) in (0_u32..).zip(&reply.calls) {
+            let result = self.run_call(progress, round, index, call).await?;
+            self.remember(progress, result_message(call, &result));
+        }
+        self.break_loops(progress)
+    }
+
+    /// Runs one call between two entries in the journal.
+    async fn run_call(
+        &mut self,
+        progress: &mut Progress,
+        round: u32,
+        index: u32,
+        call: &Call,
+    ) -> Result<String, TurnError> {
+        if index as usize >= CALLS_MAX {
+            return Ok(format!("skipped: at most {CALLS_MAX} calls at once"));
+        }
+        if self.steering.is_waiting() {
+            return Ok("skipped: the user sent a new message".to_owned());
+        }
+        let (tool, arguments) = (call.tool.clone(), call.arguments.clone());
+        self.report(Event::CallBegan { round, index, tool, arguments }).await?;
+        let turn = &self.order.turn.as_str()[..8];
+        let place = CallPlace { turn, round, index };
+        let result = match self.bench.call(&call.tool, &call.arguments, place, &self.cancel).await {
+            Outcome::Result(result) => result,
+            Outcome::Cancelled => return Err(cancelled()),
+        };
+        self.report(Event::CallEnded { round, index, result: result.clone() }).await?;
+        progress.recent.push(format!("{}\0{}\0{result}", call.tool, call.arguments));
+        Ok(result)
+    }
+
+    fn break_loops(&self, progress: &mut Progress) -> Result<(), TurnError> {
+        let Some(last) = progress.recent.last() else { return Ok(()) };
+        let repeats = progress.recent.iter().rev().take_while(|recent| *recent == last).count();
+        if repeats >= REPEATS_MAX {
+            return Err(TurnError::Failed {
+                reason: Failure::Answer,
+                message: format!("the model made the same call {repeats} times in a row"),
+            });
+        }
+        if repeats >= REPEATS_TOLD {
+            let content = format!(
+                "You made the same call {repeats} times with the same result. \
+                 Do something else, or answer."
+            );
+            progress.messages.push(json!({"role": "user", "content": content}));
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, progress: &mut Progress, message: Value) {
+        self.transcript.add(&self.order.turn, &message);
+        progress.messages.push(message);
+    }
+
+    /// Reports an event. A cancelled turn still reports: what happened, happened.
+    async fn report(&self, event: Event) -> Result<(), LinkError> {
+        self.link.report(&self.order.turn, &[event]).await
+    }
+}
+
+/// What the model is told of a call that was begun before a restart.
+const INTERRUPTED: &str =
+    "interrupted: this call was begun and may have run; look before you repeat it";
+/// What is wrong with an answer that is not one.
+const EMPTY: &str = "the message was empty. Reply to the user or call a tool";
+/// What the model is told in its last round.
+const LAST: &str = "You have used all your tool calls. Answer now without tools: say what is \
+                    done and what is left.";
+
+fn cancelled() -> TurnError {
+    TurnError::Failed { reason: Failure::Cancelled, message: "cancelled".to_owned() }
+}
+
+/// The assistant's message with its calls, as it goes back to the model and into the journal.
+fn call_message(reply: &Reply) -> Value {
+    let calls: Vec<Value> = (0..)
+        .zip(&reply.calls)
+        .map(|(index, call)| {
+            json!({"id": call.id, "function": {
+                "index": index, "name": call.tool, "arguments": call.arguments,
+            }})
+        })
+        .collect();
+    json!({"role": "assistant", "content": answer::visible(&reply.content), "tool_calls": calls})
+}
+
+/// The calls of a message made by [`call_message`].
+fn calls_of(message: &Value) -> Vec<Call> {
+    let calls = message["tool_calls"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    calls
+        .iter()
+        .map(|call| Call {
+            id: text(&call["id"]),
+            tool: text(&call["function"]["name"]),
+            arguments: call["function"]["arguments"].clone(),
+        })
+        .collect()
+}
+
+fn result_message(call: &Call, result: &str) -> Value {
+    json!({"role": "tool", "tool_name": call.tool, "tool_call_id": call.id, "content": result})
+}
+
+/// Shows an answer while it grows, now and then.
+struct Preview<'a, 'b> {
+    turn: &'a Turn<'b>,
+    text: String,
+    shown: usize,
+    last: Instant,
+}
+
+impl<'a, 'b> Preview<'a, 'b> {
+    fn new(turn: &'a Turn<'b>) -> Self {
+        Self { turn, text: String::new(), shown: 0, last: Instant::now() }
+    }
+
+    async fn push(&mut self, text: &str) -> Result<(), LinkError> {
+        self.text.push_str(text);
+        if self.last.elapsed() < PREVIEW_EVERY || !answer::may_preview(&self.text) {
+            return Ok(());
+        }
+        let text = self.text[self.shown..].to_owned();
+        self.shown = self.text.len();
+        self.last = Instant::now();
+        self.turn.report(Event::Text { text }).await
+    }
+}

@@ -1,0 +1,23 @@
+//! `babybot schema`: the JSON Schema of the manifest, for editors.
+
+use crate::cli::{Context, Outcome, print};
+use crate::error::{Error, Exit};
+use crate::manifest::schema;
+
+/// Prints the JSON Schema of the manifest.
+///
+/// Write it beside the manifest with `babybot schema > babybot.schema.json`, and begin the
+/// manifest with `#:schema ./babybot.schema.json`: editors then complete and check it.
+#[derive(Debug, clap::Args)]
+pub struct SchemaArgs {}
+
+/// Prints the schema.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub fn run(_args: &SchemaArgs, _context: &Context) -> Outcome {
+    let text = serde_json::to_string_pretty(&schema::json_schema())
+        .map_err(|error| Error::failed("print the schema", &error))?;
+    print(&format!("{text}\n"))?;
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,154 @@
+//! What stands behind the gateway: something that answers like Ollama.
+
+use std::fmt;
+
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use serde_json::{Value, json};
+
+use super::stream::LINE_MAX;
+
+/// Ollama's content type of a whole answer.
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+/// Ollama's content type of a streamed answer.
+pub(super) const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+
+/// The routes that are asked of an upstream. Nothing else ever is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    Version,
+    Tags,
+    Ps,
+    Show,
+    Chat,
+    Generate,
+    Embed,
+}
+
+impl Endpoint {
+    pub(super) fn path(self) -> &'static str {
+        match self {
+            Self::Version => "/api/version",
+            Self::Tags => "/api/tags",
+            Self::Ps => "/api/ps",
+            Self::Show => "/api/show",
+            Self::Chat => "/api/chat",
+            Self::Generate => "/api/generate",
+            Self::Embed => "/api/embed",
+        }
+    }
+
+    pub(super) fn method(self) -> Method {
+        match self {
+            Self::Version | Self::Tags | Self::Ps => Method::GET,
+            Self::Show | Self::Chat | Self::Generate | Self::Embed => Method::POST,
+        }
+    }
+
+    /// Whether a model has to work for the answer, and may first have to be loaded.
+    pub(super) fn works(self) -> bool {
+        matches!(self, Self::Chat | Self::Generate | Self::Embed)
+    }
+}
+
+/// An answer whose body may still be on its way.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) content_type: HeaderValue,
+    /// The body as it comes; an error is the reason why it broke off.
+    pub(super) body: BoxStream<'static, Result<Bytes, String>>,
+}
+
+/// Answers like Ollama. Deadlines, order, checks and accounts are the gateway's;
+/// dropping the future or the body gives the request up.
+pub(super) trait Upstream: fmt::Debug + Send + Sync {
+    /// Sends one request, whose body has already been through the rules.
+    fn ask(&self, endpoint: Endpoint, body: Value) -> BoxFuture<'_, Result<Answer, Refusal>>;
+}
+
+impl Answer {
+    /// The whole body, once it is there.
+    ///
+    /// # Errors
+    /// 502 when it breaks off or is larger than a line may be.
+    pub(super) async fn whole(mut self) -> Result<Bytes, Refusal> {
+        let mut body = Vec::new();
+        while let Some(chunk) = self.body.next().await {
+            let chunk = chunk.map_err(|cause| Refusal::gateway(broken_off(&cause)))?;
+            if body.len() + chunk.len() > LINE_MAX {
+                return Err(Refusal::gateway("the model's server sent a body that is too large"));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.into())
+    }
+}
+
+/// How a stream that broke off is put into words.
+pub(super) fn broken_off(cause: &str) -> String {
+    format!("the model's stream ended without done: {cause}")
+}
+
+/// An error for the client, in Ollama's shape.
+#[derive(Clone, Debug)]
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    pub(super) message: String,
+    // The upstream's own words, byte for byte, where it had some.
+    raw: Option<Bytes>,
+}
+
+impl Refusal {
+    pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into(), raw: None }
+    }
+
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// The server behind the gateway failed in a way that has no words of its own.
+    pub(super) fn gateway(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, message)
+    }
+
+    /// The upstream's own refusal. What is not in Ollama's shape is put into it.
+    pub(super) fn passed(status: StatusCode, body: Bytes) -> Self {
+        let status = if status.is_redirection() { StatusCode::BAD_GATEWAY } else { status };
+        let error = serde_json::from_slice::<Value>(&body)
+            .ok()
+            .and_then(|body| body.get("error").map(error_words));
+        if let Some(message) = error {
+            return Self { status, message, raw: Some(body) };
+        }
+        let text = String::from_utf8_lossy(&body);
+        let text: String = text.trim().chars().take(200).collect();
+        let said = if text.is_empty() { "nothing" } else { text.as_str() };
+        Self::new(
+            status,
+            format!("the model's server answered {} and said {said}", status.as_u16()),
+        )
+    }
+}
+
+/// The words of an `error` member, whatever its shape.
+pub(super) fn error_words(error: &Value) -> String {
+    let inner = error.get("message").unwrap_or(error);
+    inner.as_str().map_or_else(|| inner.to_string(), ToOwned::to_owned)
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let body = self.raw.unwrap_or_else(|| error_body(&self.message));
+        (self.status, [(header::CONTENT_TYPE, JSON)], body).into_response()
+    }
+}
+
+/// `{"error": …}`.
+pub(super) fn error_body(message: &str) -> Bytes {
+    json!({ "error": message }).to_string().into()
+}

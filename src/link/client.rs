@@ -1,0 +1,204 @@
+//! The agent's end: greets, takes orders, reports events, asks the gateway.
+
+use bytes::{Bytes, BytesMut};
+use futures_util::Stream;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper::header::CONTENT_TYPE;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{LinkError, PING_EVERY, PING_PATIENCE};
+use crate::name::TurnId;
+use crate::protocol::{BODY_MAX, Event, HEADERS_MAX, Hello, Order, STREAMS_MAX, WINDOW, Welcome};
+
+/// A handle to the host; clones share the connection.
+#[derive(Clone, Debug)]
+pub struct Link {
+    requests: SendRequest<Full<Bytes>>,
+}
+
+/// Opens the link over `io`. The second value drives it and ends when the link does.
+///
+/// # Errors
+/// When the other end does not speak HTTP/2.
+pub async fn connect<Io>(
+    io: Io,
+) -> Result<(Link, impl Future<Output = Result<(), LinkError>> + Send), LinkError>
+where
+    Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (requests, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW * STREAMS_MAX)
+        .max_send_buf_size(WINDOW as usize)
+        .max_header_list_size(HEADERS_MAX)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_PATIENCE)
+        .keep_alive_while_idle(true)
+        .handshake(TokioIo::new(io))
+        .await?;
+    Ok((Link { requests }, async move { connection.await.map_err(LinkError::from) }))
+}
+
+impl Link {
+    /// Greets the host and learns what to be.
+    ///
+    /// # Errors
+    /// When the host does not speak this protocol, or the link breaks.
+    pub async fn hello(&self, hello: &Hello) -> Result<Welcome, LinkError> {
+        let response = self.post_json("/hello", hello).await?;
+        read_json("/hello", response).await
+    }
+
+    /// Opens the stream of orders.
+    ///
+    /// # Errors
+    /// When the host refuses, or the link breaks.
+    pub async fn orders(
+        &self,
+    ) -> Result<impl Stream<Item = Result<Order, LinkError>> + Send + use<>, LinkError> {
+        let request = Request::builder().method(Method::GET).uri(uri("/turns"));
+        let response = self.send(request, Bytes::new()).await?;
+        let response = accepted("/turns", response).await?;
+        Ok(lines(response.into_body()))
+    }
+
+    /// Reports events; when this returns, they are stored.
+    ///
+    /// # Errors
+    /// When the host refuses them, or the link breaks.
+    pub async fn report(&self, turn: &TurnId, events: &[Event]) -> Result<(), LinkError> {
+        let path = format!("/turns/{turn}/events");
+        let mut body = Vec::new();
+        for event in events {
+            serde_json::to_writer(&mut body, event)
+                .map_err(|error| LinkError::Malformed(error.to_string()))?;
+            body.push(b'\n');
+        }
+        if body.len() > BODY_MAX {
+            return Err(LinkError::TooLarge(BODY_MAX));
+        }
+        let request = Request::builder().method(Method::POST).uri(uri(&path));
+        let response = self.send(request, Bytes::from(body)).await?;
+        accepted(&path, response).await?;
+        Ok(())
+    }
+
+    /// Posts JSON to any route of the host, such as the gateway's, and gives the answer as it is.
+    ///
+    /// # Errors
+    /// When the value has no JSON form, or the link breaks.
+    pub async fn post_json(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Response<Incoming>, LinkError> {
+        let body =
+            serde_json::to_vec(body).map_err(|error| LinkError::Malformed(error.to_string()))?;
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(uri(path))
+            .header(CONTENT_TYPE, "application/json");
+        self.send(request, Bytes::from(body)).await
+    }
+
+    async fn send(
+        &self,
+        request: hyper::http::request::Builder,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, LinkError> {
+        let request = request
+            .body(Full::new(body))
+            .map_err(|error| LinkError::Malformed(error.to_string()))?;
+        let mut requests = self.requests.clone();
+        requests.ready().await?;
+        Ok(requests.send_request(request).await?)
+    }
+}
+
+/// HTTP/2 wants an authority; nobody looks at it.
+fn uri(path: &str) -> String {
+    format!("http://babybot{path}")
+}
+
+async fn accepted(
+    path: &str,
+    response: Response<Incoming>,
+) -> Result<Response<Incoming>, LinkError> {
+    if response.status().is_success() {
+        return Ok(response);
+    }
+    let status = response.status().as_u16();
+    let body = Limited::new(response.into_body(), HEADERS_MAX as usize).collect().await;
+    let message = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned());
+    Err(LinkError::Refused { path: path.to_owned(), status, message: message.unwrap_or_default() })
+}
+
+async fn read_json<T: DeserializeOwned>(
+    path: &str,
+    response: Response<Incoming>,
+) -> Result<T, LinkError> {
+    let response = accepted(path, response).await?;
+    let body = Limited::new(response.into_body(), BODY_MAX)
+        .collect()
+        .await
+        .map_err(|error| LinkError::Broken(error.to_string()))?;
+    serde_json::from_slice(&body.to_bytes())
+        .map_err(|error| LinkError::Malformed(error.to_string()))
+}
+
+/// Splits a body into JSON lines, each at most [`BODY_MAX`] bytes.
+pub fn lines<T: DeserializeOwned + Send>(
+    body: Incoming,
+) -> impl Stream<Item = Result<T, LinkError>> + Send {
+    let state = (body, BytesMut::new(), false);
+    futures_util::stream::unfold(state, |(mut body, mut buffer, mut ended)| async move {
+        loop {
+            if ended && buffer.is_empty() {
+                return None;
+            }
+            if let Some(line) = take_line(&mut buffer, ended) {
+                if line.iter().all(u8::is_ascii_whitespace) {
+                    continue;
+                }
+                let value = serde_json::from_slice(&line)
+                    .map_err(|error| LinkError::Malformed(error.to_string()));
+                return Some((value, (body, buffer, ended)));
+            }
+            if buffer.len() > BODY_MAX {
+                buffer.clear();
+                return Some((Err(LinkError::TooLarge(BODY_MAX)), (body, buffer, true)));
+            }
+            match body.frame().await {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        buffer.extend_from_slice(&data);
+                    }
+                }
+                Some(Err(error)) => {
+                    buffer.clear();
+                    return Some((Err(LinkError::from(error)), (body, buffer, true)));
+                }
+                None => ended = true,
+            }
+        }
+    })
+}
+
+fn take_line(buffer: &mut BytesMut, ended: bool) -> Option<BytesMut> {
+    match buffer.iter().position(|byte| *byte == b'\n') {
+        Some(end) => {
+            let mut line = buffer.split_to(end + 1);
+            line.truncate(end);
+            Some(line)
+        }
+        None if ended && !buffer.is_empty() => Some(buffer.split()),
+        None => None,
+    }
+}

@@ -1,0 +1,110 @@
+//! What is wrong, where, and what helps: one value for every problem of a manifest.
+
+use super::Span;
+use super::codes::Code;
+
+/// One problem of a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// Its stable code.
+    pub code: Code,
+    /// What is wrong, as a lowercase fragment.
+    pub message: String,
+    /// What the reader can do about it.
+    pub help: Option<String>,
+    /// The places concerned, the one to mend first. None where the file itself is the problem.
+    pub labels: Vec<Label>,
+}
+
+/// A place and what is to be seen there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Label {
+    /// The place.
+    pub span: Span,
+    /// What is to be seen there.
+    pub text: String,
+}
+
+impl Diagnostic {
+    /// A problem without a place or help.
+    #[must_use]
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), help: None, labels: Vec::new() }
+    }
+
+    /// The same problem with one more place. The first place added is the one to mend.
+    #[must_use]
+    pub fn at(mut self, span: Span, text: impl Into<String>) -> Self {
+        self.labels.push(Label { span, text: text.into() });
+        self
+    }
+
+    /// The same problem with what the reader can do about it.
+    #[must_use]
+    pub fn helped(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// The place to mend.
+    #[must_use]
+    pub fn span(&self) -> Option<Span> {
+        self.labels.first().map(|label| label.span)
+    }
+}
+
+/// Longest piece of a manifest quoted in a message, in characters.
+const QUOTE_LENGTH_MAX: usize = 60;
+
+/// Quotes what was written, so that it cannot steer a terminal and stays short.
+#[must_use]
+pub(crate) fn quote(text: &str) -> String {
+    let mut quoted: String = text.chars().take(QUOTE_LENGTH_MAX).flat_map(visible).collect();
+    if text.chars().nth(QUOTE_LENGTH_MAX).is_some() {
+        quoted.push('…');
+    }
+    format!("`{quoted}`")
+}
+
+/// A character as itself, or escaped where it would not be seen or would steer a terminal.
+fn visible(character: char) -> Box<dyn Iterator<Item = char>> {
+    match character {
+        '"' | '\'' | '\\' => Box::new(std::iter::once(character)),
+        _ => Box::new(character.escape_debug()),
+    }
+}
+
+/// The name closest to what was written, if one is close enough to be a slip.
+///
+/// Two edits make a slip, but never as many as the word has letters.
+#[must_use]
+pub(crate) fn closest<'a>(
+    written: &str,
+    names: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let length = written.chars().count();
+    names
+        .into_iter()
+        .filter(|name| name.chars().count().abs_diff(length) <= SLIP_EDITS_MAX)
+        .map(|name| (strsim::damerau_levenshtein(written, name), name))
+        .filter(|(edits, name)| {
+            *edits <= SLIP_EDITS_MAX && *edits < length.min(name.chars().count())
+        })
+        .min()
+        .map(|(_, name)| name)
+}
+
+/// Most edits between a slip and what was meant.
+const SLIP_EDITS_MAX: usize = 2;
+
+/// Names as a sentence lists them, at most twenty.
+#[must_use]
+pub(crate) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    const LISTED_MAX: usize = 20;
+    let names: Vec<&str> = names.into_iter().collect();
+    let mut text = names.iter().take(LISTED_MAX).copied().collect::<Vec<_>>().join(", ");
+    if names.len() > LISTED_MAX {
+        text.push_str(&format!(" and {} more", names.len() - LISTED_MAX));
+    }
+    text
+}

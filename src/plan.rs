@@ -1,0 +1,349 @@
+//! The difference between what should be and what is, as a list of steps.
+//!
+//! Planning is a pure function: no clock, no disk, no network. All it needs is
+//! in its two arguments and all it decides is in its return value, so a plan
+//! can be printed, stored, tested and explained before anything changes.
+//!
+//! Invariants: once a plan has been applied, planning again finds nothing to
+//! do; what is unknown is never created, changed or removed; no step removes
+//! what a group has written.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::desired::Desired;
+use crate::manifest::Span;
+use crate::name::GroupName;
+use crate::observed::{Known, Observed};
+use crate::resource::{ResourceId, Risk, Spec};
+
+pub mod check;
+mod draft;
+pub mod render;
+mod risk;
+
+/// An ordered list of steps from the observed state to the desired one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The generation it starts from; `None` where none was ever applied.
+    pub parent: Option<u64>,
+    /// Removals from the roof down, then the rest from the ground up.
+    pub steps: Vec<Step>,
+    /// What is held back, what it waits for, and what else a reader should know.
+    pub notes: Vec<Note>,
+}
+
+/// One change, complete enough that the executor has nothing left to decide.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// What it changes.
+    pub id: ResourceId,
+    /// What becomes of it, in one word.
+    pub action: Action,
+    /// Why, for a person.
+    pub reason: String,
+    /// What differs, field by field; on creation all fields.
+    pub fields: Vec<FieldChange>,
+    /// The worst of it.
+    pub risk: Risk,
+    /// The place of the resource's name in the manifest.
+    #[serde(with = "place")]
+    pub at: Option<Span>,
+    /// What is to be done.
+    pub work: Work,
+}
+
+/// What becomes of a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// It comes to be.
+    Create,
+    /// It is already there and becomes ours as it is.
+    Adopt,
+    /// The manifest asks for something else than before.
+    Change,
+    /// The world drifted from what was applied and is put right.
+    Mend,
+    /// The manifest no longer asks for it.
+    Remove,
+    /// A leftover is ended.
+    Stop,
+}
+
+/// One field that differs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldChange {
+    /// Its path in the manifest's words.
+    pub path: String,
+    /// What it was; `None` where there was nothing.
+    pub from: Option<String>,
+    /// What it becomes; `None` where nothing is left.
+    pub to: Option<String>,
+    /// What this means, where the values alone do not say it.
+    pub meaning: Option<String>,
+    /// Where it is written.
+    #[serde(with = "place")]
+    pub at: Option<Span>,
+    /// How much it may hurt.
+    pub risk: Risk,
+}
+
+/// What the executor does for a step, once, in full.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case")]
+pub enum Work {
+    /// Makes those of a group's folders that are not there.
+    MakeFolders {
+        /// The group.
+        group: GroupName,
+    },
+    /// Writes `groups/global/MEMORY.md` if it is not there.
+    WriteGlobalMemory,
+    /// Writes a group's settings file, whatever stands in its place.
+    WriteSettings {
+        /// The group.
+        group: GroupName,
+        /// The environment of its tools.
+        env: BTreeMap<String, String>,
+    },
+    /// Touches nothing: the generation records the spec.
+    Record {
+        /// What it records.
+        spec: Spec,
+    },
+    /// Touches nothing: the generation no longer records the resource.
+    Forget,
+    /// Stops a group's agent that no controller knows, with all its processes.
+    StopLeftover {
+        /// The group.
+        group: GroupName,
+    },
+}
+
+/// Something a reader should know that is not a change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// What sort of thing.
+    pub kind: NoteKind,
+    /// The resources it is about; none: the whole instance.
+    pub ids: Vec<ResourceId>,
+    /// What to know.
+    pub text: String,
+}
+
+/// What sort of thing a note says. The order is the order in which notes are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NoteKind {
+    /// A look failed: the resource is left alone.
+    Unknown,
+    /// A change is held back by another resource.
+    Waiting,
+    /// Something outside babybot is needed, and the note says how to get it.
+    Missing,
+    /// Something stays although its resource goes.
+    Retained,
+    /// It is not a change that this is not running.
+    Starts,
+    /// It holds for as long as the manifest says so.
+    Standing,
+}
+
+/// How many steps add, change, remove and adopt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// [`Action::Create`].
+    pub add: usize,
+    /// [`Action::Change`] and [`Action::Mend`].
+    pub change: usize,
+    /// [`Action::Remove`] and [`Action::Stop`].
+    pub remove: usize,
+    /// [`Action::Adopt`].
+    pub adopt: usize,
+}
+
+/// Compares the two states and returns what would make them equal.
+///
+/// Total, deterministic and synchronous. A resource may rely only on the kinds
+/// declared above it in [`ResourceId`], so removals run from the roof down and
+/// the rest from the ground up: nothing is created before what it stands on, or
+/// removed before what stands on it.
+#[must_use]
+pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
+    match &observed.applied {
+        Known::Is(applied) => draft::plan(desired, observed, Some(applied.number), &applied.specs),
+        Known::Absent => draft::plan(desired, observed, None, &BTreeMap::new()),
+        // Without the last generation, everything that was removed from the manifest looks as
+        // if it had never been, and everything approved as if it never was.
+        Known::Unknown(why) => {
+            let text = format!("unknown: the last applied generation: {why}");
+            let note = Note { kind: NoteKind::Unknown, ids: Vec::new(), text };
+            Plan { parent: None, steps: Vec::new(), notes: vec![note] }
+        }
+    }
+}
+
+impl Plan {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// The number of the generation that carrying this out makes.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.parent.map_or(1, |parent| parent + 1)
+    }
+
+    /// How many steps there are of each risk; a step counts once, under its worst.
+    #[must_use]
+    pub fn risks(&self) -> BTreeMap<Risk, usize> {
+        let mut risks = BTreeMap::new();
+        for step in &self.steps {
+            *risks.entry(step.risk).or_default() += 1;
+        }
+        risks
+    }
+
+    /// The risks that a bare `--yes` does not cover: a human has to name them.
+    #[must_use]
+    pub fn risks_to_name(&self) -> BTreeSet<Risk> {
+        self.steps.iter().map(|step| step.risk).filter(|risk| *risk > Risk::Disruptive).collect()
+    }
+
+    /// How many steps do what.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for step in &self.steps {
+            match step.action {
+                Action::Create => counts.add += 1,
+                Action::Change | Action::Mend => counts.change += 1,
+                Action::Remove | Action::Stop => counts.remove += 1,
+                Action::Adopt => counts.adopt += 1,
+            }
+        }
+        counts
+    }
+
+    /// What the generation records once the steps on these resources were carried out.
+    #[must_use]
+    pub fn recorded(
+        &self,
+        applied: &BTreeMap<ResourceId, Spec>,
+        done: &BTreeSet<ResourceId>,
+    ) -> BTreeMap<ResourceId, Spec> {
+        let done = |step: &&Step| done.contains(&step.id);
+        record(applied, self.steps.iter().filter(done))
+    }
+
+    /// Whether carrying out either plan does and risks the same.
+    ///
+    /// Words and places may differ: a comment added to the manifest while a
+    /// human was thinking makes no difference.
+    #[must_use]
+    pub fn same_work(&self, other: &Self) -> bool {
+        self.parent == other.parent
+            && self.steps.len() == other.steps.len()
+            && self.steps.iter().zip(&other.steps).all(|(one, two)| one.same_work(two))
+    }
+}
+
+impl Step {
+    fn same_work(&self, other: &Self) -> bool {
+        let same_field = |(one, two): (&FieldChange, &FieldChange)| {
+            (&one.path, &one.from, &one.to, one.risk) == (&two.path, &two.from, &two.to, two.risk)
+        };
+        (&self.id, self.action, self.risk, &self.work)
+            == (&other.id, other.action, other.risk, &other.work)
+            && self.fields.len() == other.fields.len()
+            && self.fields.iter().zip(&other.fields).all(same_field)
+    }
+
+    /// Whether it takes away rather than builds.
+    #[must_use]
+    pub fn takes_away(&self) -> bool {
+        matches!(self.action, Action::Remove | Action::Stop)
+    }
+}
+
+impl Action {
+    /// The word used in plans.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Adopt => "adopt",
+            Self::Change => "change",
+            Self::Mend => "mend",
+            Self::Remove => "remove",
+            Self::Stop => "stop",
+        }
+    }
+}
+
+impl Work {
+    /// The spec that the generation records once this is done.
+    #[must_use]
+    pub fn spec(&self) -> Option<Spec> {
+        match self {
+            Self::MakeFolders { .. } => Some(Spec::Folder),
+            Self::WriteGlobalMemory => Some(Spec::GlobalMemory),
+            Self::WriteSettings { env, .. } => Some(Spec::Settings { env: env.clone() }),
+            Self::Record { spec } => Some(spec.clone()),
+            Self::Forget | Self::StopLeftover { .. } => None,
+        }
+    }
+}
+
+fn record<'a>(
+    applied: &BTreeMap<ResourceId, Spec>,
+    steps: impl Iterator<Item = &'a Step>,
+) -> BTreeMap<ResourceId, Spec> {
+    let mut specs = applied.clone();
+    for step in steps {
+        if let Some(spec) = step.work.spec() {
+            specs.insert(step.id.clone(), spec);
+        } else if matches!(step.work, Work::Forget) {
+            specs.remove(&step.id);
+        }
+    }
+    specs
+}
+
+/// How a place is written in JSON.
+mod place {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::manifest::Span;
+
+    #[derive(Serialize, Deserialize)]
+    struct Place {
+        line: usize,
+        column: usize,
+        offset: usize,
+        length: usize,
+    }
+
+    pub(super) fn serialize<S: Serializer>(at: &Option<Span>, to: S) -> Result<S::Ok, S::Error> {
+        let place =
+            |&Span { offset, length, line, column }: &Span| Place { line, column, offset, length };
+        at.as_ref().map(place).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Span>, D::Error> {
+        let place = Option::<Place>::deserialize(from)?;
+        Ok(place.map(|Place { line, column, offset, length }| Span {
+            offset,
+            length,
+            line,
+            column,
+        }))
+    }
+}

@@ -1,0 +1,367 @@
+//! A second opinion on a finished plan, before it runs.
+//!
+//! Shares nothing with the planner but the types: what the planner finds by
+//! printed field, this finds by comparing specs, so that one mistake has to be
+//! made twice before it does harm. A finding is a defect in babybot or a plan
+//! that was tampered with, except for [`Problem::StrangerUnwalled`], which a
+//! manifest can ask for and a policy refuses.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use thiserror::Error;
+
+use crate::desired::Desired;
+use crate::name::ChannelName;
+use crate::observed::{Controller, Known, Observed, Seen};
+use crate::plan::{Action, Plan, Step, Work};
+use crate::resource::{
+    Binding, ChannelSpec, GroupSpec, ModelSpec, ResourceId, Risk, RuntimeKind, Spec,
+};
+
+/// Something that is wrong with a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The resource; `None`: the plan as a whole.
+    pub id: Option<ResourceId>,
+    /// What is wrong with it.
+    pub problem: Problem,
+}
+
+/// What can be wrong with a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Problem {
+    /// The plan was made from another generation than the one that is applied.
+    #[error("starts from another generation than the applied one")]
+    Parent,
+    /// The last generation is unknown, and still something is planned.
+    #[error("the last applied generation is unknown")]
+    GenerationUnknown,
+    /// Two steps change one resource.
+    #[error("has two steps")]
+    TwoSteps,
+    /// A step comes before what it stands on, or is removed after it.
+    #[error("stands out of order")]
+    Order,
+    /// A step changes what nobody could see, or what stands on such.
+    #[error("is planned although {0} is unknown")]
+    LookUnknown(ResourceId),
+    /// The resource is neither asked for, nor recorded, nor found.
+    #[error("is not ours")]
+    Foreign,
+    /// The manifest asks for what is removed, or does not ask for what is made.
+    #[error("is contrary to the manifest")]
+    Contrary,
+    /// The step removes what a group or a person has written.
+    #[error("removes what has to be kept")]
+    RemovesData,
+    /// Action, work and resource do not belong together, or the work is not what was asked for.
+    #[error("does something else than it says")]
+    Work,
+    /// The step hurts more than it says.
+    #[error("says {said} and is {needed}")]
+    RiskUnderstated {
+        /// What the step says.
+        said: Risk,
+        /// What it is.
+        needed: Risk,
+    },
+    /// An agent comes to run without a wall, and no privileged line says so.
+    #[error("comes to run without a wall and does not say so")]
+    WallUnsaid,
+    /// A chat that others can write to drives an agent without a wall.
+    #[error("is bound to {0}, where others can write, and runs without a wall")]
+    StrangerUnwalled(Binding),
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.id {
+            Some(id) => write!(f, "{id} {}", self.problem),
+            None => write!(f, "the plan {}", self.problem),
+        }
+    }
+}
+
+/// Looks over a plan and lists everything that is wrong with it.
+///
+/// # Errors
+/// All findings, if there is one.
+pub fn check(plan: &Plan, desired: &Desired, observed: &Observed) -> Result<(), Vec<Finding>> {
+    let nothing = BTreeMap::new();
+    let (parent, before) = match &observed.applied {
+        Known::Is(applied) => (Some(applied.number), &applied.specs),
+        Known::Absent | Known::Unknown(_) => (None, &nothing),
+    };
+    let everything: BTreeSet<ResourceId> = plan.steps.iter().map(|step| step.id.clone()).collect();
+    let review =
+        Review { plan, desired, observed, before, after: plan.recorded(before, &everything) };
+
+    let mut findings = Vec::new();
+    let whole = |problem| Finding { id: None, problem };
+    if plan.parent != parent {
+        findings.push(whole(Problem::Parent));
+    }
+    if matches!(observed.applied, Known::Unknown(_)) && !plan.steps.is_empty() {
+        findings.push(whole(Problem::GenerationUnknown));
+    }
+    for step in &plan.steps {
+        let problems = review.step(step).into_iter();
+        findings.extend(problems.map(|problem| Finding { id: Some(step.id.clone()), problem }));
+    }
+    findings.extend(review.order());
+    findings.extend(review.walls());
+    if findings.is_empty() { Ok(()) } else { Err(findings) }
+}
+
+struct Review<'a> {
+    plan: &'a Plan,
+    desired: &'a Desired,
+    observed: &'a Observed,
+    before: &'a BTreeMap<ResourceId, Spec>,
+    after: BTreeMap<ResourceId, Spec>,
+}
+
+impl Review<'_> {
+    fn step(&self, step: &Step) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let wanted = self.desired.resources.contains_key(&step.id);
+        let recorded = self.before.contains_key(&step.id);
+        let found = matches!(self.observed.looks.get(&step.id), Some(Known::Is(_)));
+        if !wanted && !recorded && !found {
+            problems.push(Problem::Foreign);
+        } else if wanted == step.takes_away() {
+            problems.push(Problem::Contrary);
+        }
+        if step.action == Action::Remove && holds_data(&step.id) {
+            problems.push(Problem::RemovesData);
+        }
+        if !self.work_fits(step) {
+            problems.push(Problem::Work);
+        }
+        if let Some(unknown) = self.unknown_below(step) {
+            problems.push(Problem::LookUnknown(unknown));
+        }
+        let needed = self.needed(step);
+        if step.risk < needed {
+            problems.push(Problem::RiskUnderstated { said: step.risk, needed });
+        }
+        problems
+    }
+
+    fn work_fits(&self, step: &Step) -> bool {
+        let asked = self.desired.resources.get(&step.id).map(|wanted| &wanted.spec);
+        let as_asked = step.work.spec().as_ref() == asked;
+        match (&step.id, step.action, &step.work) {
+            (ResourceId::Container(group), Action::Stop, Work::StopLeftover { group: stopped }) => {
+                group == stopped && self.observed.controller == Controller::Absent
+            }
+            (_, Action::Remove, Work::Forget) => true,
+            (_, Action::Adopt, Work::Record { .. }) => as_asked,
+            (
+                ResourceId::Model(_) | ResourceId::Group(_) | ResourceId::Channel(_),
+                Action::Create | Action::Change,
+                Work::Record { .. },
+            ) => as_asked,
+            (_, Action::Stop | Action::Remove | Action::Adopt, _) => false,
+            (ResourceId::GlobalMemory, _, Work::WriteGlobalMemory) => as_asked,
+            (ResourceId::Folder(group), _, Work::MakeFolders { group: made }) => {
+                as_asked && group == made
+            }
+            (ResourceId::Settings(group), _, Work::WriteSettings { group: written, .. }) => {
+                as_asked && group == written
+            }
+            _ => false,
+        }
+    }
+
+    /// What a step touches or builds on although nobody could see it.
+    fn unknown_below(&self, step: &Step) -> Option<ResourceId> {
+        let mut seen_first = vec![step.id.clone()];
+        match &step.id {
+            ResourceId::Settings(group) => seen_first.push(ResourceId::Folder(group.clone())),
+            ResourceId::Group(group) if !step.takes_away() => seen_first.extend([
+                ResourceId::GlobalMemory,
+                ResourceId::Folder(group.clone()),
+                ResourceId::Settings(group.clone()),
+            ]),
+            _ => {}
+        }
+        seen_first.into_iter().find(|id| match (id, self.observed.looks.get(id)) {
+            // These are what the generation says they are.
+            (ResourceId::Model(_) | ResourceId::Group(_) | ResourceId::Channel(_), _) => false,
+            (ResourceId::Container(_), Some(Known::Is(Seen::Container { .. }))) => false,
+            (ResourceId::Container(_), _) => true,
+            (ResourceId::GlobalMemory, Some(Known::Is(Seen::GlobalMemory) | Known::Absent)) => {
+                false
+            }
+            (ResourceId::Folder(_), Some(Known::Is(Seen::Folder { .. }) | Known::Absent)) => false,
+            (ResourceId::Settings(_), Some(Known::Is(Seen::Settings { .. }) | Known::Absent)) => {
+                false
+            }
+            _ => true,
+        })
+    }
+
+    /// The risk of a step, worked out from the specs on either side of it.
+    fn needed(&self, step: &Step) -> Risk {
+        let fields = step.fields.iter().map(|field| field.risk).max().unwrap_or(Risk::Safe);
+        let before = self.before.get(&step.id);
+        let own = match (&step.id, &step.work.spec()) {
+            (ResourceId::Container(_), _) => Risk::Disruptive,
+            (ResourceId::Group(_), None) => Risk::Destructive,
+            (ResourceId::Settings(_), Some(_)) if self.overwrites(step) => Risk::Destructive,
+            (_, Some(Spec::Model(model))) => model_needs(before, model),
+            (_, Some(Spec::Group(group))) => self.group_needs(&step.id, group),
+            _ => Risk::Safe,
+        };
+        own.max(fields)
+    }
+
+    /// Whether a step writes over a file that no generation of ours has written.
+    fn overwrites(&self, step: &Step) -> bool {
+        let look = self.observed.looks.get(&step.id);
+        !self.before.contains_key(&step.id)
+            && matches!(look, Some(Known::Is(Seen::Settings { env: None })))
+    }
+
+    fn group_needs(&self, id: &ResourceId, group: &GroupSpec) -> Risk {
+        let then = self.strangers_before(id);
+        let before = match self.before.get(id) {
+            Some(Spec::Group(before)) => Some(&**before),
+            _ => None,
+        };
+        let now = strangers(group, &self.desired_channels());
+        let was = |fact: fn(&GroupSpec) -> bool| before.is_some_and(fact);
+        let privileged = (group.main && !was(|before| before.main))
+            || !now.is_subset(&then)
+            || (!now.is_empty()
+                && !group.requires_trigger
+                && was(|before| before.requires_trigger));
+        let disruptive = !then.is_subset(&now)
+            || (!now.is_empty() && before.is_some_and(|before| before.trigger != group.trigger));
+        match (privileged, disruptive) {
+            (true, _) => Risk::Privileged,
+            (false, true) => Risk::Disruptive,
+            (false, false) => Risk::Safe,
+        }
+    }
+
+    fn strangers_before(&self, id: &ResourceId) -> BTreeSet<Binding> {
+        match self.before.get(id) {
+            Some(Spec::Group(before)) => strangers(before, self.before),
+            _ => BTreeSet::new(),
+        }
+    }
+
+    fn desired_channels(&self) -> BTreeMap<ResourceId, Spec> {
+        let channels = self
+            .desired
+            .resources
+            .iter()
+            .filter(|(id, _)| matches!(id, ResourceId::Channel(_)))
+            .map(|(id, wanted)| (id.clone(), wanted.spec.clone()));
+        channels.collect()
+    }
+
+    fn order(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let mut seen = BTreeSet::new();
+        for step in &self.plan.steps {
+            if !seen.insert(&step.id) {
+                findings.push(Finding { id: Some(step.id.clone()), problem: Problem::TwoSteps });
+            }
+        }
+        for pair in self.plan.steps.windows(2) {
+            let (first, second) = (&pair[0], &pair[1]);
+            let legal = match (first.takes_away(), second.takes_away()) {
+                (true, true) => first.id >= second.id,
+                (true, false) => true,
+                (false, true) => false,
+                (false, false) => first.id <= second.id,
+            };
+            if !legal {
+                findings.push(Finding { id: Some(second.id.clone()), problem: Problem::Order });
+            }
+        }
+        findings
+    }
+
+    fn walls(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for (id, spec) in &self.after {
+            let (ResourceId::Group(_), Spec::Group(group)) = (id, spec) else { continue };
+            let finding = |problem| Finding { id: Some(id.clone()), problem };
+            match group.runtime {
+                RuntimeKind::None => {
+                    let before = self.strangers_before(id);
+                    let mut now = strangers(group, &self.after).into_iter();
+                    if let Some(stranger) = now.find(|stranger| !before.contains(stranger)) {
+                        findings.push(finding(Problem::StrangerUnwalled(stranger)));
+                    }
+                }
+            }
+            if !self.owner_rehearses(group, &self.after) && !self.wall_said(id, group) {
+                findings.push(finding(Problem::WallUnsaid));
+            }
+        }
+        findings
+    }
+
+    fn owner_rehearses(&self, group: &GroupSpec, specs: &BTreeMap<ResourceId, Spec>) -> bool {
+        let model = specs.get(&ResourceId::Model(group.model.clone()));
+        let rehearses = matches!(model, Some(Spec::Model(ModelSpec::Rehearsal { .. })));
+        rehearses && group.bind.iter().all(|binding| is_terminal(&binding.channel, specs))
+    }
+
+    /// Whether a privileged line says that this group has no wall, or it had none before.
+    fn wall_said(&self, id: &ResourceId, group: &GroupSpec) -> bool {
+        if let Some(Spec::Group(before)) = self.before.get(id)
+            && !self.owner_rehearses(before, self.before)
+        {
+            return true;
+        }
+        let own =
+            |step: &&Step| step.id == *id || step.id == ResourceId::Model(group.model.clone());
+        self.plan.steps.iter().filter(own).any(|step| {
+            let line = if step.id == *id {
+                "runtime".to_owned()
+            } else {
+                id.group().map(|name| format!("groups.{name}.runtime")).unwrap_or_default()
+            };
+            step.fields.iter().any(|field| field.path == line && field.risk == Risk::Privileged)
+        })
+    }
+}
+
+fn model_needs(before: Option<&Spec>, after: &ModelSpec) -> Risk {
+    match (before, after) {
+        (_, ModelSpec::Rehearsal { .. }) => Risk::Safe,
+        (
+            Some(Spec::Model(ModelSpec::Ollama { url: before, .. })),
+            ModelSpec::Ollama { url, .. },
+        ) if before == url => Risk::Safe,
+        (_, ModelSpec::Ollama { .. }) => Risk::Privileged,
+    }
+}
+
+/// The bindings through which others than the owner can write.
+fn strangers(group: &GroupSpec, specs: &BTreeMap<ResourceId, Spec>) -> BTreeSet<Binding> {
+    let strange = |binding: &&Binding| !is_terminal(&binding.channel, specs);
+    group.bind.iter().filter(strange).cloned().collect()
+}
+
+fn is_terminal(channel: &ChannelName, specs: &BTreeMap<ResourceId, Spec>) -> bool {
+    match specs.get(&ResourceId::Channel(channel.clone())) {
+        Some(Spec::Channel(channel)) => match channel {
+            ChannelSpec::Terminal => true,
+        },
+        Some(_) => false,
+        None => *channel == ChannelName::terminal(),
+    }
+}
+
+fn holds_data(id: &ResourceId) -> bool {
+    matches!(id, ResourceId::GlobalMemory | ResourceId::Folder(_) | ResourceId::Settings(_))
+}

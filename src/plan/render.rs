@@ -1,0 +1,404 @@
+//! A plan as a person reads it, and as a program does: the same facts twice.
+//!
+//! Decides nothing. Whatever comes from a manifest or from the machine is
+//! printed with its control characters made visible, so that no value can
+//! rewrite the line that asks for approval.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::plan::{Action, Counts, FieldChange, Note, NoteKind, Plan, Step};
+use crate::resource::{ResourceId, Risk, RuntimeKind};
+
+/// The version of the JSON form; the second number grows with additions.
+pub const FORMAT: &str = "1.0";
+
+/// What stands above a plan and is not in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heading {
+    /// The manifest's path as typed.
+    pub manifest: String,
+    /// What sandboxes are made with.
+    pub runtime: RuntimeKind,
+}
+
+/// Whether to colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Color {
+    /// With ANSI escapes.
+    Always,
+    /// Plain; nothing is lost.
+    Never,
+}
+
+/// Why a text is not a plan.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// It is not the JSON form.
+    #[error("not a plan")]
+    Json(#[from] serde_json::Error),
+    /// It has a format that this version does not know.
+    #[error("the plan has format {0}, this version reads {FORMAT}")]
+    Format(String),
+}
+
+/// The JSON form: the plan, and what a reader would otherwise have to work out.
+#[derive(Serialize)]
+struct Document<'a> {
+    format: &'static str,
+    manifest: &'a str,
+    runtime: RuntimeKind,
+    generation: Generations,
+    #[serde(flatten)]
+    plan: &'a Plan,
+    changes: usize,
+    counts: Counts,
+    risks: BTreeMap<Risk, usize>,
+    approval: BTreeSet<Risk>,
+}
+
+#[derive(Serialize)]
+struct Generations {
+    from: Option<u64>,
+    to: u64,
+}
+
+#[derive(Deserialize)]
+struct Format {
+    format: String,
+}
+
+/// Prints a plan for a program, as one JSON object.
+///
+/// # Errors
+/// Never in practice: every part of a plan has a JSON form.
+pub fn json(plan: &Plan, heading: &Heading) -> Result<String, serde_json::Error> {
+    let to = if plan.is_empty() { plan.parent.unwrap_or(0) } else { plan.generation() };
+    let mut text = serde_json::to_string_pretty(&Document {
+        format: FORMAT,
+        manifest: &heading.manifest,
+        runtime: heading.runtime,
+        generation: Generations { from: plan.parent, to },
+        plan,
+        changes: plan.steps.len(),
+        counts: plan.counts(),
+        risks: plan.risks(),
+        approval: plan.risks_to_name(),
+    })?;
+    text.push('\n');
+    Ok(text)
+}
+
+/// Reads a plan back from its JSON form.
+///
+/// # Errors
+/// [`ReadError`], where the text is something else or of another format.
+pub fn from_json(text: &str) -> Result<Plan, ReadError> {
+    let Format { format } = serde_json::from_str(text)?;
+    if format.split('.').next() != FORMAT.split('.').next() {
+        return Err(ReadError::Format(format));
+    }
+    Ok(serde_json::from_str(text)?)
+}
+
+/// Prints a plan for a person.
+#[must_use]
+pub fn text(plan: &Plan, heading: &Heading, color: Color) -> String {
+    let page = Page { plan, heading, color };
+    if plan.is_empty() { page.nothing() } else { page.whole() }
+}
+
+struct Page<'a> {
+    plan: &'a Plan,
+    heading: &'a Heading,
+    color: Color,
+}
+
+/// Columns that all steps share.
+struct Columns {
+    id: usize,
+    words: usize,
+}
+
+const BOLD_RED: &str = "1;31";
+const RED: &str = "31";
+const GREEN: &str = "32";
+const YELLOW: &str = "33";
+const CYAN: &str = "36";
+const DIM: &str = "2";
+
+impl Page<'_> {
+    fn nothing(&self) -> String {
+        let mut page = String::new();
+        let held: Vec<&Note> =
+            self.plan.notes.iter().filter(|note| note.kind <= NoteKind::Waiting).collect();
+        let touching = held.iter().any(|note| holds_a_change(note));
+        let manifest = shown(&self.heading.manifest);
+        match (touching, self.plan.parent) {
+            (false, Some(number)) => {
+                let line =
+                    format!("No changes. The machine matches {manifest} (generation {number}).");
+                line_end(&mut page, &line);
+            }
+            (false, None) => line_end(&mut page, "No changes."),
+            (true, _) => {
+                line_end(&mut page, "No changes can be planned for what is unknown.");
+            }
+        }
+        // What only holds or only waits for a start was said when it was applied.
+        let urgent = |note: &&Note| note.kind <= NoteKind::Retained;
+        self.notes(&mut page, self.plan.notes.iter().filter(urgent).collect());
+        page
+    }
+
+    fn whole(&self) -> String {
+        let mut page = String::new();
+        let from = self.plan.parent.map_or("-".to_owned(), |number| number.to_string());
+        let heading = format!(
+            "manifest  {}   generation {from} → {}   runtime {}",
+            shown(&self.heading.manifest),
+            self.plan.generation(),
+            self.heading.runtime.word()
+        );
+        line_end(&mut page, &heading);
+        let columns = self.columns();
+        let mut spacious = true;
+        for step in &self.plan.steps {
+            // Steps of one line stand together; those with fields stand apart.
+            let apart = !step.fields.is_empty();
+            if spacious || apart {
+                page.push('\n');
+            }
+            self.step(&mut page, step, &columns);
+            spacious = apart;
+        }
+        self.notes(&mut page, self.plan.notes.iter().collect());
+        page.push('\n');
+        line_end(&mut page, &self.summary());
+        line_end(&mut page, &format!("Next: {}", self.next_command()));
+        page
+    }
+
+    fn columns(&self) -> Columns {
+        let width = |texts: &mut dyn Iterator<Item = String>, least| {
+            texts.map(|text| text.chars().count()).fold(least, usize::max)
+        };
+        let steps = &self.plan.steps;
+        Columns {
+            id: width(&mut steps.iter().map(|step| step.id.to_string()), 16),
+            words: width(&mut steps.iter().map(words), 32),
+        }
+    }
+
+    fn step(&self, page: &mut String, step: &Step, columns: &Columns) {
+        let (symbol, color) = symbol(step.action);
+        let line = format!(
+            " {}   {:id$}   {:words$}   {}",
+            self.paint(symbol, color),
+            step.id,
+            words(step),
+            self.risk(step.risk),
+            id = columns.id,
+            words = columns.words,
+        );
+        line_end(page, &line);
+        let (listed, hidden): (Vec<_>, Vec<_>) =
+            step.fields.iter().partition(|field| listed(step, field));
+        self.fields(page, &listed);
+        if !hidden.is_empty() {
+            let plural = if hidden.len() == 1 { "" } else { "s" };
+            let text = format!("({} default{plural} not shown)", hidden.len());
+            line_end(page, &format!("       {}", self.paint(&text, DIM)));
+        }
+    }
+
+    fn fields(&self, page: &mut String, fields: &[&FieldChange]) {
+        let width = |text: fn(&FieldChange) -> String| {
+            fields.iter().map(|field| text(field).chars().count()).max().unwrap_or(0)
+        };
+        let (paths, values, places) = (
+            width(|field| shown(&field.path)),
+            width(values),
+            width(|field| self::place(field, "")) + shown(&self.heading.manifest).chars().count(),
+        );
+        for field in fields {
+            let mut line = format!(
+                "       {:paths$}   {:values$}   {:places$}",
+                shown(&field.path),
+                self::values(field),
+                place(field, &shown(&self.heading.manifest)),
+            );
+            if field.risk > Risk::Safe {
+                let _ = write!(line, "   {}", self.risk(field.risk));
+            }
+            line_end(page, &line);
+            if let Some(meaning) = &field.meaning {
+                line_end(page, &format!("       {:paths$}   {}", "", shown(meaning)));
+            }
+        }
+    }
+
+    fn notes(&self, page: &mut String, notes: Vec<&Note>) {
+        let width = notes.iter().map(|note| about(note).chars().count()).max().unwrap_or(0);
+        if !notes.is_empty() {
+            page.push_str("\nnotes\n");
+        }
+        for note in notes {
+            let (symbol, color) = match note.kind {
+                NoteKind::Unknown => ("?", YELLOW),
+                NoteKind::Waiting | NoteKind::Missing => ("!", YELLOW),
+                NoteKind::Retained => ("=", CYAN),
+                NoteKind::Starts | NoteKind::Standing => ("·", DIM),
+            };
+            let symbol = self.paint(symbol, color);
+            line_end(page, &format!(" {symbol}   {:width$}   {}", about(note), shown(&note.text)));
+        }
+    }
+
+    fn summary(&self) -> String {
+        let counts = self.plan.counts();
+        let mut text = format!(
+            "{} to add, {} to change, {} to remove",
+            counts.add, counts.change, counts.remove
+        );
+        if counts.adopt > 0 {
+            let _ = write!(text, ", {} to adopt", counts.adopt);
+        }
+        let risks: Vec<String> = self
+            .plan
+            .risks()
+            .iter()
+            .rev()
+            .filter(|(risk, _)| **risk > Risk::Safe)
+            .map(|(risk, count)| format!("{count} {risk}"))
+            .collect();
+        let risks = if risks.is_empty() { "all safe".to_owned() } else { risks.join(", ") };
+        format!("{text}. Risk: {risks}")
+    }
+
+    fn next_command(&self) -> String {
+        let manifest = &self.heading.manifest;
+        let mut command = "babybot apply".to_owned();
+        if manifest.strip_prefix("./").unwrap_or(manifest) != "babybot.toml" {
+            let _ = write!(command, " --manifest {}", quoted(&shown(manifest)));
+        }
+        let names: Vec<&str> = self.plan.risks_to_name().into_iter().map(Risk::word).collect();
+        command.push_str(" --yes");
+        if !names.is_empty() {
+            let _ = write!(command, "={}", names.join(","));
+        }
+        command
+    }
+
+    /// A risk, louder the worse it is, with and without colour.
+    fn risk(&self, risk: Risk) -> String {
+        match risk {
+            Risk::Safe => self.paint(risk.word(), DIM),
+            Risk::Disruptive => self.paint(risk.word(), YELLOW),
+            Risk::Destructive => self.paint(risk.word(), RED),
+            Risk::Privileged => self.paint(&risk.word().to_uppercase(), BOLD_RED),
+        }
+    }
+
+    fn paint(&self, text: &str, code: &str) -> String {
+        match self.color {
+            Color::Always => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
+            Color::Never => text.to_owned(),
+        }
+    }
+}
+
+fn symbol(action: Action) -> (&'static str, &'static str) {
+    match action {
+        Action::Create => ("+", GREEN),
+        Action::Adopt => ("=", CYAN),
+        Action::Change | Action::Mend => ("~", YELLOW),
+        Action::Remove | Action::Stop => ("-", RED),
+    }
+}
+
+fn words(step: &Step) -> String {
+    if step.reason.is_empty() {
+        return step.action.word().to_owned();
+    }
+    format!("{}: {}", step.action.word(), shown(&step.reason))
+}
+
+/// Whether a field is worth a line: what changed, and of a new thing what makes it what it is.
+fn listed(step: &Step, field: &FieldChange) -> bool {
+    step.action != Action::Create
+        || field.at.is_some()
+        || field.risk > Risk::Safe
+        || matches!(field.path.as_str(), "kind" | "model" | "bind" | "runtime")
+}
+
+fn values(field: &FieldChange) -> String {
+    let value = |value: &str| if value.is_empty() { "(none)".to_owned() } else { shown(value) };
+    match (&field.from, &field.to) {
+        (None, Some(to)) => value(to),
+        (Some(from), Some(to)) if from == to => value(to),
+        (Some(from), Some(to)) => format!("{} → {}", value(from), value(to)),
+        (Some(from), None) => format!("{} → (none)", value(from)),
+        (None, None) => String::new(),
+    }
+}
+
+fn place(field: &FieldChange, manifest: &str) -> String {
+    field.at.map_or(String::new(), |at| format!("{manifest}:{}", at.line))
+}
+
+/// What a note is about; of many resources only the first are named.
+fn about(note: &Note) -> String {
+    const NAMED_MAX: usize = 1;
+    let names: Vec<String> = note.ids.iter().take(NAMED_MAX).map(ResourceId::to_string).collect();
+    match note.ids.len() {
+        0 => "instance".to_owned(),
+        count if count > NAMED_MAX => {
+            format!("{} and {} more", names.join(", "), count - NAMED_MAX)
+        }
+        _ => names.join(", "),
+    }
+}
+
+/// Whether a note keeps the planner from saying that nothing differs.
+fn holds_a_change(note: &Note) -> bool {
+    let outside = |id: &ResourceId| matches!(id, ResourceId::Model(_) | ResourceId::Container(_));
+    note.kind == NoteKind::Waiting || !note.ids.iter().any(outside)
+}
+
+/// A value that cannot move the cursor, hide or turn around what stands beside it.
+fn shown(text: &str) -> String {
+    let hides = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{ad}' | '\u{61c}' | '\u{feff}' | '\u{2028}' | '\u{2029}')
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}')
+            || matches!(c, '\u{2060}'..='\u{206f}' | '\u{e0000}'..='\u{e007f}')
+    };
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if hides(c) {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+/// An argument as a shell takes it.
+fn quoted(argument: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-');
+    if !argument.is_empty() && argument.chars().all(plain) {
+        return argument.to_owned();
+    }
+    format!("'{}'", argument.replace('\'', r"'\''"))
+}
+
+fn line_end(page: &mut String, line: &str) {
+    page.push_str(line.trim_end());
+    page.push('\n');
+}

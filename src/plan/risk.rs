@@ -1,0 +1,173 @@
+//! How much the change of a field may hurt.
+//!
+//! Works on the fields as they are printed, path by path, and calls a path it
+//! does not know privileged: a new field has to be judged before it is safe.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
+
+use std::collections::BTreeMap;
+
+use crate::desired::Wanted;
+use crate::name::{ChannelName, ModelName};
+use crate::plan::FieldChange;
+use crate::resource::{
+    Binding, ChannelSpec, GroupSpec, ModelSpec, ResourceId, Risk, RuntimeKind, Spec,
+};
+
+/// What is said of a group whose agent nothing holds back and not only its owner drives.
+pub(super) const NO_WALL: &str = "does not isolate: the agent runs as you, on this machine";
+
+/// The specs on either side of a change.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sides<'a> {
+    /// What was applied.
+    pub(super) before: &'a BTreeMap<ResourceId, Spec>,
+    /// What is asked for.
+    pub(super) after: &'a BTreeMap<ResourceId, Spec>,
+}
+
+/// Lists the fields that differ, each with its place and risk.
+pub(super) fn changes(from: Option<&Spec>, wanted: &Wanted, sides: Sides<'_>) -> Vec<FieldChange> {
+    let to = &wanted.spec;
+    let before = from.map(Spec::fields).unwrap_or_default();
+    let after = to.fields();
+    let value = |fields: &[(String, String)], path: &str| {
+        fields.iter().find(|(name, _)| name == path).map(|(_, value)| value.clone())
+    };
+    let gone = before.iter().filter(|(path, _)| value(&after, path).is_none());
+    let mut changes: Vec<FieldChange> = after
+        .iter()
+        .chain(gone)
+        .map(|(path, _)| FieldChange {
+            from: value(&before, path),
+            to: value(&after, path),
+            meaning: None,
+            at: wanted.fields.get(path).copied(),
+            risk: field(path, from, to, sides),
+            path: path.clone(),
+        })
+        .filter(|change| change.from != change.to || rebound(&change.path, from, to))
+        .collect();
+    if changes.is_empty() && from.is_some_and(|from| from != to) {
+        changes.push(unnamed());
+    }
+    changes
+}
+
+/// Whether an agent runs without a wall and more than its owner at a rehearsal drives it.
+///
+/// A model or channel that is not among the specs counts as the worst it could be.
+pub(super) fn unwalled(group: &GroupSpec, specs: &BTreeMap<ResourceId, Spec>) -> bool {
+    match group.runtime {
+        RuntimeKind::None => {
+            !rehearsal(&group.model, specs) || !terminals(group.bind.iter(), specs)
+        }
+    }
+}
+
+fn field(path: &str, from: Option<&Spec>, to: &Spec, sides: Sides<'_>) -> Risk {
+    match to {
+        Spec::Model(model) => model_field(path, model),
+        Spec::Group(group) => {
+            let from = match from {
+                Some(Spec::Group(group)) => Some(&**group),
+                _ => None,
+            };
+            group_field(path, from, group, sides)
+        }
+        // Its variables are those of the agent's tools: they reach nothing by themselves.
+        Spec::Settings { .. } => Risk::Safe,
+        Spec::Channel(ChannelSpec::Terminal) => Risk::Safe,
+        Spec::GlobalMemory | Spec::Folder => Risk::Privileged,
+    }
+}
+
+fn model_field(path: &str, to: &ModelSpec) -> Risk {
+    match (path, to) {
+        // Everything said in a chat goes to this server.
+        ("kind" | "url", ModelSpec::Ollama { .. }) => Risk::Privileged,
+        ("kind" | "url" | "model" | "context" | "keep_alive" | "script", _) => Risk::Safe,
+        _ => Risk::Privileged,
+    }
+}
+
+fn group_field(path: &str, from: Option<&GroupSpec>, to: &GroupSpec, sides: Sides<'_>) -> Risk {
+    let owner_only = terminals(to.bind.iter(), sides.after);
+    match path {
+        "main" if to.main => Risk::Privileged,
+        "bind" => bindings(from.map_or(&[], |from| &from.bind), &to.bind, sides),
+        // Every message of its chats wakes the agent from now on.
+        "requires_trigger" if !to.requires_trigger && !owner_only => Risk::Privileged,
+        // The word that people know no longer wakes it.
+        "trigger" if from.is_some() && !owner_only => Risk::Disruptive,
+        "model" => match from {
+            Some(from) if acts(&from.model, &to.model, sides) => Risk::Privileged,
+            _ => Risk::Safe,
+        },
+        // Whether the runtime is a wall depends on the whole group: see `unwalled`.
+        "main" | "requires_trigger" | "trigger" | "lifecycle" | "runtime" => Risk::Safe,
+        "assistant.name" | "assistant.timezone" => Risk::Safe,
+        _ if path.starts_with("limits.") => Risk::Safe,
+        _ => Risk::Privileged,
+    }
+}
+
+fn bindings(from: &[Binding], to: &[Binding], sides: Sides<'_>) -> Risk {
+    let added = to.iter().filter(|binding| !from.contains(binding));
+    let lost = from.iter().filter(|binding| !to.contains(binding));
+    if !terminals(added, sides.after) {
+        Risk::Privileged
+    } else if !terminals(lost, sides.before) {
+        // Somebody who was answered no longer is.
+        Risk::Disruptive
+    } else {
+        Risk::Safe
+    }
+}
+
+/// Whether a rehearsal becomes a model that decides for itself what to do.
+fn acts(from: &ModelName, to: &ModelName, sides: Sides<'_>) -> bool {
+    let acted = sides.before.contains_key(&ResourceId::Model(from.clone()))
+        && !rehearsal(from, sides.before);
+    !acted && !rehearsal(to, sides.after)
+}
+
+fn rehearsal(model: &ModelName, specs: &BTreeMap<ResourceId, Spec>) -> bool {
+    match specs.get(&ResourceId::Model(model.clone())) {
+        Some(Spec::Model(model)) => model.is_rehearsal(),
+        _ => false,
+    }
+}
+
+fn terminals<'a>(
+    mut bindings: impl Iterator<Item = &'a Binding>,
+    specs: &BTreeMap<ResourceId, Spec>,
+) -> bool {
+    bindings.all(|binding| terminal(&binding.channel, specs))
+}
+
+fn terminal(channel: &ChannelName, specs: &BTreeMap<ResourceId, Spec>) -> bool {
+    match specs.get(&ResourceId::Channel(channel.clone())) {
+        Some(Spec::Channel(ChannelSpec::Terminal)) => true,
+        Some(_) => false,
+        None => *channel == ChannelName::terminal(),
+    }
+}
+
+/// Two lists of bindings can read the same: a chat's name may contain a comma.
+fn rebound(path: &str, from: Option<&Spec>, to: &Spec) -> bool {
+    match (path, from, to) {
+        ("bind", Some(Spec::Group(from)), Spec::Group(to)) => from.bind != to.bind,
+        _ => false,
+    }
+}
+
+fn unnamed() -> FieldChange {
+    FieldChange {
+        path: "spec".to_owned(),
+        from: None,
+        to: None,
+        meaning: Some("differs in something that this version cannot name".to_owned()),
+        at: None,
+        risk: Risk::Privileged,
+    }
+}

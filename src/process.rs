@@ -1,0 +1,246 @@
+//! The processes of this machine: looked at through `/proc`, ended through pidfds.
+//!
+//! A pid alone names nobody, since the kernel gives it out again. A [`Process`]
+//! is a pid with its start time, and every signal goes through a pidfd that was
+//! checked against both. Knows nothing of agents, groups or tools.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
+use serde::{Deserialize, Serialize};
+
+/// How often a kill looks again for what was forked meanwhile.
+const ROUNDS_MAX: u32 = 200;
+
+/// A process that cannot be mistaken for another with the same pid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Process {
+    /// Its number.
+    pub pid: i32,
+    /// When it started, in clock ticks since the machine did.
+    pub start_time: i64,
+}
+
+/// What `/proc/<pid>/stat` says, as far as it matters here.
+#[derive(Clone, Copy, Debug)]
+struct Stat {
+    process: Process,
+    parent: i32,
+    zombie: bool,
+}
+
+impl Process {
+    /// This process itself.
+    #[must_use]
+    pub fn current() -> Self {
+        let pid = rustix::process::getpid().as_raw_nonzero().get();
+        let start_time = stat_of(pid).map_or(0, |stat| stat.process.start_time);
+        Self { pid, start_time }
+    }
+
+    /// The process that has this pid now.
+    #[must_use]
+    pub fn find(pid: i32) -> Option<Self> {
+        stat_of(pid).map(|stat| stat.process)
+    }
+
+    /// Whether it still runs. A zombie does not.
+    #[must_use]
+    pub fn is_alive(self) -> bool {
+        stat_of(self.pid).is_some_and(|stat| stat.process == self && !stat.zombie)
+    }
+
+    /// Sends `signal` to it, and to nobody else. One that is gone is no error.
+    ///
+    /// # Errors
+    /// When the kernel refuses, as it does for another user's process.
+    pub fn signal(self, signal: Signal) -> Result<(), Errno> {
+        let Some(pid) = Pid::from_raw(self.pid) else { return Ok(()) };
+        let handle = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(handle) => handle,
+            Err(Errno::SRCH) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        // The handle is to whoever has the pid now: is that still the one that was meant?
+        if !self.is_alive() {
+            return Ok(());
+        }
+        match rustix::process::pidfd_send_signal(&handle, signal) {
+            Err(Errno::SRCH) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Waits until it is gone or `patience` is over; says whether it is gone.
+    #[must_use]
+    pub fn wait_gone(self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        while self.is_alive() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            wait_for_exit(self.pid, left.min(Duration::from_millis(200)));
+        }
+        true
+    }
+}
+
+/// Blocks until the process with this pid exits, at most for `patience`.
+fn wait_for_exit(pid: i32, patience: Duration) {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let Some(pid) = Pid::from_raw(pid) else { return };
+    let Ok(handle) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { return };
+    let timeout = Timespec {
+        tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(patience.subsec_nanos()),
+    };
+    let _ = poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&timeout));
+}
+
+/// The identifier of this boot of the machine: start times mean something only within it.
+#[must_use]
+pub fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map(|text| text.trim().to_owned())
+        .unwrap_or_default()
+}
+
+/// Kills every descendant of this process but `spared` and theirs, and reaps those it adopted.
+///
+/// A process can fork while it is being killed, so this looks again until there
+/// is none left. Only what is stopped by the kernel itself can outlast it; then
+/// the number of those is returned.
+pub fn kill_descendants(spared: &BTreeSet<i32>) -> usize {
+    let me = rustix::process::getpid().as_raw_nonzero().get();
+    kill_until_none(|table| {
+        // Zombies of ours that nobody waits for: the adopted ones.
+        for stat in table.values().filter(|stat| stat.parent == me && stat.zombie) {
+            if !spared.contains(&stat.process.pid)
+                && let Some(pid) = Pid::from_raw(stat.process.pid)
+            {
+                let _ = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
+            }
+        }
+        descendants(table, me, spared)
+    })
+}
+
+/// Kills every process of this machine whose environment has the variable `name` with a
+/// value that starts with `prefix`, with all their descendants. Returns how many were left.
+///
+/// Only environments that this user may read are looked at.
+pub fn kill_marked(name: &str, prefix: &str) -> usize {
+    let me = rustix::process::getpid().as_raw_nonzero().get();
+    let marker = format!("{name}={prefix}");
+    kill_until_none(|table| {
+        let mut found = BTreeSet::new();
+        for stat in table.values().filter(|stat| stat.process.pid != me && !stat.zombie) {
+            if has_environment(stat.process.pid, marker.as_bytes()) {
+                found.insert(stat.process);
+                found.extend(descendants(table, stat.process.pid, &BTreeSet::from([me])));
+            }
+        }
+        found
+    })
+}
+
+/// The processes whose environment has `name` with a value that starts with `prefix`.
+#[must_use]
+pub fn find_marked(name: &str, prefix: &str) -> BTreeSet<Process> {
+    let me = rustix::process::getpid().as_raw_nonzero().get();
+    let marker = format!("{name}={prefix}");
+    table()
+        .values()
+        .filter(|stat| stat.process.pid != me && !stat.zombie)
+        .filter(|stat| has_environment(stat.process.pid, marker.as_bytes()))
+        .map(|stat| stat.process)
+        .collect()
+}
+
+/// Kills `process` and every descendant it has. Returns how many were left.
+pub fn kill_tree(process: Process) -> usize {
+    kill_until_none(|table| {
+        let mut found = descendants(table, process.pid, &BTreeSet::new());
+        if table.get(&process.pid).is_some_and(|stat| stat.process == process && !stat.zombie) {
+            found.insert(process);
+        } else {
+            // The pid is somebody else's by now, and so are its children.
+            found.clear();
+        }
+        found
+    })
+}
+
+fn kill_until_none(mut find: impl FnMut(&BTreeMap<i32, Stat>) -> BTreeSet<Process>) -> usize {
+    let mut left = 0;
+    for round in 0..ROUNDS_MAX {
+        let found = find(&table());
+        left = found.len();
+        if left == 0 {
+            break;
+        }
+        for process in &found {
+            let _ = process.signal(Signal::KILL);
+        }
+        // A killed process takes a moment to be gone: wait on one of them rather than spin.
+        if let Some(process) = found.first() {
+            wait_for_exit(process.pid, Duration::from_millis(if round < 20 { 5 } else { 50 }));
+        }
+    }
+    left
+}
+
+fn descendants(
+    table: &BTreeMap<i32, Stat>,
+    ancestor: i32,
+    spared: &BTreeSet<i32>,
+) -> BTreeSet<Process> {
+    let mut children: BTreeMap<i32, Vec<&Stat>> = BTreeMap::new();
+    for stat in table.values() {
+        children.entry(stat.parent).or_default().push(stat);
+    }
+    let mut found = BTreeSet::new();
+    let mut open = vec![ancestor];
+    while let Some(parent) = open.pop() {
+        for stat in children.get(&parent).into_iter().flatten() {
+            if spared.contains(&stat.process.pid) {
+                continue;
+            }
+            open.push(stat.process.pid);
+            if !stat.zombie {
+                found.insert(stat.process);
+            }
+        }
+    }
+    found
+}
+
+fn table() -> BTreeMap<i32, Stat> {
+    let Ok(entries) = fs::read_dir("/proc") else { return BTreeMap::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(|pid| Some((pid, stat_of(pid)?)))
+        .collect()
+}
+
+fn stat_of(pid: i32) -> Option<Stat> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the name in parentheses, and may hold any character.
+    let rest = text.rsplit_once(')')?.1;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    Some(Stat {
+        process: Process { pid, start_time: fields.get(19)?.parse().ok()? },
+        parent: fields.get(1)?.parse().ok()?,
+        zombie: matches!(*fields.first()?, "Z" | "X"),
+    })
+}
+
+fn has_environment(pid: i32, marker: &[u8]) -> bool {
+    fs::read(format!("/proc/{pid}/environ"))
+        .is_ok_and(|bytes| bytes.split(|byte| *byte == 0).any(|entry| entry.starts_with(marker)))
+}

@@ -1,0 +1,485 @@
+//! The project's folders on disk: where everything is, and how to touch it safely.
+//!
+//! What lies in a folder that an agent can write is reached from a held
+//! directory, one name at a time, following no link and opening nothing but
+//! regular files. Knows nothing of what the files mean.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::clock::{Clock, Timestamp};
+use crate::name::{GroupName, InstanceId};
+use crate::process;
+
+/// Entries of a folder that are counted when it is measured; a fuller one counts as over any limit.
+const MEASURED_MAX: u64 = 1_000_000;
+/// Depth to which a folder is measured.
+const DEPTH_MAX: u32 = 128;
+/// What is read of a small file of our own, in bytes.
+const SMALL_FILE_MAX: u64 = 64 << 10;
+
+/// Why a folder or file of the project is not what it should be.
+#[derive(Debug, Error)]
+pub enum ProjectError {
+    /// The system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file of ours holds something else.
+    #[error("{}: {problem}", path.display())]
+    Content {
+        /// Where.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The folder was copied or moved from where its instance was made.
+    #[error("this folder was copied or moved: {} names an instance that was made elsewhere", path.display())]
+    Copied {
+        /// The instance file.
+        path: PathBuf,
+    },
+    /// Another babybot holds this instance.
+    #[error("another babybot holds this instance: {holder}")]
+    Locked {
+        /// Who it is.
+        holder: String,
+    },
+}
+
+/// A project folder.
+#[derive(Clone, Debug)]
+pub struct Project {
+    root: PathBuf,
+    /// Whom files are made for, where that is not who makes them.
+    owner: Option<(u32, u32)>,
+}
+
+/// The lock of an instance, held until it is dropped.
+#[derive(Debug)]
+pub struct InstanceLock {
+    _file: File,
+}
+
+/// What `data/instance` holds.
+#[derive(Debug, Serialize, Deserialize)]
+struct InstanceFile {
+    instance: InstanceId,
+    machine: String,
+    boot: String,
+    device: u64,
+    inode: u64,
+}
+
+/// What the lock file says about its holder.
+#[derive(Debug, Serialize, Deserialize)]
+struct Holder {
+    pid: u32,
+    verb: String,
+    since: Timestamp,
+}
+
+impl Project {
+    /// The project in this folder.
+    ///
+    /// # Errors
+    /// When there is no such folder.
+    pub fn open(root: &Path) -> Result<Self, ProjectError> {
+        let root = fs::canonicalize(root).map_err(|source| io_at(root, source))?;
+        let metadata = fs::metadata(&root).map_err(|source| io_at(&root, source))?;
+        let root_runs = rustix::process::geteuid().is_root();
+        let owner = (root_runs && metadata.uid() != 0).then(|| (metadata.uid(), metadata.gid()));
+        Ok(Self { root, owner })
+    }
+
+    /// The folder itself, absolute.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Whom agents run as and files belong to, where that is not who runs babybot.
+    #[must_use]
+    pub fn owner(&self) -> Option<(u32, u32)> {
+        self.owner
+    }
+
+    /// `groups/<group>`, which its agent writes.
+    #[must_use]
+    pub fn group(&self, group: &GroupName) -> PathBuf {
+        self.root.join("groups").join(group.as_str())
+    }
+
+    /// `groups/global`.
+    #[must_use]
+    pub fn global(&self) -> PathBuf {
+        self.root.join("groups/global")
+    }
+
+    /// `data/sessions/<group>`: the agent's home.
+    #[must_use]
+    pub fn session(&self, group: &GroupName) -> PathBuf {
+        self.root.join("data/sessions").join(group.as_str())
+    }
+
+    /// `data/ipc/<group>`: its mailbox.
+    #[must_use]
+    pub fn mailbox(&self, group: &GroupName) -> PathBuf {
+        self.root.join("data/ipc").join(group.as_str())
+    }
+
+    /// `data`, which is for nobody else's eyes.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.root.join("data")
+    }
+
+    /// `data/babybot.db`.
+    #[must_use]
+    pub fn database(&self) -> PathBuf {
+        self.data().join("babybot.db")
+    }
+
+    /// The file whose lock the group's agent holds for life.
+    #[must_use]
+    pub fn agent_lock(&self, group: &GroupName) -> PathBuf {
+        self.data().join("locks").join(format!("{group}.lock"))
+    }
+
+    /// The folders of a group, in the order in which they are made.
+    #[must_use]
+    pub fn folders(&self, group: &GroupName) -> [PathBuf; 3] {
+        [self.group(group), self.session(group), self.mailbox(group)]
+    }
+
+    /// Makes `data/` and what every controller needs in it.
+    ///
+    /// # Errors
+    /// When a folder cannot be made, or something else stands in its place.
+    pub fn prepare(&self) -> Result<(), ProjectError> {
+        for folder in ["", "locks", "sessions", "ipc"] {
+            self.make_private(&self.data().join(folder))?;
+        }
+        Ok(())
+    }
+
+    /// Makes a folder that only its owner may enter; one that exists stays as it is.
+    ///
+    /// # Errors
+    /// When it cannot be made, or something else stands in its place.
+    pub fn make_private(&self, path: &Path) -> Result<(), ProjectError> {
+        self.make(path, 0o700)
+    }
+
+    /// Makes a folder and those above it, with the usual mode; one that exists stays as it is.
+    ///
+    /// # Errors
+    /// When it cannot be made, or something else stands in its place.
+    pub fn make_folder(&self, path: &Path) -> Result<(), ProjectError> {
+        self.make(path, 0o755)
+    }
+
+    fn make(&self, path: &Path, mode: u32) -> Result<(), ProjectError> {
+        if let Some(parent) = path.parent()
+            && parent != self.root
+            && parent.starts_with(&self.root)
+        {
+            self.make(parent, mode)?;
+        }
+        match fs::DirBuilder::new().mode(mode).create(path) {
+            Ok(()) => self.give(path),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Folder::open(path).map(drop).map_err(|source| io_at(path, source))
+            }
+            Err(source) => Err(io_at(path, source)),
+        }
+    }
+
+    /// Gives what was just made to whom the project belongs.
+    fn give(&self, path: &Path) -> Result<(), ProjectError> {
+        let Some((uid, gid)) = self.owner else { return Ok(()) };
+        std::os::unix::fs::lchown(path, Some(uid), Some(gid)).map_err(|source| io_at(path, source))
+    }
+
+    /// Gives the store's files, which SQLite makes, to whom the project belongs.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn give_database(&self) -> Result<(), ProjectError> {
+        for suffix in ["", "-wal", "-shm"] {
+            let mut path = self.database().into_os_string();
+            path.push(suffix);
+            let path = PathBuf::from(path);
+            if path.exists() {
+                self.give(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The instance of this folder; made now if it has none.
+    ///
+    /// # Errors
+    /// When the folder is a copy, or the file cannot be read or written.
+    pub fn instance(&self, clock: &dyn Clock) -> Result<InstanceId, ProjectError> {
+        match self.known_instance()? {
+            Some(instance) => Ok(instance),
+            None => self.make_instance(clock),
+        }
+    }
+
+    /// The instance of this folder, if it has one.
+    ///
+    /// # Errors
+    /// When the folder is a copy, or the file cannot be read.
+    pub fn known_instance(&self) -> Result<Option<InstanceId>, ProjectError> {
+        let path = self.data().join("instance");
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(io_at(&path, source)),
+        };
+        let file: InstanceFile = serde_json::from_slice(&bytes).map_err(|error| {
+            let problem = format!("not an instance ({error}); remove it to begin anew");
+            ProjectError::Content { path: path.clone(), problem }
+        })?;
+        let here = self.place()?;
+        // Some file systems get another device number at every boot.
+        let same_device = file.device == here.device || file.boot != here.boot;
+        if file.inode == here.inode && file.machine == here.machine && same_device {
+            Ok(Some(file.instance))
+        } else {
+            Err(ProjectError::Copied { path })
+        }
+    }
+
+    fn make_instance(&self, clock: &dyn Clock) -> Result<InstanceId, ProjectError> {
+        self.prepare()?;
+        let path = self.data().join("instance");
+        let here = self.place()?;
+        let file = InstanceFile { instance: clock.instance_id(), ..here };
+        let text = serde_json::to_vec_pretty(&file).map_err(|error| io_at(&path, error.into()))?;
+        let folder = Folder::open(&self.data()).map_err(|source| io_at(&path, source))?;
+        folder
+            .write("instance", &text, 0o600, self.owner)
+            .map_err(|source| io_at(&path, source))?;
+        Ok(file.instance)
+    }
+
+    /// Where the data folder is, in the machine's own terms; the instance is left blank.
+    fn place(&self) -> Result<InstanceFile, ProjectError> {
+        let data = self.data();
+        let metadata = fs::metadata(&data).map_err(|source| io_at(&data, source))?;
+        let machine = fs::read_to_string("/etc/machine-id").unwrap_or_default();
+        Ok(InstanceFile {
+            instance: InstanceId::new("0".repeat(32)).expect("zeros are hexadecimal digits"),
+            machine: machine.trim().to_owned(),
+            boot: process::boot_id(),
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        })
+    }
+
+    /// Takes the lock of this instance. The kernel lets go of it when the process ends.
+    ///
+    /// # Errors
+    /// When another holds it, or the file cannot be opened.
+    pub fn lock(&self, verb: &str, now: Timestamp) -> Result<InstanceLock, ProjectError> {
+        self.prepare()?;
+        let path = self.data().join("lock");
+        let mut file = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|source| io_at(&path, source))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(ProjectError::Locked { holder: holder(&mut file) });
+            }
+            Err(TryLockError::Error(source)) => return Err(io_at(&path, source)),
+        }
+        self.give(&path)?;
+        let says = Holder { pid: std::process::id(), verb: verb.to_owned(), since: now };
+        let written = file.set_len(0).and_then(|()| Ok(serde_json::to_writer(&mut file, &says)?));
+        written.map_err(|source| io_at(&path, source))?;
+        Ok(InstanceLock { _file: file })
+    }
+}
+
+fn io_at(path: &Path, source: io::Error) -> ProjectError {
+    ProjectError::Io { path: path.to_path_buf(), source }
+}
+
+fn holder(file: &mut File) -> String {
+    let mut text = String::new();
+    let _ = file.take(SMALL_FILE_MAX).read_to_string(&mut text);
+    match serde_json::from_str::<Holder>(&text) {
+        Ok(Holder { pid, verb, since }) => format!("`babybot {verb}`, pid {pid}, since {since}"),
+        Err(_) => "it did not say who it is".to_owned(),
+    }
+}
+
+/// A directory that is held open, from which what is in it is reached without following links.
+#[derive(Debug)]
+pub struct Folder {
+    fd: OwnedFd,
+}
+
+const OPEN_FOLDER: OFlags =
+    OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC).union(OFlags::RDONLY);
+
+impl Folder {
+    /// Opens the folder at `path`; its last component must not be a link.
+    ///
+    /// # Errors
+    /// When it is not there, not a folder, or a link.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { fd: rustix::fs::openat(CWD, path, OPEN_FOLDER, Mode::empty())? })
+    }
+
+    /// Opens the folder `name` in this one.
+    ///
+    /// # Errors
+    /// When it is not there, not a folder, or a link.
+    pub fn child(&self, name: &str) -> io::Result<Self> {
+        Ok(Self { fd: rustix::fs::openat(&self.fd, single(name)?, OPEN_FOLDER, Mode::empty())? })
+    }
+
+    /// Opens the folder `name` in this one and makes it first if it is not there.
+    ///
+    /// # Errors
+    /// When it can be neither opened nor made.
+    pub fn child_or_make(&self, name: &str, owner: Option<(u32, u32)>) -> io::Result<Self> {
+        match rustix::fs::mkdirat(&self.fd, single(name)?, Mode::from_raw_mode(0o700)) {
+            Ok(()) => {
+                let child = self.child(name)?;
+                give(&child.fd, owner)?;
+                Ok(child)
+            }
+            Err(Errno::EXIST) => self.child(name),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reads the regular file `name`, at most `bytes_max` of it; `None` if there is none.
+    ///
+    /// # Errors
+    /// When it is a link, a special file, has another name elsewhere, is larger, or cannot be read.
+    pub fn read(&self, name: &str, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
+        // Without NONBLOCK, opening a planted pipe would wait for ever.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = match rustix::fs::openat(&self.fd, single(name)?, flags, Mode::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let stat = rustix::fs::fstat(&fd)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_nlink != 1 {
+            return Err(io::Error::other("not a regular file of its own"));
+        }
+        let mut bytes = Vec::new();
+        File::from(fd).take(bytes_max + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > bytes_max {
+            return Err(io::Error::other(format!("larger than {bytes_max} bytes")));
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Puts `content` in the place of the file `name`, whole or not at all.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(
+        &self,
+        name: &str,
+        content: &[u8],
+        mode: u32,
+        owner: Option<(u32, u32)>,
+    ) -> io::Result<()> {
+        let name = single(name)?;
+        let temporary = format!(".{name}.babybot-{}", std::process::id());
+        // A leftover of an earlier attempt; whatever it is, it is not followed.
+        let _ = rustix::fs::unlinkat(&self.fd, &temporary, AtFlags::empty());
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, &temporary, flags, Mode::from_raw_mode(mode))?;
+        let written = give(&fd, owner).and_then(|()| {
+            let mut file = File::from(fd);
+            file.write_all(content)?;
+            file.sync_all()
+        });
+        let renamed =
+            written.and_then(|()| Ok(rustix::fs::renameat(&self.fd, &temporary, &self.fd, name)?));
+        if renamed.is_err() {
+            let _ = rustix::fs::unlinkat(&self.fd, &temporary, AtFlags::empty());
+        }
+        renamed
+    }
+
+    /// The bytes that everything below this folder takes up on disk, links not followed.
+    ///
+    /// # Errors
+    /// When it holds more entries than are counted, or cannot be read.
+    pub fn usage(&self) -> io::Result<u64> {
+        let mut entries = 0;
+        measure(&self.fd, DEPTH_MAX, &mut entries)
+    }
+}
+
+fn measure(folder: &OwnedFd, depth: u32, entries: &mut u64) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        *entries += 1;
+        if *entries > MEASURED_MAX || depth == 0 {
+            return Err(io::Error::other("too many files to measure"));
+        }
+        match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => {
+                bytes += u64::try_from(stat.st_blocks).unwrap_or_default() * 512;
+                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+                    && let Ok(child) = rustix::fs::openat(folder, name, OPEN_FOLDER, Mode::empty())
+                {
+                    bytes += measure(&child, depth - 1, entries)?;
+                }
+            }
+            // Gone since it was listed.
+            Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(bytes)
+}
+
+/// A name with one component and no way up.
+fn single(name: &str) -> io::Result<&str> {
+    if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
+        return Err(io::Error::other(format!("`{name}` is not a single name")));
+    }
+    Ok(name)
+}
+
+fn give(fd: impl AsFd, owner: Option<(u32, u32)>) -> io::Result<()> {
+    let Some((uid, gid)) = owner else { return Ok(()) };
+    Ok(rustix::fs::fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?)
+}

@@ -1,0 +1,247 @@
+//! The runtime `none`: an agent as a plain process of this machine.
+//!
+//! It does not isolate. What it does hold to: the link is a socket pair, which
+//! nobody can open through `/proc`; the agent dies with its controller and its
+//! tools with the agent; and whatever escaped both carries the instance in its
+//! environment and is killed at the next start. What none of that can see is a
+//! process that left session and environment behind while both ends died at
+//! once: only a pid namespace closes that.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::PathBuf;
+use std::process::{Command as StdCommand, Stdio};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use rustix::process::Signal;
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use super::{Exit, Runtime, RuntimeError, Sandbox, SandboxSpec};
+use crate::name::InstanceId;
+use crate::process::{self, Process};
+use crate::resource::RuntimeKind;
+
+/// The variable that every process of a sandbox carries: `<instance>/<group>/<incarnation>`.
+pub const MARKER: &str = "BABYBOT_SANDBOX";
+
+/// How long an agent of a dead controller may take to clean up by itself.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+
+/// Memory of glibc that is freed goes back to the system, so that a large message leaves no mark.
+const MALLOC_TUNABLES: &str =
+    "glibc.malloc.mmap_threshold=131072:glibc.malloc.trim_threshold=131072";
+
+/// Who is killed when an agent ended and left processes behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strays {
+    /// Every child of this process that it did not start itself: right for a
+    /// controller that is a child subreaper and starts nothing but agents.
+    Adopted,
+    /// Only what carries the sandbox's marker.
+    Marked,
+}
+
+/// The runtime `none`.
+#[derive(Debug)]
+pub struct ProcessRuntime {
+    program: PathBuf,
+    strays: Strays,
+    agents: Arc<Mutex<BTreeSet<i32>>>,
+}
+
+impl ProcessRuntime {
+    /// A runtime that starts `program` as the agent: this executable, but in tests.
+    #[must_use]
+    pub fn new(program: PathBuf, strays: Strays) -> Self {
+        Self { program, strays, agents: Arc::default() }
+    }
+
+    fn command(&self, spec: &SandboxSpec) -> StdCommand {
+        let mut command = StdCommand::new(&self.program);
+        let path =
+            std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+        command
+            .arg0("babybot")
+            .arg("agent")
+            .arg("--parent")
+            .arg(std::process::id().to_string())
+            .arg("--lock")
+            .arg(&spec.lock)
+            .current_dir(&spec.workdir)
+            .env_clear()
+            .env("PATH", path)
+            .env("HOME", &spec.home)
+            .env("USER", "agent")
+            .env("LOGNAME", "agent")
+            .env("GLIBC_TUNABLES", MALLOC_TUNABLES)
+            .env(MARKER, format!("{}/{}/{}", spec.instance, spec.group, spec.incarnation))
+            .envs(&spec.env);
+        if let Some((uid, gid)) = spec.user {
+            command.uid(uid).gid(gid);
+        }
+        command
+    }
+
+    async fn start(&self, spec: SandboxSpec) -> Result<Sandbox, RuntimeError> {
+        let launch = |error: io::Error| RuntimeError::Launch(error.to_string());
+        let (ours, theirs) = StdUnixStream::pair().map_err(launch)?;
+        // The log is a socket for the same reason as the link.
+        let (log, their_log) = StdUnixStream::pair().map_err(launch)?;
+        let theirs = OwnedFd::from(theirs);
+        let mut command = self.command(&spec);
+        command
+            .stdin(Stdio::from(theirs.try_clone().map_err(launch)?))
+            .stdout(Stdio::from(theirs))
+            .stderr(Stdio::from(OwnedFd::from(their_log)));
+        let mut child = spawn(command).await.map_err(launch)?;
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+        if let Some(pid) = pid {
+            self.agents.lock().unwrap_or_else(PoisonError::into_inner).insert(pid);
+        }
+        let (agents, strays) = (Arc::clone(&self.agents), self.strays);
+        let marker = format!("{}/{}/{}", spec.instance, spec.group, spec.incarnation);
+        let exit = async move {
+            let status = child.wait().await;
+            let left = sweep(agents, pid, strays, marker).await;
+            if left > 0 {
+                tracing::warn!(left, "processes of an agent that ended cannot be killed");
+            }
+            match status {
+                Ok(status) => match (status.code(), status.signal()) {
+                    (Some(code), _) => Exit::Code(code),
+                    (None, Some(signal)) => Exit::Signal(signal),
+                    (None, None) => Exit::Lost("neither exit code nor signal".to_owned()),
+                },
+                Err(error) => Exit::Lost(error.to_string()),
+            }
+        };
+        // It runs whether or not somebody waits for it, so that nothing is left behind.
+        let exit = tokio::spawn(exit);
+        Ok(Sandbox {
+            process: pid.and_then(Process::find),
+            link: Box::new(asynchronous(ours).map_err(launch)?),
+            log: Box::new(asynchronous(log).map_err(launch)?),
+            exit: Box::pin(async move {
+                exit.await.unwrap_or_else(|error| Exit::Lost(error.to_string()))
+            }),
+        })
+    }
+}
+
+/// Kills what an agent left behind. Returns how many could not be.
+async fn sweep(
+    agents: Arc<Mutex<BTreeSet<i32>>>,
+    pid: Option<i32>,
+    strays: Strays,
+    marker: String,
+) -> usize {
+    let sweep = move || {
+        let spared = {
+            let mut agents = agents.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(pid) = pid {
+                agents.remove(&pid);
+            }
+            agents.clone()
+        };
+        let adopted = match strays {
+            Strays::Adopted => process::kill_descendants(&spared),
+            Strays::Marked => 0,
+        };
+        adopted + process::kill_marked(MARKER, &marker)
+    };
+    tokio::task::spawn_blocking(sweep).await.unwrap_or_default()
+}
+
+fn asynchronous(stream: StdUnixStream) -> io::Result<UnixStream> {
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
+}
+
+type SpawnRequest = (StdCommand, Handle, oneshot::Sender<io::Result<Child>>);
+
+/// Spawns from the one thread that lives as long as the process: a child's
+/// parent-death signal fires when the *thread* that started it ends.
+async fn spawn(command: StdCommand) -> io::Result<Child> {
+    static SPAWNER: OnceLock<Mutex<mpsc::Sender<SpawnRequest>>> = OnceLock::new();
+    let spawner = SPAWNER.get_or_init(|| {
+        let (requests, inbox) = mpsc::channel::<SpawnRequest>();
+        std::thread::Builder::new()
+            .name("spawner".to_owned())
+            .spawn(move || {
+                for (command, runtime, answer) in inbox {
+                    let _guard = runtime.enter();
+                    let _ = answer.send(Command::from(command).spawn());
+                }
+            })
+            .expect("a thread can be started while the process starts");
+        Mutex::new(requests)
+    });
+    let (answer, child) = oneshot::channel();
+    spawner
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .send((command, Handle::current(), answer))
+        .map_err(|_| io::Error::other("the spawning thread ended"))?;
+    child.await.map_err(|_| io::Error::other("the spawning thread ended"))?
+}
+
+impl Runtime for ProcessRuntime {
+    fn kind(&self) -> RuntimeKind {
+        RuntimeKind::None
+    }
+
+    fn launch(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Sandbox, RuntimeError>> {
+        Box::pin(self.start(spec))
+    }
+
+    fn stop(&self, process: Process, grace: Duration) -> BoxFuture<'_, Result<(), RuntimeError>> {
+        Box::pin(blocking(move || {
+            let _ = process.signal(Signal::TERM);
+            if process.wait_gone(grace) {
+                return Ok(());
+            }
+            gone(process::kill_tree(process), "the agent", grace)
+        }))
+    }
+
+    fn reap(
+        &self,
+        instance: InstanceId,
+        known: Vec<Process>,
+    ) -> BoxFuture<'_, Result<(), RuntimeError>> {
+        Box::pin(blocking(move || {
+            // An agent whose controller died is about to kill its own tools, some of
+            // which only it can find. It is killed only if it does not.
+            for agent in known {
+                if !agent.wait_gone(LAST_WORDS) {
+                    process::kill_tree(agent);
+                }
+            }
+            let left = process::kill_marked(MARKER, &format!("{instance}/"));
+            gone(left, "a process of an earlier run", LAST_WORDS)
+        }))
+    }
+}
+
+fn gone(left: usize, what: &str, patience: Duration) -> Result<(), RuntimeError> {
+    match left {
+        0 => Ok(()),
+        _ => Err(RuntimeError::Timeout { what: what.to_owned(), seconds: patience.as_secs() }),
+    }
+}
+
+async fn blocking(
+    work: impl FnOnce() -> Result<(), RuntimeError> + Send + 'static,
+) -> Result<(), RuntimeError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(RuntimeError::Launch(error.to_string())))
+}

@@ -1,0 +1,689 @@
+//! One running agent: its sandbox, its link, and the turn it is at work on.
+//!
+//! A session composes doors: it serves the link's routes, puts what the agent
+//! reports into the store before it says so, and lets the gateway answer the
+//! rest. It runs one turn at a time, ends it when it must, and decides nothing
+//! about what is run next. What an agent says is believed only about itself.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Json, Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::gateway::{self, Caller, Gateway};
+use crate::link::server;
+use crate::name::{GroupName, Incarnation, TurnId};
+use crate::process::{self, Process};
+use crate::project::{Folder, Project};
+use crate::protocol::{
+    BODY_MAX, Event, Failure, Hello, JournalRound, Order, PROTOCOL, TurnOrder, Welcome,
+};
+use crate::resource::Limits;
+use crate::runtime::{Exit, Runtime, RuntimeError, SandboxSpec};
+use crate::store::{self, MessageSeq, Store, StoreError};
+
+/// How long an agent may take from its start to its first request.
+const GREETING_MAX: Duration = Duration::from_secs(15);
+/// How long an agent may take to obey a cancellation.
+const CANCEL_MAX: Duration = Duration::from_secs(5);
+/// How long an agent that was told to drain may take.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// How long an agent that is being stopped may take.
+const STOP_MAX: Duration = Duration::from_secs(3);
+/// Orders that wait for an agent to read them.
+const ORDERS_MAX: usize = 16;
+/// Reports that wait to be looked at.
+const EVENTS_MAX: usize = 64;
+/// Reports of usage that wait to be stored.
+const USAGE_MAX: usize = 64;
+/// Longest line of an agent's log, in bytes.
+const LOG_LINE_MAX: usize = 4 << 10;
+/// Bytes of an agent's log that are taken in one second; the rest is dropped.
+const LOG_RATE_MAX: usize = 64 << 10;
+
+/// Why a session could not be had.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    /// The sandbox could not be started.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The agent ended or stayed silent before its first request.
+    #[error("the agent did not answer: {0}")]
+    Silent(String),
+}
+
+/// What a session is made of.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// Where everything is.
+    pub project: Project,
+    /// Where everything is kept.
+    pub store: Store,
+    /// What the sandbox is made with.
+    pub runtime: Arc<dyn Runtime>,
+    /// The way to the model.
+    pub gateway: Gateway,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What one session is for.
+#[derive(Clone, Debug)]
+pub struct Purpose {
+    /// The sandbox.
+    pub sandbox: SandboxSpec,
+    /// What the agent is told.
+    pub welcome: Welcome,
+    /// Whom the gateway serves, but for the reports of usage.
+    pub model: (crate::name::ModelName, crate::resource::ModelSpec),
+    /// What the group may use.
+    pub limits: Limits,
+}
+
+/// How a turn ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TurnEnd {
+    /// Its reply is stored.
+    Done,
+    /// The agent gave up.
+    Failed {
+        /// Why.
+        reason: Failure,
+        /// The reason in words.
+        message: String,
+    },
+    /// It was cancelled, and nothing of it is left running.
+    Cancelled,
+    /// It took longer than `limits.turn`.
+    TimedOut,
+    /// The group's folder holds more than `limits.disk`.
+    DiskFull,
+    /// The agent ended in the middle.
+    Lost(String),
+}
+
+/// What a person may be shown of a turn under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// A tool runs.
+    Tool {
+        /// Its name.
+        name: String,
+        /// Its arguments, as JSON.
+        arguments: String,
+    },
+    /// A tool ended.
+    ToolEnded,
+    /// More of the answer; never counted as sent.
+    Text(String),
+    /// Another attempt follows.
+    Retry {
+        /// What went wrong.
+        why: String,
+        /// How long until then.
+        wait: Duration,
+    },
+}
+
+/// Where [`Progress`] goes. What nobody takes in time is dropped.
+pub type Audience = mpsc::Sender<Progress>;
+
+/// A running agent.
+pub struct Session {
+    shared: Arc<Shared>,
+    runtime: Arc<dyn Runtime>,
+    process: Option<Process>,
+    limits: Limits,
+    project: Project,
+    ended: watch::Receiver<Option<Exit>>,
+    /// Dropped with the session, which ends the link and so the agent.
+    _link: DropGuard,
+}
+
+/// Cancels the link's task when the session is dropped.
+struct DropGuard(CancellationToken);
+
+impl Drop for DropGuard {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("group", &self.shared.welcome.group)
+            .field("process", &self.process)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the routes of a link work with.
+#[derive(Debug)]
+struct Shared {
+    welcome: Welcome,
+    store: Store,
+    clock: Arc<dyn Clock>,
+    greeted: AtomicBool,
+    ready: watch::Sender<bool>,
+    orders: mpsc::Sender<Order>,
+    inbox: Mutex<Option<mpsc::Receiver<Order>>>,
+    turn: Mutex<Option<InFlight>>,
+}
+
+/// The turn that a session is at work on.
+#[derive(Debug)]
+struct InFlight {
+    id: TurnId,
+    events: mpsc::Sender<Event>,
+    /// Messages sent as steering, in order; those not taken into account go back to waiting.
+    steers: VecDeque<Vec<MessageSeq>>,
+}
+
+impl Session {
+    /// Starts an agent and waits until it listens.
+    ///
+    /// # Errors
+    /// Why there is none. Nothing of it is left running.
+    pub async fn start(parts: &Parts, purpose: Purpose) -> Result<Self, SessionError> {
+        let Purpose { sandbox: spec, welcome, model, limits } = purpose;
+        let (group, incarnation) = (spec.group.clone(), spec.incarnation.clone());
+        let (orders, inbox) = mpsc::channel(ORDERS_MAX);
+        let shared = Arc::new(Shared {
+            welcome,
+            store: parts.store.clone(),
+            clock: Arc::clone(&parts.clock),
+            greeted: AtomicBool::new(false),
+            ready: watch::Sender::new(false),
+            orders,
+            inbox: Mutex::new(Some(inbox)),
+            turn: Mutex::new(None),
+        });
+        let sandbox = parts.runtime.launch(spec).await?;
+        record_start(parts, &group, &incarnation, sandbox.process).await?;
+        let usage = keep_usage(Arc::clone(&shared));
+        let caller = Caller { group: group.clone(), name: model.0, spec: model.1, usage };
+        let router = routes(Arc::clone(&shared), parts.gateway.router(caller));
+        let stop = CancellationToken::new();
+        tokio::spawn(serve(sandbox.link, router, stop.clone(), group.clone()));
+        tokio::spawn(keep_log(sandbox.log, group));
+        let ended = watch_exit(parts, incarnation, sandbox.exit);
+        let session = Self {
+            shared,
+            runtime: Arc::clone(&parts.runtime),
+            process: sandbox.process,
+            limits,
+            project: parts.project.clone(),
+            ended,
+            _link: DropGuard(stop),
+        };
+        session.wait_ready().await
+    }
+
+    async fn wait_ready(mut self) -> Result<Self, SessionError> {
+        let mut ready = self.shared.ready.subscribe();
+        let silent = tokio::select! {
+            _ = ready.wait_for(|ready| *ready) => return Ok(self),
+            exit = ended(&mut self.ended) => format!("it ended with {exit}"),
+            () = tokio::time::sleep(GREETING_MAX) => {
+                format!("no greeting within {} s", GREETING_MAX.as_secs())
+            }
+        };
+        self.stop().await;
+        Err(SessionError::Silent(silent))
+    }
+
+    /// Whether the agent still runs.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.ended.borrow().is_none()
+    }
+
+    /// Runs a turn to its end. `cancel` ends it early.
+    pub async fn run(
+        &mut self,
+        turn: TurnId,
+        prompt: String,
+        journal: Vec<JournalRound>,
+        cancel: &CancellationToken,
+        audience: &Audience,
+    ) -> TurnEnd {
+        let (events, mut inbox) = mpsc::channel(EVENTS_MAX);
+        *self.shared.in_flight() =
+            Some(InFlight { id: turn.clone(), events, steers: VecDeque::new() });
+        let order = Order::Turn(TurnOrder { turn: turn.clone(), prompt, journal });
+        let end = if self.shared.orders.send(order).await.is_ok() {
+            self.follow(&turn, &mut inbox, cancel, audience).await
+        } else {
+            TurnEnd::Lost("the link is closed".to_owned())
+        };
+        *self.shared.in_flight() = None;
+        end
+    }
+
+    /// Follows a turn's events until one of them, or something else, ends it.
+    async fn follow(
+        &mut self,
+        turn: &TurnId,
+        events: &mut mpsc::Receiver<Event>,
+        cancel: &CancellationToken,
+        audience: &Audience,
+    ) -> TurnEnd {
+        let overtime = Instant::now() + self.limits.turn.as_duration();
+        // Once the turn is to end, how it will have ended, and until when the agent may obey.
+        let mut ending: Option<(TurnEnd, Instant)> = None;
+        loop {
+            let until = ending.as_ref().map_or(overtime, |(_, until)| *until);
+            let wanted = tokio::select! {
+                biased;
+                event = events.recv() => match event {
+                    Some(event) => match self.look(event, audience).await {
+                        Seen::End(end) => return settle(end, ending),
+                        Seen::Stop(end) => end,
+                        Seen::Nothing => continue,
+                    },
+                    None => return TurnEnd::Lost("the session was closed".to_owned()),
+                },
+                exit = ended(&mut self.ended) => {
+                    return settle(TurnEnd::Lost(format!("the agent ended with {exit}")), ending);
+                }
+                () = cancel.cancelled(), if ending.is_none() => TurnEnd::Cancelled,
+                () = tokio::time::sleep_until(until) => match ending {
+                    None => TurnEnd::TimedOut,
+                    Some((end, _)) => {
+                        tracing::warn!(%turn, "the agent does not obey and is stopped");
+                        self.stop().await;
+                        return end;
+                    }
+                },
+            };
+            if ending.is_none() {
+                let _ = self.shared.orders.send(Order::Cancel { turn: turn.clone() }).await;
+                ending = Some((wanted, Instant::now() + CANCEL_MAX));
+            }
+        }
+    }
+
+    /// What an event means for the turn.
+    async fn look(&self, event: Event, audience: &Audience) -> Seen {
+        match event {
+            Event::Done { .. } => Seen::End(TurnEnd::Done),
+            Event::Failed { reason, message } => Seen::End(TurnEnd::Failed { reason, message }),
+            Event::Text { text } => {
+                let _ = audience.try_send(Progress::Text(text));
+                Seen::Nothing
+            }
+            Event::CallBegan { tool, arguments, .. } => {
+                let arguments = arguments.to_string();
+                let _ = audience.try_send(Progress::Tool { name: tool, arguments });
+                Seen::Nothing
+            }
+            Event::CallEnded { .. } => {
+                let _ = audience.try_send(Progress::ToolEnded);
+                if self.is_disk_full().await { Seen::Stop(TurnEnd::DiskFull) } else { Seen::Nothing }
+            }
+            Event::Round { .. } => Seen::Nothing,
+        }
+    }
+
+    /// Whether the group's folder is over its limit.
+    async fn is_disk_full(&self) -> bool {
+        let folder = self.project.group(&self.shared.welcome.group);
+        let limit = self.limits.disk.as_bytes();
+        let measured =
+            tokio::task::spawn_blocking(move || Folder::open(&folder)?.usage()).await;
+        match measured {
+            Ok(Ok(bytes)) => bytes > limit,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the group's folder cannot be measured");
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Gives the turn under way more messages. Says whether they were given; if not, they wait
+    /// for a turn of their own.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn steer(&self, messages: Vec<MessageSeq>, prompt: String) -> Result<bool, StoreError> {
+        steer(&self.shared, messages, prompt).await
+    }
+
+    /// The side of this session that other tasks may steer while it runs a turn.
+    #[must_use]
+    pub fn helm(&self) -> Helm {
+        Helm { shared: Arc::clone(&self.shared) }
+    }
+
+    /// Lets the agent finish and end by itself; by force where it does not.
+    pub async fn drain(mut self) {
+        let _ = self.shared.orders.send(Order::Drain).await;
+        if tokio::time::timeout(DRAIN_MAX, ended(&mut self.ended)).await.is_err() {
+            self.stop().await;
+        }
+    }
+
+    /// Ends the agent, by force where it does not end by itself.
+    pub async fn stop(&mut self) {
+        if let Some(process) = self.process
+            && let Err(error) = self.runtime.stop(process, STOP_MAX).await
+        {
+            tracing::warn!(%error, "the agent cannot be stopped");
+        }
+        let _ = tokio::time::timeout(STOP_MAX, ended(&mut self.ended)).await;
+    }
+}
+
+/// Reaches the turn under way of a session from another task.
+#[derive(Clone, Debug)]
+pub struct Helm {
+    shared: Arc<Shared>,
+}
+
+impl Helm {
+    /// See [`Session::steer`].
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn steer(&self, messages: Vec<MessageSeq>, prompt: String) -> Result<bool, StoreError> {
+        steer(&self.shared, messages, prompt).await
+    }
+}
+
+async fn steer(
+    shared: &Shared,
+    messages: Vec<MessageSeq>,
+    prompt: String,
+) -> Result<bool, StoreError> {
+    let Some(turn) = shared.in_flight().as_ref().map(|turn| turn.id.clone()) else {
+        return Ok(false);
+    };
+    match shared.store.attach(&turn, &messages).await {
+        Ok(0) | Err(StoreError::TurnState { .. }) => return Ok(false),
+        Ok(_) => {}
+        Err(error) => return Err(error),
+    }
+    let noted = match shared.in_flight().as_mut().filter(|in_flight| in_flight.id == turn) {
+        Some(in_flight) => {
+            in_flight.steers.push_back(messages.clone());
+            true
+        }
+        None => false,
+    };
+    if noted && shared.orders.send(Order::Steer { turn: turn.clone(), prompt }).await.is_ok() {
+        return Ok(true);
+    }
+    shared.store.detach(&turn, &messages).await?;
+    Ok(false)
+}
+
+/// What following found in an event.
+enum Seen {
+    /// The turn goes on.
+    Nothing,
+    /// The turn is over.
+    End(TurnEnd),
+    /// The turn has to end, like this.
+    Stop(TurnEnd),
+}
+
+/// How a turn ended that was told to: an answer that came all the same counts.
+fn settle(end: TurnEnd, ending: Option<(TurnEnd, Instant)>) -> TurnEnd {
+    match (end, ending) {
+        (TurnEnd::Done, _) => TurnEnd::Done,
+        (_, Some((wanted, _))) => wanted,
+        (TurnEnd::Failed { reason: Failure::Cancelled, .. }, None) => TurnEnd::Cancelled,
+        (end, None) => end,
+    }
+}
+
+/// Waits for the agent's end.
+async fn ended(exit: &mut watch::Receiver<Option<Exit>>) -> Exit {
+    match exit.wait_for(Option::is_some).await {
+        Ok(exit) => exit.clone().unwrap_or_else(|| Exit::Lost("unknown".to_owned())),
+        Err(_) => Exit::Lost("nobody watches it".to_owned()),
+    }
+}
+
+async fn record_start(
+    parts: &Parts,
+    group: &GroupName,
+    incarnation: &Incarnation,
+    process: Option<Process>,
+) -> Result<(), StoreError> {
+    let Some(process) = process else { return Ok(()) };
+    parts
+        .store
+        .sandbox_started(store::Sandbox {
+            group: group.clone(),
+            incarnation: incarnation.clone(),
+            pid: process.pid.unsigned_abs(),
+            start_time: process.start_time,
+            boot_id: process::boot_id(),
+            started_at: parts.clock.now(),
+        })
+        .await
+}
+
+fn watch_exit(
+    parts: &Parts,
+    incarnation: Incarnation,
+    exit: futures_util::future::BoxFuture<'static, Exit>,
+) -> watch::Receiver<Option<Exit>> {
+    let (tell, ended) = watch::channel(None);
+    let (store, clock) = (parts.store.clone(), Arc::clone(&parts.clock));
+    tokio::spawn(async move {
+        let exit = exit.await;
+        if let Err(error) = store.sandbox_ended(&incarnation, clock.now()).await {
+            tracing::warn!(%error, "the end of an agent is not recorded");
+        }
+        tell.send_replace(Some(exit));
+    });
+    ended
+}
+
+async fn serve(
+    link: Box<dyn crate::runtime::Duplex>,
+    router: Router,
+    stop: CancellationToken,
+    group: GroupName,
+) {
+    tokio::select! {
+        outcome = server::serve(link, router) => {
+            if let Err(error) = outcome {
+                tracing::debug!(%group, %error, "the link ended");
+            }
+        }
+        () = stop.cancelled() => {}
+    }
+}
+
+/// Stores what models were used for.
+fn keep_usage(shared: Arc<Shared>) -> mpsc::Sender<gateway::Usage> {
+    let (sender, mut inbox) = mpsc::channel::<gateway::Usage>(USAGE_MAX);
+    tokio::spawn(async move {
+        while let Some(usage) = inbox.recv().await {
+            let turn = shared.in_flight().as_ref().map(|turn| turn.id.clone());
+            let kept = store::Usage {
+                turn,
+                group: shared.welcome.group.clone(),
+                model: usage.model,
+                prompt_tokens: usage.prompt_tokens,
+                completion_tokens: usage.completion_tokens,
+                duration: usage.duration,
+                outcome: match usage.outcome {
+                    gateway::UsageOutcome::Done => store::UsageOutcome::Answered,
+                    gateway::UsageOutcome::Cut => store::UsageOutcome::Cancelled,
+                    gateway::UsageOutcome::Failed => store::UsageOutcome::Failed,
+                },
+                at: shared.clock.now(),
+            };
+            if let Err(error) = shared.store.record_usage(kept).await {
+                tracing::warn!(%error, "the use of a model is not recorded");
+            }
+        }
+    });
+    sender
+}
+
+/// Passes an agent's log on, line by line, as much of it as is bearable.
+async fn keep_log(mut log: Box<dyn AsyncRead + Send + Unpin>, group: GroupName) {
+    let mut buffer = vec![0; LOG_LINE_MAX];
+    let mut line = Vec::new();
+    let (mut second, mut taken) = (Instant::now(), 0);
+    while let Ok(count @ 1..) = log.read(&mut buffer).await {
+        if second.elapsed() >= Duration::from_secs(1) {
+            (second, taken) = (Instant::now(), 0);
+        }
+        taken += count;
+        if taken > LOG_RATE_MAX {
+            continue;
+        }
+        for byte in &buffer[..count] {
+            if *byte == b'\n' || line.len() >= LOG_LINE_MAX {
+                log_line(&group, &line);
+                line.clear();
+            } else {
+                line.push(*byte);
+            }
+        }
+    }
+    log_line(&group, &line);
+}
+
+fn log_line(group: &GroupName, line: &[u8]) {
+    let text: String =
+        String::from_utf8_lossy(line).chars().filter(|character| !character.is_control()).collect();
+    if !text.is_empty() {
+        tracing::info!(target: "babybot::agent", %group, "{text}");
+    }
+}
+
+impl Shared {
+    fn in_flight(&self) -> std::sync::MutexGuard<'_, Option<InFlight>> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The routes of one link: the agent's own, and the gateway's for all else.
+fn routes(shared: Arc<Shared>, gateway: Router) -> Router {
+    Router::new()
+        .route("/hello", post(hello))
+        .route("/turns", get(turns))
+        .route("/turns/{turn}/events", post(report))
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .with_state(shared)
+        .fallback_service(gateway)
+}
+
+/// A refusal in words.
+fn refuse(status: StatusCode, why: impl Into<String>) -> Response {
+    (status, why.into()).into_response()
+}
+
+async fn hello(State(shared): State<Arc<Shared>>, Json(hello): Json<Hello>) -> Response {
+    if hello.protocol != PROTOCOL {
+        let why = format!(
+            "the agent is babybot {} and speaks protocol {}, the host is babybot {} and speaks \
+             protocol {PROTOCOL}: build the image again",
+            hello.version,
+            hello.protocol,
+            env!("CARGO_PKG_VERSION"),
+        );
+        return refuse(StatusCode::CONFLICT, why);
+    }
+    if shared.greeted.swap(true, Ordering::SeqCst) {
+        return refuse(StatusCode::CONFLICT, "this link was greeted before");
+    }
+    Json(&shared.welcome).into_response()
+}
+
+async fn turns(State(shared): State<Arc<Shared>>) -> Response {
+    if !shared.greeted.load(Ordering::SeqCst) {
+        return refuse(StatusCode::FORBIDDEN, "greet first");
+    }
+    let Some(inbox) = shared.inbox.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+        return refuse(StatusCode::CONFLICT, "orders have one reader");
+    };
+    shared.ready.send_replace(true);
+    let lines = futures_util::stream::unfold(inbox, |mut inbox| async move {
+        let order = inbox.recv().await?;
+        let mut line = serde_json::to_vec(&order).unwrap_or_default();
+        line.push(b'\n');
+        Some((Ok::<_, Infallible>(Bytes::from(line)), inbox))
+    });
+    Body::from_stream(lines).into_response()
+}
+
+/// Stores what the agent reports. Only then it is answered.
+async fn report(
+    State(shared): State<Arc<Shared>>,
+    Path(turn): Path<TurnId>,
+    body: Bytes,
+) -> Response {
+    let events: Result<Vec<Event>, _> = body
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(serde_json::from_slice)
+        .collect();
+    let events = match events {
+        Ok(events) => events,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, error.to_string()),
+    };
+    let follower = match &*shared.in_flight() {
+        Some(in_flight) if in_flight.id == turn => in_flight.events.clone(),
+        _ => return refuse(StatusCode::CONFLICT, "this turn is not under way"),
+    };
+    for event in events {
+        if let Err(error) = store_event(&shared, &turn, &event).await {
+            tracing::warn!(%turn, %error, "a report of the agent is refused");
+            return refuse(StatusCode::CONFLICT, crate::error::chain(&error));
+        }
+        let _ = follower.send(event).await;
+    }
+    StatusCode::NO_CONTENT.into_response()
+}
+
+async fn store_event(shared: &Shared, turn: &TurnId, event: &Event) -> Result<(), StoreError> {
+    let now = shared.clock.now();
+    match event {
+        Event::Round { .. } | Event::CallBegan { .. } | Event::CallEnded { .. } => {
+            shared.store.journal(turn, std::slice::from_ref(event), now).await
+        }
+        Event::Done { text, steers } => {
+            // What came too late for this answer waits for the next. Before the end is stored,
+            // so that a crash in between loses nothing.
+            let late: Vec<MessageSeq> = match &*shared.in_flight() {
+                Some(in_flight) => {
+                    in_flight.steers.iter().skip(*steers as usize).flatten().copied().collect()
+                }
+                None => Vec::new(),
+            };
+            if !late.is_empty() {
+                shared.store.detach(turn, &late).await?;
+            }
+            shared.store.finish_turn(turn, text, now).await.map(drop)
+        }
+        Event::Text { .. } | Event::Failed { .. } => Ok(()),
+    }
+}

@@ -1,0 +1,208 @@
+//! Plans that were changed by hand after they were made: the check finds each of them.
+
+use babybot::observed::{Controller, Known, Seen};
+use babybot::plan::check::{Problem, check};
+use babybot::plan::{Action, Plan, Step, Work, plan};
+use babybot::resource::{ModelSpec, Risk, Spec};
+
+use super::FAMILY;
+use crate::support::plan::{World, desired, group_name, id, plan_checked};
+
+#[test]
+fn a_step_twice() {
+    rejects(&[Problem::TwoSteps], |plan| {
+        let step = plan.steps[0].clone();
+        plan.steps.insert(0, step);
+    });
+}
+
+#[test]
+fn a_group_before_its_folder() {
+    rejects(&[Problem::Order], |plan| {
+        let group = position(plan, "group/family");
+        let step = plan.steps.remove(group);
+        plan.steps.insert(0, step);
+    });
+}
+
+#[test]
+fn a_removal_at_the_end() {
+    rejects(&[Problem::Order], |plan| {
+        let at = position(plan, "group/old");
+        let removal = plan.steps.remove(at);
+        plan.steps.push(removal);
+    });
+}
+
+#[test]
+fn another_parent() {
+    rejects(&[Problem::Parent], |plan| plan.parent = Some(7));
+}
+
+#[test]
+fn a_folder_removed() {
+    rejects(&[Problem::RemovesData], |plan| {
+        let mut step = step(plan, "group/old").clone();
+        step.id = id("folder/old");
+        plan.steps.insert(1, step);
+    });
+}
+
+#[test]
+fn a_resource_of_nobody() {
+    rejects(&[Problem::Foreign, Problem::Work], |plan| {
+        step(plan, "model/local").id = id("model/mallory");
+    });
+}
+
+#[test]
+fn a_group_removed_that_the_manifest_asks_for() {
+    // It also stands where nothing is removed any more.
+    rejects(&[Problem::Contrary, Problem::Order], |plan| {
+        let step = step(plan, "group/family");
+        (step.action, step.work, step.risk) = (Action::Remove, Work::Forget, Risk::Destructive);
+    });
+}
+
+#[test]
+fn work_on_another_group() {
+    rejects(&[Problem::Work], |plan| {
+        let step = step(plan, "folder/family");
+        step.work = Work::MakeFolders { group: group_name("main") };
+    });
+}
+
+#[test]
+fn another_spec_than_was_asked_for() {
+    rejects(&[Problem::Work], |plan| {
+        let spec = Spec::Model(ModelSpec::Rehearsal { context: 1, script: None });
+        step(plan, "model/local").work = Work::Record { spec };
+    });
+}
+
+#[test]
+fn a_privileged_step_called_safe() {
+    let (said, needed) = (Risk::Safe, Risk::Privileged);
+    rejects(&[Problem::RiskUnderstated { said, needed }], |plan| {
+        step(plan, "model/local").risk = Risk::Safe;
+    });
+}
+
+#[test]
+fn a_privileged_step_called_safe_in_every_field_too() {
+    let (said, needed) = (Risk::Safe, Risk::Privileged);
+    rejects(&[Problem::RiskUnderstated { said, needed }], |plan| {
+        let step = step(plan, "model/local");
+        step.risk = Risk::Safe;
+        step.fields.clear();
+    });
+}
+
+#[test]
+fn a_removed_group_called_safe() {
+    let (said, needed) = (Risk::Safe, Risk::Destructive);
+    rejects(&[Problem::RiskUnderstated { said, needed }], |plan| {
+        step(plan, "group/old").risk = Risk::Safe;
+    });
+}
+
+#[test]
+fn a_missing_wall_unsaid() {
+    rejects(&[Problem::WallUnsaid], |plan| {
+        let step = step(plan, "group/main");
+        step.fields.retain(|field| field.path != "runtime");
+    });
+}
+
+#[test]
+fn a_missing_wall_unsaid_on_a_model() {
+    let (before, now) = ("model m rehearsal\ngroup g model=m", "model m ollama\ngroup g model=m");
+    let (desired, world) = (desired(now), World::with(before));
+    let mut plan = plan_checked(&desired, &world);
+    plan.steps[0].fields.retain(|field| !field.path.starts_with("groups."));
+    assert_eq!(problems(&plan, now, &world), [Problem::WallUnsaid]);
+}
+
+#[test]
+fn a_step_on_something_that_nobody_could_see() {
+    let unknown = || Known::Unknown("permission denied".to_owned());
+    let world = before().looking("folder/family", unknown());
+    let blind = plan(&desired(FAMILY), &before().observed);
+    let problem = Problem::LookUnknown(id("folder/family"));
+    // The folder itself, and the settings and the group that stand on it.
+    assert_eq!(problems(&blind, FAMILY, &world), [problem.clone(), problem.clone(), problem]);
+}
+
+#[test]
+fn a_leftover_stopped_while_a_controller_runs() {
+    let found = || Known::Is(Seen::Container { processes: 1 });
+    let mut world = World::with(FAMILY).looking("container/main", found());
+    let plan = plan_checked(&desired(FAMILY), &world);
+    assert_eq!(plan.steps.len(), 1);
+    world.observed.controller = Controller::Running;
+    assert_eq!(problems(&plan, FAMILY, &world), [Problem::Work]);
+}
+
+#[test]
+fn a_plan_without_knowing_the_last_generation() {
+    let desired = desired(FAMILY);
+    let mut world = World::empty(&desired);
+    let blind = plan_checked(&desired, &world);
+    world.observed.applied = Known::Unknown("the store is locked".to_owned());
+    assert_eq!(problems(&blind, FAMILY, &world), [Problem::GenerationUnknown]);
+}
+
+#[test]
+fn strangers_at_an_agent_without_a_wall() {
+    let now = "model demo rehearsal\ngroup g bind=terminal,tg:1";
+    let desired = desired(now);
+    let world = World::empty(&desired);
+    let problems = problems(&plan(&desired, &world.observed), now, &world);
+    assert!(
+        matches!(problems.as_slice(), [Problem::StrangerUnwalled(b)] if b.to_string() == "tg:1")
+    );
+}
+
+#[test]
+fn a_finding_reads_as_a_sentence() {
+    let mut plan = plan(&desired(FAMILY), &before().observed);
+    plan.parent = None;
+    step(&mut plan, "model/local").risk = Risk::Safe;
+    let findings = check(&plan, &desired(FAMILY), &before().observed).expect_err("tampered");
+    let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    insta::assert_snapshot!(lines.join("\n"), @"
+    the plan starts from another generation than the applied one
+    model/local says safe and is privileged
+    ");
+}
+
+/// A machine with one group that goes, and without those that come.
+fn before() -> World {
+    let mut world = World::with("model demo rehearsal\ngroup old");
+    world.look_for(&desired(FAMILY));
+    world
+}
+
+/// Tampers with the plan from [`before`] to [`FAMILY`] and looks it over.
+#[track_caller]
+fn rejects(expected: &[Problem], tamper: impl FnOnce(&mut Plan)) {
+    let world = before();
+    let mut plan = plan_checked(&desired(FAMILY), &world);
+    tamper(&mut plan);
+    assert_eq!(problems(&plan, FAMILY, &world), expected);
+}
+
+fn problems(plan: &Plan, now: &str, world: &World) -> Vec<Problem> {
+    let findings = check(plan, &desired(now), &world.observed).err().unwrap_or_default();
+    findings.into_iter().map(|finding| finding.problem).collect()
+}
+
+fn position(plan: &Plan, resource: &str) -> usize {
+    let at = |step: &Step| step.id == id(resource);
+    plan.steps.iter().position(at).expect("the resource has a step")
+}
+
+fn step<'a>(plan: &'a mut Plan, resource: &str) -> &'a mut Step {
+    let at = position(plan, resource);
+    &mut plan.steps[at]
+}

@@ -1,0 +1,3 @@
+//! What tests share: builders, fakes and simulated worlds.
+
+pub(crate) mod plan;
