@@ -143,13 +143,23 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// Something larger than the store takes.
-    #[error("{what} has {size}, more than the {limit} that are kept")]
+    #[error("{what} has {size} bytes, more than the {limit} that are taken")]
     TooLarge {
         /// What is too large.
         what: &'static str,
-        /// Its size, in the unit of `limit`.
+        /// Its size, in bytes.
         size: u64,
-        /// The most that is taken: bytes, or a number of entries.
+        /// The most that is taken, in bytes.
+        limit: u64,
+    },
+    /// More entries than the store takes.
+    #[error("{what} has {count} entries, more than the {limit} that are taken")]
+    TooMany {
+        /// What has too many.
+        what: &'static str,
+        /// How many it would have.
+        count: u64,
+        /// The most that are taken.
         limit: u64,
     },
     /// A generation was to follow one that is not the newest any more.

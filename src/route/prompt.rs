@@ -14,7 +14,7 @@
 //!   templates write in angle brackets: `<|im_start|>`, `</s>`, `<start_of_turn>`,
 //!   `<<SYS>>` and their like;
 //! - the tokens that templates write in square brackets: `[INST]`, `[/INST]`,
-//!   `[TOOL_CALLS]` and any other `[CAPITALS]`, by the opening bracket. A link
+//!   `[TOOL_CALLS]` and any other word in capitals, by the opening bracket. A link
 //!   or a list in brackets stays as it is;
 //! - control characters other than line feed and tab, which would be commands
 //!   to a terminal, and in a sender's name those two as well;

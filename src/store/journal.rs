@@ -132,8 +132,8 @@ impl Entry {
 /// Refuses a position that does not fit among `limit` entries.
 fn check_number(what: &'static str, position: u32, limit: u32) -> Result<(), StoreError> {
     if position >= limit {
-        let size = u64::from(position) + 1;
-        return Err(StoreError::TooLarge { what, size, limit: u64::from(limit) });
+        let count = u64::from(position) + 1;
+        return Err(StoreError::TooMany { what, count, limit: u64::from(limit) });
     }
     Ok(())
 }

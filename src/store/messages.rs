@@ -77,7 +77,8 @@ pub(super) const WAITING: &str = "SELECT * FROM messages
     WHERE turn IS NULL AND grp = :grp AND wakes = :wakes ORDER BY seq LIMIT :limit";
 
 pub(super) const ATTACH: &str = "UPDATE messages SET turn = :turn
-    WHERE seq = :seq AND turn IS NULL AND grp = :grp";
+    WHERE seq = :seq AND turn IS NULL AND grp = :grp
+        AND (wakes = 0 OR (channel = :channel AND chat = :chat))";
 
 pub(super) const DETACH: &str = "UPDATE messages SET turn = NULL WHERE seq = :seq AND turn = :turn";
 
@@ -114,46 +115,26 @@ impl Store {
         self.call(waiting_groups).await
     }
 
-    /// Gives waiting messages to a turn under way that they steer. Messages
-    /// that are not waiting, or are another group's, stay as they are; returns
-    /// how many were given.
+    /// Gives waiting messages to a turn under way that they steer, and returns
+    /// how many. Those that are not waiting, are another group's, or ask in
+    /// another chat than the turn's reply goes to stay as they are.
     ///
     /// # Errors
     /// There is no such turn, or it has ended.
     pub async fn attach(&self, turn: &TurnId, seqs: &[MessageSeq]) -> Result<usize, StoreError> {
         let (turn, seqs) = (turn.clone(), seqs.to_vec());
-        self.call(move |connection| {
-            let group = turns::under_way(connection, &turn)?.group;
-            let mut attach = connection.prepare(ATTACH)?;
-            let mut count = 0;
-            for seq in &seqs {
-                count += attach.execute(named_params! {
-                    ":turn": turn.as_str(), ":seq": seq.0, ":grp": group.as_str(),
-                })?;
-            }
-            Ok(count)
-        })
-        .await
+        self.call(move |connection| attach(connection, &turn, &seqs)).await
     }
 
-    /// Lets messages wait again that came too late to steer their turn; returns
-    /// how many. To be done before the turn ends, or a stop in between would
-    /// leave them unanswered: afterwards it is refused.
+    /// Lets messages wait again that came too late to steer their turn, and
+    /// returns how many. To be done before the turn ends where that can be
+    /// chosen: a crash between its end and this would leave them unanswered.
     ///
     /// # Errors
-    /// There is no such turn, or it has ended.
+    /// There is no such turn, or it could not be written.
     pub async fn detach(&self, turn: &TurnId, seqs: &[MessageSeq]) -> Result<usize, StoreError> {
         let (turn, seqs) = (turn.clone(), seqs.to_vec());
-        self.call(move |connection| {
-            turns::under_way(connection, &turn)?;
-            let mut detach = connection.prepare(DETACH)?;
-            let mut count = 0;
-            for seq in &seqs {
-                count += detach.execute(named_params! { ":turn": turn.as_str(), ":seq": seq.0 })?;
-            }
-            Ok(count)
-        })
-        .await
+        self.call(move |connection| detach(connection, &turn, &seqs)).await
     }
 
     /// The messages of a turn, oldest first: all that ask for an answer and
@@ -213,6 +194,32 @@ fn insert(connection: &Connection, incoming: &Incoming) -> rusqlite::Result<usiz
             ":wakes": incoming.wakes,
         },
     )
+}
+
+fn attach(connection: &Connection, turn: &TurnId, seqs: &[MessageSeq]) -> Result<usize, Fault> {
+    let turn = turns::under_way(connection, turn)?;
+    let mut statement = connection.prepare(ATTACH)?;
+    let mut count = 0;
+    for seq in seqs {
+        count += statement.execute(named_params! {
+            ":turn": turn.id.as_str(),
+            ":seq": seq.0,
+            ":grp": turn.group.as_str(),
+            ":channel": turn.channel.as_str(),
+            ":chat": turn.chat.as_str(),
+        })?;
+    }
+    Ok(count)
+}
+
+fn detach(connection: &Connection, turn: &TurnId, seqs: &[MessageSeq]) -> Result<usize, Fault> {
+    turns::find(connection, turn)?;
+    let mut statement = connection.prepare(DETACH)?;
+    let mut count = 0;
+    for seq in seqs {
+        count += statement.execute(named_params! { ":turn": turn.as_str(), ":seq": seq.0 })?;
+    }
+    Ok(count)
 }
 
 fn waiting(connection: &Connection, group: &GroupName) -> Result<Vec<Message>, Fault> {

@@ -119,8 +119,9 @@ pub(super) const FIND: &str = "SELECT * FROM outbox WHERE id = :id";
 
 pub(super) const OF_TURN: &str = "SELECT * FROM outbox WHERE turn = :turn ORDER BY id";
 
-// The first condition names the index; the second leaves out what is under way.
-pub(super) const DUE: &str = "SELECT * FROM outbox
+// The first condition is the index's own; the second leaves out what is under
+// way. Left to choose, SQLite reads all that was ever sent, in order of `id`.
+pub(super) const DUE: &str = "SELECT * FROM outbox INDEXED BY outbox_open
     WHERE state IN ('pending', 'sending', 'uncertain') AND state <> 'sending' AND channel = :channel
     ORDER BY id LIMIT :limit";
 
@@ -131,7 +132,7 @@ pub(super) const MOVE: &str = "UPDATE outbox SET
         delivered_at = CASE WHEN :state = 'delivered' THEN :at END
     WHERE id = :id";
 
-const RECOVER: &str = "UPDATE outbox SET
+const RECOVER: &str = "UPDATE outbox INDEXED BY outbox_open SET
         interruptions = interruptions + 1,
         state = CASE WHEN interruptions + 1 >= :max THEN 'failed' ELSE 'uncertain' END,
         failure = CASE WHEN interruptions + 1 >= :max

@@ -1,4 +1,5 @@
 //! The store on real files: what is acknowledged stays, and nothing is half there.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
 mod crash;
 mod files;

@@ -4,9 +4,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use babybot::protocol::Event;
 use babybot::store::{Store, StoreError, TurnState};
 use babybot::unit::ByteSize;
 use futures_util::future::join_all;
+use serde_json::json;
 
 use super::{at, channel, folder, group, message, open, running, turn_id};
 
@@ -97,23 +99,18 @@ async fn a_failure_undoes_only_itself_among_writes_that_share_a_commit() {
         let (store, turn) = (store.clone(), turn.clone());
         async move {
             if number % 3 == 0 {
-                // It fails after it has written: its turn is opened under an identifier in use.
-                let name = group(&format!("g{number}"));
-                let incoming = message(&format!("m{number}"), "x");
-                store
-                    .accept(babybot::store::Incoming { group: name.clone(), ..incoming })
-                    .await
-                    .unwrap();
-                store.open_turn(&name, &turn, at(1)).await.is_err()
+                // It has written a round when it fails, for a call that has none.
+                let round = Event::Round { round: number, message: json!({}) };
+                let gap = Event::CallEnded { round: 999, index: 0, result: "x".to_owned() };
+                store.journal(&turn, &[round, gap], at(12)).await.is_err()
             } else {
                 store.accept(message(&number.to_string(), "x")).await.unwrap().fresh
             }
         }
     });
     assert!(join_all(writes).await.into_iter().all(|as_expected| as_expected));
-    assert_eq!(count(&path, "messages"), 301);
-    assert_eq!(count(&path, "turns"), 1);
-    assert_eq!(store.waiting_groups().await.unwrap().len(), 101);
+    assert_eq!(count(&path, "messages"), 1 + 200);
+    assert_eq!(count(&path, "turn_rounds"), 0);
 }
 
 #[tokio::test]

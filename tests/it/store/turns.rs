@@ -3,8 +3,8 @@
 use babybot::name::ChatId;
 use babybot::protocol::{Event, JournalCall, JournalRound};
 use babybot::store::{
-    Incoming, JOURNAL_ENTRY_SIZE_MAX, JOURNAL_ROUNDS_MAX, MESSAGE_TEXT_MAX, MessageSeq,
-    PER_MESSAGE_STATEMENTS, REPLY_TEXT_MAX, Store, StoreError, TurnState,
+    Incoming, JOURNAL_CALLS_MAX, JOURNAL_ENTRY_SIZE_MAX, JOURNAL_ROUNDS_MAX, MESSAGE_TEXT_MAX,
+    MessageSeq, PER_MESSAGE_STATEMENTS, REPLY_TEXT_MAX, Store, StoreError, TurnState,
 };
 use serde_json::json;
 
@@ -37,7 +37,7 @@ async fn a_turn_takes_what_asks_and_what_came_along() {
 
     store.accept(message("m2", "question")).await.unwrap();
     store.accept(context("m3", "remark")).await.unwrap();
-    assert_eq!(store.waiting_groups().await.unwrap(), [family.clone()]);
+    assert_eq!(store.waiting_groups().await.unwrap(), std::slice::from_ref(&family));
     let opened = store.open_turn(&family, &turn_id(1), at(4)).await.unwrap().unwrap();
     assert_eq!((opened.messages, opened.chat.as_str()), (3, "home"));
     let texts: Vec<String> = store
@@ -124,18 +124,25 @@ async fn messages_that_steer_belong_to_the_turn_or_wait_again() {
     let late = store.accept(message("m3", "and that")).await.unwrap().seq;
     let foreign = Incoming { group: group("other"), ..message("m4", "not yours") };
     let foreign = store.accept(foreign).await.unwrap().seq;
-    let given = store.attach(&turn, &[steer, late, foreign, MessageSeq(999)]).await.unwrap();
-    assert_eq!(given, 2);
-    assert_eq!(store.attach(&turn, &[steer]).await.unwrap(), 0);
+    let work = ChatId::new("work").unwrap();
+    let elsewhere = Incoming { chat: work.clone(), ..message("m5", "answer me here") };
+    let elsewhere = store.accept(elsewhere).await.unwrap().seq;
+    let aside = Incoming { chat: work, ..context("m6", "an aside") };
+    let aside = store.accept(aside).await.unwrap().seq;
+    let all = [steer, late, foreign, elsewhere, aside, MessageSeq(999)];
+    assert_eq!(store.attach(&turn, &all).await.unwrap(), 3);
+    assert_eq!(store.attach(&turn, &all).await.unwrap(), 0);
     assert_eq!(store.detach(&turn, &[late, foreign]).await.unwrap(), 1);
-    assert_eq!(store.turn_messages(&turn).await.unwrap().len(), 2);
+    assert_eq!(store.turn_messages(&turn).await.unwrap().len(), 3);
     store.finish_turn(&turn, "done", at(12)).await.unwrap();
 
-    let refused = store.detach(&turn, &[steer]).await.unwrap_err();
-    assert!(matches!(refused, StoreError::TurnState { state: TurnState::Done, .. }), "{refused}");
     let refused = store.attach(&turn, &[late]).await.unwrap_err();
-    assert!(matches!(refused, StoreError::TurnState { .. }), "{refused}");
-    assert_eq!(store.waiting(&group("family")).await.unwrap()[0].seq, late);
+    assert!(matches!(refused, StoreError::TurnState { state: TurnState::Done, .. }), "{refused}");
+    // One that turns out to be late only now is not lost either.
+    assert_eq!(store.detach(&turn, &[steer]).await.unwrap(), 1);
+    let waiting = store.waiting(&group("family")).await.unwrap();
+    let waiting: Vec<_> = waiting.into_iter().map(|message| message.seq).collect();
+    assert_eq!(waiting, [steer, late, elsewhere]);
 }
 
 #[tokio::test]
@@ -292,9 +299,10 @@ async fn the_journal_refuses_what_contradicts_it_and_keeps_none_of_the_batch() {
         assert!(matches!(refused, StoreError::JournalGap { .. }), "{refused}");
     }
     let large = "x".repeat(JOURNAL_ENTRY_SIZE_MAX + 1);
-    for excess in [ended(0, 0, &large), round(JOURNAL_ROUNDS_MAX)] {
+    for excess in [ended(0, 0, &large), round(JOURNAL_ROUNDS_MAX), began(0, JOURNAL_CALLS_MAX)] {
         let refused = store.journal(&turn, &[round(1), excess], at(13)).await.unwrap_err();
-        assert!(matches!(refused, StoreError::TooLarge { .. }), "{refused}");
+        let named = matches!(refused, StoreError::TooLarge { .. } | StoreError::TooMany { .. });
+        assert!(named, "{refused}");
     }
     assert_eq!(store.journal_of(&turn).await.unwrap(), before);
 }
@@ -343,7 +351,7 @@ async fn what_is_too_large_is_refused_by_name() {
     let refused = store.accept(message("m", &"x".repeat(MESSAGE_TEXT_MAX + 1))).await.unwrap_err();
     assert_eq!(
         refused.to_string(),
-        "the text of a message has 65537, more than the 65536 that are kept"
+        "the text of a message has 65537 bytes, more than the 65536 that are taken"
     );
     let sender = Incoming { sender: "x".repeat(2_000), ..message("m", "x") };
     assert!(matches!(store.accept(sender).await, Err(StoreError::TooLarge { .. })));
@@ -375,9 +383,8 @@ async fn nothing_that_runs_for_each_message_reads_a_whole_table() {
     for _ in 0..2 {
         for statement in PER_MESSAGE_STATEMENTS {
             for step in plan(&raw, statement) {
-                let fine = step.starts_with("SEARCH") || step.starts_with("LIST SUBQUERY");
-                let fine =
-                    fine || step.starts_with("USE TEMP B-TREE") || step.starts_with("SCALAR");
+                // Nor does it sort what it found: an index has the order already.
+                let fine = !step.starts_with("SCAN") && !step.contains("TEMP B-TREE");
                 assert!(fine, "{statement}\nruns as: {step}");
             }
         }
@@ -389,5 +396,11 @@ async fn nothing_that_runs_for_each_message_reads_a_whole_table() {
 
 fn plan(raw: &rusqlite::Connection, statement: &str) -> Vec<String> {
     let mut explained = raw.prepare(&format!("EXPLAIN QUERY PLAN {statement}")).unwrap();
-    explained.query_map([], |row| row.get("detail")).unwrap().map(Result::unwrap).collect()
+    // The parameters stay empty: nothing is run.
+    let mut rows = explained.raw_query();
+    let mut steps = Vec::new();
+    while let Some(row) = rows.next().unwrap() {
+        steps.push(row.get("detail").unwrap());
+    }
+    steps
 }
