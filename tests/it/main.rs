@@ -1,1 +1,4 @@
-fn main() {}
+//! Everything that is seen from outside, in one binary.
+
+mod examples;
+mod manifest;
