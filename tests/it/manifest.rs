@@ -13,6 +13,7 @@ use babybot::source;
 use babybot::unit::{ByteSize, Period};
 use insta::assert_snapshot;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 const BASE: &str = "schema = 1\nname = \"home\"\n[models.local]\nkind = \"rehearsal\"\n";
 
@@ -143,7 +144,7 @@ faults! {
     variables_that_belong_to_the_sandbox: "schema = 1\nname = \"home\"\n[models.local]\nkind = \"rehearsal\"\n[groups.home.env]\nPATH = \"/tmp\"\nLD_PRELOAD = \"x\"\nBABYBOT_X = \"x\"\n\"a-b\" = \"x\"\nNOTE = \"two\\nlines\"\n";
     models_that_cannot_be_used: "schema = 1\nname = \"home\"\n[models.a]\nkind = \"ollama\"\nmodel = \"gpt-oss:120b-cloud\"\nurl = \"http://me:secret@127.0.0.1:11434\"\n[models.b]\nkind = \"rehearsal\"\nscript = \"../../etc/passwd\"\n[groups.home]\nmodel = \"a\"\n";
     texts_and_zones: "schema = 1\nname = \"home\"\n[assistant]\nname = \"\"\ntimezone = \"Europe/Belin\"\n[models.local]\nkind = \"rehearsal\"\n[groups.home]\ntrigger = \" @Baby\"\n";
-    columns_count_characters: "schema = 1\nname = \"home\"\n[models.local]\nkind = \"rehearsal\"\n[groups.home]\nenv = { GRÜSSE = \"日本語\", HOME = \"/\" } # ☕\n";
+    columns_count_characters: "schema = 1\nname = \"home\"\n[models.local]\nkind = \"rehearsal\"\n[groups.home]\nenv = { \"GRÜSSE\" = \"日本語\", HOME = \"/\" } # ☕\n";
 }
 
 #[test]
@@ -393,7 +394,7 @@ const FAULTS: &[Fault] = &[
 ];
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 6, failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() })]
 
     /// In a thousand groups with k faults, one of them an `=` missing on line 3, there are k problems.
     #[test]
@@ -415,7 +416,7 @@ fn check_faults(spoilt: &BTreeMap<usize, usize>, line_three: &str) -> Result<(),
     let mut text =
         format!("schema = 1\n# Grüße ☕\n{line_three}\n[models.local]\nkind = \"rehearsal\"\n");
     // The code, line and piece of each problem, in the order of the text.
-    let mut expected = vec![(Code::NoValue, 3, if line_three == "name =" { "" } else { "name" })];
+    let mut expected = vec![(Code::NoValue, 3, "name")];
     for number in 0..1000 {
         text.push_str(&format!("\n[groups.g{number}]\n"));
         let Some(kind) = spoilt.get(&number) else {
@@ -444,7 +445,7 @@ fn check_faults(spoilt: &BTreeMap<usize, usize>, line_three: &str) -> Result<(),
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, rng_seed: RngSeed::Fixed(2), ..ProptestConfig::default() })]
 
     /// Whatever a file holds, it is either understood or explained, and every place lies in it.
     #[test]
@@ -465,7 +466,8 @@ proptest! {
                     prop_assert!(text.get(label.span.offset..end).is_some(), "{:?} {:?}", problem, text);
                 }
             }
-            render::human("babybot.toml", &text, &problems, Colors::Plain);
+            let shown = render::human("babybot.toml", &text, &problems, Colors::Plain);
+            prop_assert!(shown.contains("error[BB"), "{}", shown);
         }
     }
 }
