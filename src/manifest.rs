@@ -80,7 +80,7 @@ fn syntax_problem(fault: &Fault, lines: &place::Lines<'_>) -> Diagnostic {
     let at = lines.span(fault.at.clone());
     match &fault.kind {
         FaultKind::NoValue => Diagnostic::new(Code::NoValue, "a key has no value")
-            .at(at, "`=` and a value are expected after this")
+            .at(at, "this needs a value")
             .helped("write `key = value`"),
         FaultKind::Duplicate(first) => {
             let problem = Diagnostic::new(Code::DuplicateKey, fault.message.clone())
@@ -91,9 +91,16 @@ fn syntax_problem(fault: &Fault, lines: &place::Lines<'_>) -> Diagnostic {
                 None => problem,
             }
         }
-        FaultKind::Other => Diagnostic::new(Code::Syntax, fault.message.clone())
-            .at(at, "cannot be read")
-            .helped("texts are in quotes, and every quote and bracket is closed again"),
+        FaultKind::Other => {
+            let help = if fault.message.starts_with("string values must be quoted") {
+                "write a text in quotes, and `true`, `false` and numbers without"
+            } else {
+                "texts are in quotes, and every quote and bracket is closed again"
+            };
+            Diagnostic::new(Code::Syntax, fault.message.clone())
+                .at(at, "cannot be read")
+                .helped(help)
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::{DeArray, DeString, DeTable, DeValue};
 
 use super::codes::Code;
-use super::diagnostic::{Diagnostic, closest, listed, quote};
+use super::diagnostic::{Diagnostic, closest, listed, quote, shown};
 use super::fields::{self, Field, TEXT_LENGTH_MAX, Type};
 use super::place::Lines;
 use super::syntax::Mended;
@@ -135,7 +135,7 @@ impl<'d> Decoder<'d> {
         value: &'t Spanned<DeValue<'i>>,
         pattern: &'static str,
     ) -> Option<Section<'t, 'i>> {
-        let path = join(&parent.path, name.get_ref());
+        let path = join(&parent.path, &shown(name.get_ref()));
         let at = self.span(&name.span());
         if let Some(table) = value.get_ref().as_table() {
             return Some(Section { table, path, pattern, at });
@@ -562,7 +562,7 @@ fn article(value: &Spanned<DeValue<'_>>) -> &'static str {
         DeValue::String(_) => "a text",
         DeValue::Integer(_) => "a whole number",
         DeValue::Float(_) => "a decimal number",
-        DeValue::Boolean(_) => "true or false",
+        DeValue::Boolean(_) => "a boolean",
         DeValue::Datetime(_) => "a date or time",
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",

@@ -59,11 +59,17 @@ const QUOTE_LENGTH_MAX: usize = 60;
 /// Quotes what was written, so that it cannot steer a terminal and stays short.
 #[must_use]
 pub(crate) fn quote(text: &str) -> String {
-    let mut quoted: String = text.chars().take(QUOTE_LENGTH_MAX).flat_map(visible).collect();
+    format!("`{}`", shown(text))
+}
+
+/// What was written, such that it cannot steer a terminal and stays short.
+#[must_use]
+pub(crate) fn shown(text: &str) -> String {
+    let mut shown: String = text.chars().take(QUOTE_LENGTH_MAX).flat_map(visible).collect();
     if text.chars().nth(QUOTE_LENGTH_MAX).is_some() {
-        quoted.push('…');
+        shown.push('…');
     }
-    format!("`{quoted}`")
+    shown
 }
 
 /// A character as itself, or escaped where it would not be seen or would steer a terminal.

@@ -268,7 +268,7 @@ fn secret(
         decoder.note(
             Diagnostic::new(
                 Code::MissingKey,
-                format!("{} takes one of `env` and `file`", quote(&section.path)),
+                format!("{} takes one of `env` and `file`", section.path),
             )
             .at(section.at, if written == 0 { "neither is written" } else { "both are written" })
             .helped("write { env = \"VARIABLE\" } or { file = \"~/path\" }"),

@@ -9,6 +9,7 @@ use miette::{
 };
 use serde_json::{Value, json};
 
+use super::Span;
 use super::codes::Code;
 use super::diagnostic::Diagnostic;
 use super::place::Lines;
@@ -96,8 +97,7 @@ fn one(source: &Snippets<'_>, problem: &Diagnostic, theme: &GraphicalTheme) -> S
     let handler = GraphicalReportHandler::new_themed(theme)
         .with_links(false)
         .with_context_lines(1)
-        .with_width(100)
-        .with_wrap_lines(true);
+        .with_wrap_lines(false);
     let shown = Shown { source, problem };
     let mut written = String::new();
     if handler.render_report(&mut written, &shown).is_err() {
@@ -174,10 +174,13 @@ impl<'s> Snippets<'s> {
     fn new(name: &'s str, text: &'s str, problems: &[Diagnostic]) -> Self {
         let steers = |byte: u8| (byte < b' ' && !b"\t\n\r".contains(&byte)) || byte == 0x7f;
         let secrets = || {
-            problems
-                .iter()
-                .filter(|problem| problem.code == Code::SecretLiteral)
-                .filter_map(Diagnostic::span)
+            let secret = |span: &Span| text[span.offset..span.offset + span.length].contains('@');
+            problems.iter().filter_map(move |problem| match problem.code {
+                Code::SecretLiteral => problem.span(),
+                // An address may have credentials in it.
+                Code::BadUrl => problem.span().filter(secret),
+                _ => None,
+            })
         };
         let mut shown = Cow::Borrowed(text);
         if text.bytes().any(steers) || secrets().next().is_some() {

@@ -12,6 +12,8 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::diagnostic::quote;
+
 /// Most times a text is parsed again after blanking what the statements did not explain.
 const ROUNDS_MAX: usize = 64;
 
@@ -141,11 +143,12 @@ impl Mended {
                 repeated_table = Some(statement.range.start..statement.section_end);
             }
             let first = statement.and_then(|statement| index.first(statement));
-            self.faults.push(Fault {
-                kind: FaultKind::Duplicate(first),
-                at,
-                message: message.to_owned(),
-            });
+            let path = statement.filter(|_| first.is_some()).map(|statement| &statement.path);
+            let message = path.map_or_else(
+                || message.to_owned(),
+                |path| format!("{} is written twice", quote(path)),
+            );
+            self.faults.push(Fault { kind: FaultKind::Duplicate(first), at, message });
         }
     }
 }
@@ -217,15 +220,17 @@ fn first_fault(statement: &str, offset: usize) -> Option<Fault> {
         .filter(|error| error.message() != DUPLICATE && !is_conflict(error.message()))
         .min_by_key(|error| error.span().map_or(0, |span| span.start))?;
     let message = first.message().to_owned();
-    let kind = if NO_VALUE.iter().any(|words| message.starts_with(words)) {
+    let own = lacks_value(statement);
+    let kind = if own || NO_VALUE.iter().any(|words| message.starts_with(words)) {
         FaultKind::NoValue
     } else {
         FaultKind::Other
     };
-    // Some errors come without a place, or stand on the end of the line.
     let content = statement.trim_end().len();
     let at = match first.span() {
+        _ if own => 0..key_length(statement),
         Some(span) if span != (0..0) && span.start < content => span.start..span.end.min(content),
+        // Some errors stand on the end of the line, and some come without a place.
         Some(span) if span.start >= content && content > 0 => {
             let last = statement[..content].chars().next_back().map_or(0, char::len_utf8);
             content - last..content
@@ -233,6 +238,19 @@ fn first_fault(statement: &str, offset: usize) -> Option<Fault> {
         _ => 0..statement.lines().next().unwrap_or_default().trim_end().len(),
     };
     Some(Fault { kind, at: offset + at.start..offset + at.end, message })
+}
+
+/// The length of the plain key that a statement begins with.
+fn key_length(statement: &str) -> usize {
+    statement.bytes().take_while(|byte| is_key_byte(*byte)).count()
+}
+
+/// Whether it is the statement's own key that lacks a value, not one within its value.
+fn lacks_value(statement: &str) -> bool {
+    let key = key_length(statement);
+    let rest = statement[key..].trim_start();
+    let value = rest.strip_prefix('=').map(str::trim_start);
+    key > 0 && value.is_none_or(|value| value.is_empty() || value.starts_with('#'))
 }
 
 /// Where a header lacks its closing bracket, if that is all it lacks.
@@ -243,7 +261,7 @@ fn missing_bracket(statement: &str) -> Option<(usize, char)> {
 
 /// Where a `key value` lacks its `=`, if that is all it lacks.
 fn missing_equals(statement: &str) -> Option<(usize, char)> {
-    let key = statement.bytes().take_while(|byte| is_key_byte(*byte)).count();
+    let key = key_length(statement);
     mends(statement, key, '=').filter(|_| key > 0)
 }
 
@@ -477,7 +495,7 @@ impl Scanner<'_> {
                 && content.ends_with(']')
                 && !content.contains(',');
         }
-        let key = next.bytes().take_while(|byte| is_key_byte(*byte)).count();
+        let key = key_length(next);
         let assigns = key > 0 && next[key..].trim_start().starts_with('=');
         match self.open.last() {
             Some(b'[') => assigns,

@@ -1,9 +1,9 @@
-//! Tests of everything, in one binary.
+//! Everything that is seen from outside, in one binary: one file per room.
 
+mod examples;
 mod gateway;
+mod manifest;
 mod plan;
 mod route;
 mod store;
 mod support;
-//! All integration tests, in one binary: one file per room.
-

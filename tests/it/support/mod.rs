@@ -1,9 +1,4 @@
-<<<<<<< HEAD
-//! What tests share: builders, fakes and simulated worlds.
-
-pub(crate) mod plan;
-=======
-//! Fakes that stand at the doors.
+//! What tests share: builders, fakes that stand at the doors, and simulated worlds.
 
 pub(crate) mod ollama;
->>>>>>> gateway
+pub(crate) mod plan;

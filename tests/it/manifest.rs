@@ -1,0 +1,662 @@
+//! The manifest, seen from outside: a text in, values or problems out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt as _;
+
+use babybot::manifest::codes::Code;
+use babybot::manifest::fields::{FIELDS, Field, Type};
+use babybot::manifest::render::{self, Colors};
+use babybot::manifest::{self, Diagnostic, Manifest};
+use babybot::name::GroupName;
+use babybot::resource::{Lifecycle, Limits, MilliCpus, ModelSpec};
+use babybot::source;
+use babybot::unit::{ByteSize, Period};
+use insta::assert_snapshot;
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+
+const BASE: &str = "schema = 1\nname = \"home\"\n[models.local]\nkind = \"rehearsal\"\n";
+
+// What a valid manifest means.
+
+#[test]
+fn what_is_not_written_has_its_default() {
+    let manifest = valid(&format!("{BASE}[groups.home]\n"));
+    let home = &manifest.groups[&group("home")];
+    assert_eq!(manifest.assistant.value, "Baby");
+    assert_eq!(manifest.timezone, None);
+    assert!(!home.main && home.requires_trigger && home.bind.is_empty() && home.env.is_empty());
+    assert_eq!(home.trigger, "@Baby");
+    assert_eq!(home.model.as_str(), "local");
+    assert_eq!(home.lifecycle, Lifecycle::OnDemand);
+    assert_eq!(home.limits, Limits::default());
+    assert!(home.fields.is_empty());
+}
+
+#[test]
+fn an_ollama_model_needs_only_its_name() {
+    let manifest = valid(
+        "schema = 1\nname = \"home\"\n[models.local]\nkind = \"ollama\"\nmodel = \"qwen3:8b\"\n[groups.home]\n",
+    );
+    let model = manifest.models.values().next().unwrap();
+    assert_eq!(
+        model.spec,
+        ModelSpec::Ollama {
+            url: "http://127.0.0.1:11434".to_owned(),
+            model: "qwen3:8b".to_owned(),
+            context: 16_384,
+            keep_alive: Period::seconds(1800),
+        }
+    );
+    assert_eq!(model.fields["model"].line, 5);
+}
+
+#[test]
+fn each_limit_is_inherited_by_itself_and_knows_where_it_was_written() {
+    let manifest = valid(&format!(
+        "{BASE}[runtime.limits]\nturn = \"1m\"\nidle = \"1m\"\noutput = \"1MiB\"\n\
+         [defaults.group]\nlimits = {{ idle = \"2m\", output = \"2MiB\" }}\n\
+         [groups.home]\nlimits.output = \"3MiB\"\n"
+    ));
+    let home = &manifest.groups[&group("home")];
+    assert_eq!(home.limits.turn, Period::seconds(60));
+    assert_eq!(home.limits.idle, Period::seconds(120));
+    assert_eq!(home.limits.output, ByteSize::bytes(3 << 20));
+    assert_eq!(home.limits.disk, Limits::default().disk);
+    let lines: Vec<_> =
+        home.fields.iter().map(|(path, at)| (path.as_str(), at.line, at.column)).collect();
+    assert_eq!(lines, [("limits.idle", 10, 19), ("limits.output", 12, 17), ("limits.turn", 6, 8)]);
+}
+
+#[test]
+fn a_group_takes_what_the_defaults_say_and_its_own_words_win() {
+    let manifest = valid(&format!(
+        "{BASE}[assistant]\nname = \"Bo\"\n\
+         [defaults.group]\nlifecycle = \"always\"\nenv = {{ LANG = \"C\", A = \"1\" }}\n\
+         [groups.home]\nmain = true\nenv = {{ A = \"2\" }}\n[groups.work]\ntrigger = \"!\"\nlifecycle = \"on-demand\"\n"
+    ));
+    let (home, work) = (&manifest.groups[&group("home")], &manifest.groups[&group("work")]);
+    assert!(home.main && !home.requires_trigger && work.requires_trigger);
+    assert_eq!((home.trigger.as_str(), work.trigger.as_str()), ("@Bo", "!"));
+    assert_eq!((home.lifecycle, work.lifecycle), (Lifecycle::Always, Lifecycle::OnDemand));
+    assert_eq!(home.env, BTreeMap::from([("A".into(), "2".into()), ("LANG".into(), "C".into())]));
+    assert_eq!(home.fields["env.A"].line, 12);
+    assert_eq!(home.fields["env.LANG"].line, 9);
+}
+
+#[test]
+fn a_terminal_may_be_declared_and_is_there_anyway() {
+    let manifest = valid(&format!(
+        "{BASE}[channels.desk]\nkind = \"terminal\"\n[groups.home]\nbind = [\"terminal\", \"desk\"]\n"
+    ));
+    let bind: Vec<String> =
+        manifest.groups[&group("home")].bind.iter().map(ToString::to_string).collect();
+    assert_eq!(bind, ["terminal", "desk"]);
+    assert_eq!(manifest.channels.len(), 1);
+}
+
+#[test]
+fn cpus_may_be_whole_or_broken_but_not_nothing() {
+    // Runtime `none` refuses the limit, but only after it was understood.
+    for (written, understood) in
+        [("2", true), ("0.5", true), ("0", false), ("nan", false), ("-1", false), ("inf", false)]
+    {
+        let problems = problems(&format!("{BASE}[groups.home]\nlimits.cpus = {written}\n"));
+        let expected = if understood { Code::LimitNotEnforced } else { Code::OutOfBounds };
+        assert_eq!(codes(&problems), [expected], "{written}");
+    }
+    assert_eq!(MilliCpus(500).to_string(), "0.5");
+}
+
+// What a person reads.
+
+macro_rules! faults {
+    ($($name:ident: $text:expr;)+) => {
+        $(#[test]
+        fn $name() {
+            assert_snapshot!(human($text));
+        })+
+    };
+}
+
+faults! {
+    an_unknown_key_names_what_may_have_been_meant:
+        "schema = 1\nname = \"home\"\n[models.local]\nkind = \"rehearsal\"\n\n[groups.family]\nlimits = { tunr = \"4m\", idle = \"2m\" }\n";
+    an_unknown_section_is_one_problem_only: "schema = 1\nname = \"home\"\n[model.local]\nkind = \"rehearsal\"\n[group.home]\n";
+    a_key_without_a_value_hides_nothing: "schema = 1\n\nname \"home\"\n[models.local]\nkind = \"rehearsal\"\n[groups.home]\nmodel = \"lokal\"\nmain\ntrigger = \n";
+    a_key_written_twice_shows_both: "schema = 1\nname = \"home\"\nname = \"office\"\n[models.local]\nkind = \"rehearsal\"\n[groups.home]\nmain = true\n[groups.home]\nmain = true\n";
+    broken_lines_are_reported_one_by_one: "schema = 1\nname = \"home\n[models.local]\nkind = rehearsal\n[groups.home\nbind = [\"terminal\"\nmain = yes\nenv = { LANG = \"C\"\n[groups.work]\nmain = 1\n";
+    a_wrong_type_says_what_is_taken: "schema = \"1\"\nname = 7\nassistant = \"Baby\"\n[models.local]\nkind = true\n[[groups]]\nname = \"home\"\n";
+    what_is_required_is_asked_for: "[models.local]\n[models.other]\nkind = \"ollama\"\n[groups.home]\nmodel = \"local\"\n[channels.desk]\n[secrets]\nfoo = {}\n";
+    a_later_schema_is_refused: "schema = 2\nname = \"home\"\n[models.local]\nkind = \"rehearsal\"\n[groups.home]\n";
+    a_word_that_is_none_of_those_taken: "schema = 1\nname = \"home\"\n[models.local]\nkind = \"olama\"\n[groups.home]\nlifecycle = \"ondemand\"\n";
+    units_and_bounds: "schema = 1\nname = \"home\"\n[models.local]\nkind = \"rehearsal\"\ncontext = 1024\n[groups.home.limits]\nturn = 30\nidle = \"30\"\noutput = \"10MB\"\ndisk = \"0B\"\n";
+    names_that_cannot_be_folders: "schema = 1\nname = \"My Home\"\n[models.local]\nkind = \"rehearsal\"\n[groups.global]\n[groups.\"../etc\"]\n[groups.\"Family Chat\"]\n[groups.\"\\u001b[31mred\"]\n";
+    a_key_of_another_kind: "schema = 1\nname = \"home\"\n[models.local]\nkind = \"rehearsal\"\nurl = \"http://127.0.0.1:11434\"\n[groups.home]\n";
+    a_terminal_bound_twice_shows_both: "schema = 1\nname = \"home\"\n[models.local]\nkind = \"rehearsal\"\n[groups.home]\nbind = [\"terminal\"]\n[groups.work]\nbind = [\"terminal\"]\n";
+    two_mains_show_both: "schema = 1\nname = \"home\"\n[models.local]\nkind = \"rehearsal\"\n[groups.home]\nmain = true\n\n\n\n\n\n[groups.work]\nmain = true\n";
+    references_that_lead_nowhere: "schema = 1\nname = \"home\"\n[models.local]\nkind = \"rehearsal\"\n[defaults.group]\nmodel = \"lokal\"\n[groups.home]\nbind = [\"terminl\", \"tg:-100\", \"terminal:me\"]\nmodel = \"gpt\"\n";
+    several_models_need_a_choice: "schema = 1\nname = \"home\"\n[models.a]\nkind = \"rehearsal\"\n[models.b]\nkind = \"rehearsal\"\n[groups.home]\n[groups.work]\n[groups.club]\nmodel = \"a\"\n";
+    no_model_and_no_group: "schema = 1\nname = \"home\"\n";
+    a_secret_in_the_manifest_is_not_shown: "schema = 1\nname = \"home\"\n[models.local]\nkind = \"rehearsal\"\n[secrets]\ntelegram = \"123456:AAF-hunter2\"\nboth = { env = \"A\", file = \"b\" }\n[groups.home]\n";
+    a_runtime_of_a_later_release: "schema = 1\nname = \"home\"\n[runtime]\nkind = \"docker\"\nlimits = { memory = \"1GiB\" }\n[models.local]\nkind = \"rehearsal\"\n[groups.home]\n";
+    limits_that_nothing_enforces: "schema = 1\nname = \"home\"\n[runtime.limits]\ncpus = 2\n[models.local]\nkind = \"rehearsal\"\n[defaults.group.limits]\npids = 64\n[groups.home]\nlimits = { memory = \"1GiB\" }\n";
+    variables_that_belong_to_the_sandbox: "schema = 1\nname = \"home\"\n[models.local]\nkind = \"rehearsal\"\n[groups.home.env]\nPATH = \"/tmp\"\nLD_PRELOAD = \"x\"\nBABYBOT_X = \"x\"\n\"a-b\" = \"x\"\nNOTE = \"two\\nlines\"\n";
+    models_that_cannot_be_used: "schema = 1\nname = \"home\"\n[models.a]\nkind = \"ollama\"\nmodel = \"gpt-oss:120b-cloud\"\nurl = \"http://me:secret@127.0.0.1:11434\"\n[models.b]\nkind = \"rehearsal\"\nscript = \"../../etc/passwd\"\n[groups.home]\nmodel = \"a\"\n";
+    texts_and_zones: "schema = 1\nname = \"home\"\n[assistant]\nname = \"\"\ntimezone = \"Europe/Belin\"\n[models.local]\nkind = \"rehearsal\"\n[groups.home]\ntrigger = \" @Baby\"\n";
+    columns_count_characters: "schema = 1\nname = \"home\"\n[models.local]\nkind = \"rehearsal\"\n[groups.home]\nenv = { \"GRÜSSE\" = \"日本語\", HOME = \"/\" } # ☕\n";
+}
+
+#[test]
+fn many_problems_are_cut_for_a_person_but_not_for_a_program() {
+    let groups: String = (0..60).map(|n| format!("[groups.g{n}]\nmodle = 1\n")).collect();
+    let text = format!("{BASE}{groups}");
+    let problems = problems(&text);
+    let shown = render::human("babybot.toml", &text, &problems, Colors::Plain);
+    assert_eq!(shown.matches("error[BB0107]").count(), render::SHOWN_MAX);
+    assert!(shown.ends_with("and 10 more, see `babybot validate --format json`\n60 errors\n"));
+    let parsed: serde_json::Value =
+        serde_json::from_str(&render::json("babybot.toml", &problems)).unwrap();
+    assert_eq!(parsed["problems"].as_array().unwrap().len(), 60);
+}
+
+#[test]
+fn colour_is_only_where_it_was_asked_for() {
+    let text = format!("{BASE}[groups.home]\nmodle = 1\n");
+    let problems = problems(&text);
+    let plain = render::human("babybot.toml", &text, &problems, Colors::Plain);
+    let coloured = render::human("babybot.toml", &text, &problems, Colors::Ansi);
+    assert!(!plain.contains('\u{1b}'));
+    assert!(coloured.contains("\u{1b}[31m"), "{coloured:?}");
+    assert!(!coloured.contains("\u{1b}]8;"), "no terminal links");
+}
+
+#[test]
+fn a_program_is_given_every_place() {
+    let text = "schema = 1\nname = \"home\"\n[models.local]\nkind = \"rehearsal\"\n[groups.home]\nbind = [\"terminal\"]\n[groups.work]\nbind = [\"terminal\"]\n";
+    let json = render::json("babybot.toml", &problems(text));
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_snapshot!(serde_json::to_string_pretty(&json).unwrap());
+    assert_eq!(render::json("x", &[]), "{\"valid\":true,\"problems\":[]}\n");
+}
+
+#[test]
+fn a_line_too_long_to_show_is_named_only() {
+    let text = format!("{BASE}[groups.home]\nmodle = \"{}\"\n", "x".repeat(3000));
+    let shown = human(&text);
+    assert!(shown.contains("─[babybot.toml:6:1]") && shown.len() < 500, "{shown}");
+}
+
+#[test]
+fn control_characters_do_not_reach_the_terminal() {
+    let shown = human(&format!("{BASE}[groups.home]\nmodle = \"\u{1b}[31m\u{7f}\"\n"));
+    assert!(!shown.contains(['\u{1b}', '\u{7f}']), "{shown:?}");
+}
+
+// Places.
+
+#[test]
+fn places_are_right_in_every_way_of_writing() {
+    let ways = [
+        ("limits = { tunr = \"4m\" }", "tunr"),
+        ("limits.tunr = \"4m\"", "tunr"),
+        ("limits = {\n  tunr = \"4m\",\n}", "tunr"),
+        ("[groups.home.limits]\ntunr = \"4m\"", "tunr"),
+        ("\"limits\".'tunr' = \"4m\"", "'tunr'"),
+        ("env = { Ä = 1, B = \"ok\" }", "Ä"),
+        ("env.\"日\" = \"x\"", "\"日\""),
+    ];
+    for (written, marked) in ways {
+        let text = format!("{BASE}[groups.home]\r\n# ☕日本\r\n{written}\r\n");
+        let found = problems(&text);
+        let span = found.iter().find_map(|problem| {
+            let span = problem.span()?;
+            (text[span.offset..span.offset + span.length] == *marked).then_some(span)
+        });
+        let span = span.unwrap_or_else(|| panic!("{written}: {found:#?}"));
+        let before = &text[..span.offset];
+        assert_eq!(span.line, before.matches('\n').count() + 1, "{written}");
+        let line = before.rsplit('\n').next().unwrap();
+        assert_eq!(span.column, line.chars().count() + 1, "{written}");
+    }
+}
+
+#[test]
+fn problems_come_in_the_order_of_the_text() {
+    let text = format!(
+        "{BASE}[groups.b]\nbind = [\"terminal\"]\n[groups.a]\nbind = [\"terminal\"]\n[groups.b.limits]\nturn = \"0s\"\nidle\n"
+    );
+    let offsets: Vec<_> = problems(&text).iter().map(|p| p.span().unwrap().offset).collect();
+    assert!(offsets.is_sorted() && offsets.len() == 3, "{offsets:?}");
+}
+
+// All at once.
+
+#[test]
+fn bounds_are_checked_by_name() {
+    let many: String = (0..10_001).map(|n| format!("[groups.g{n}]\n")).collect();
+    assert_eq!(codes(&problems(&format!("{BASE}{many}"))), [Code::TooManyGroups]);
+    let long = "x".repeat(4097);
+    let text = format!("{BASE}[groups.home]\ntrigger = \"{long}\"\n");
+    assert_eq!(codes(&problems(&text)), [Code::TextTooLong]);
+    let huge = format!("{BASE}# {}\n", "x".repeat(4 << 20));
+    assert_eq!(codes(&problems(&huge)), [Code::TooLarge]);
+}
+
+#[test]
+fn what_cannot_be_recovered_from_brings_no_phantoms() {
+    let hopeless = [
+        "schema = 1\nname = \"\"\"home\n[models.local]\nkind = \"rehearsal\"\n[groups.home]\nbind = [\"terminal\"]\n",
+        "schema = 1\nname = \"home\"\n[models.local\nkind = \"rehearsal\"\n[groups.home]\nbind = [\"terminal\"\n[groups.work]\n",
+        "}{",
+        "\u{0}",
+        "= = =\n[[[\n",
+        "a.b.c.d = {{{{[[[[\n\"\"\"\n'''\n",
+    ];
+    for text in hopeless {
+        let found = problems(text);
+        assert!(found.iter().all(|problem| problem.span().is_some()), "{text:?}: {found:?}");
+        assert!(
+            !codes(&found).contains(&Code::BoundTwice)
+                && !codes(&found).contains(&Code::UnknownModel),
+            "{text:?}: {found:#?}"
+        );
+    }
+    let deep = format!("{BASE}[groups.home]\na{} = 1\n", ".a".repeat(200));
+    assert_eq!(problems(&deep).len(), 1, "{:#?}", problems(&deep));
+    let deep = format!("{BASE}[groups.home]\nbind = {}\n", "[".repeat(5000));
+    assert_eq!(codes(&problems(&deep)), [Code::Syntax]);
+}
+
+/// One way to spoil a group, and how the spoilt piece is marked.
+#[derive(Clone, Copy, Debug)]
+struct Fault {
+    /// The line that is spoilt, as it was.
+    line: &'static str,
+    /// The same line, spoilt.
+    spoilt: &'static str,
+    /// The piece that is marked; empty where the parser decides that.
+    marked: &'static str,
+    code: Code,
+}
+
+const GROUP: &str = "trigger = \"@Baby\"\nrequires_trigger = true\nmodel = \"local\"\nlifecycle = \"on-demand\"\nenv = { LANG = \"C\" }\nlimits = { turn = \"10m\" }\n";
+
+const FAULTS: &[Fault] = &[
+    Fault {
+        line: "trigger = \"@Baby\"",
+        spoilt: "triger = \"@Baby\"",
+        marked: "triger",
+        code: Code::UnknownKey,
+    },
+    Fault {
+        line: "trigger = \"@Baby\"",
+        spoilt: "trigger \"@Baby\"",
+        marked: "trigger",
+        code: Code::NoValue,
+    },
+    Fault {
+        line: "trigger = \"@Baby\"",
+        spoilt: "trigger = \"@Baby",
+        marked: "",
+        code: Code::Syntax,
+    },
+    Fault {
+        line: "trigger = \"@Baby\"",
+        spoilt: "trigger = \"@Baby\\q\"",
+        marked: "",
+        code: Code::Syntax,
+    },
+    Fault {
+        line: "requires_trigger = true",
+        spoilt: "requires_trigger = \"true\"",
+        marked: "\"true\"",
+        code: Code::WrongType,
+    },
+    Fault {
+        line: "requires_trigger = true",
+        spoilt: "requires_trigger = yes",
+        marked: "",
+        code: Code::Syntax,
+    },
+    Fault {
+        line: "requires_trigger = true",
+        spoilt: "requires_trigger = true\nrequires_trigger = true",
+        marked: "requires_trigger",
+        code: Code::DuplicateKey,
+    },
+    Fault {
+        line: "requires_trigger = true",
+        spoilt: "requires_trigger",
+        marked: "requires_trigger",
+        code: Code::NoValue,
+    },
+    Fault {
+        line: "model = \"local\"",
+        spoilt: "model = \"lokal\"",
+        marked: "\"lokal\"",
+        code: Code::UnknownModel,
+    },
+    Fault {
+        line: "lifecycle = \"on-demand\"",
+        spoilt: "lifecycle = \"ondemand\"",
+        marked: "\"ondemand\"",
+        code: Code::UnknownWord,
+    },
+    Fault {
+        line: "lifecycle = \"on-demand\"",
+        spoilt: "lifecycle = on-demand",
+        marked: "",
+        code: Code::Syntax,
+    },
+    Fault {
+        line: "env = { LANG = \"C\" }",
+        spoilt: "env = { PATH = \"C\" }",
+        marked: "PATH",
+        code: Code::BadVariable,
+    },
+    Fault {
+        line: "env = { LANG = \"C\" }",
+        spoilt: "env = { LANG = \"C\"",
+        marked: "",
+        code: Code::Syntax,
+    },
+    Fault {
+        line: "limits = { turn = \"10m\" }",
+        spoilt: "limits = { turn = \"10\" }",
+        marked: "\"10\"",
+        code: Code::BadUnit,
+    },
+    Fault {
+        line: "limits = { turn = \"10m\" }",
+        spoilt: "limits = { turn = \"0s\" }",
+        marked: "\"0s\"",
+        code: Code::OutOfBounds,
+    },
+    Fault {
+        line: "limits = { turn = \"10m\" }",
+        spoilt: "limits = { memory = \"1GiB\" }",
+        marked: "\"1GiB\"",
+        code: Code::LimitNotEnforced,
+    },
+    Fault {
+        line: "limits = { turn = \"10m\" }",
+        spoilt: "bind = [\"nowhere\"]",
+        marked: "\"nowhere\"",
+        code: Code::UnknownChannel,
+    },
+    Fault {
+        line: "limits = { turn = \"10m\" }",
+        spoilt: "bind = [\"terminal:x\"",
+        marked: "",
+        code: Code::Syntax,
+    },
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6, failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() })]
+
+    /// In a thousand groups with k faults, one of them an `=` missing on line 3, there are k problems.
+    #[test]
+    fn a_thousand_groups_with_k_faults_have_k_problems(
+        spoilt in prop::collection::btree_map(0..1000_usize, 0..FAULTS.len(), 1..40),
+        line_three in prop::sample::select(vec!["name \"home\"", "name", "name ="]),
+    ) {
+        check_faults(&spoilt, line_three)?;
+    }
+}
+
+#[test]
+fn every_kind_of_fault_is_found_among_a_thousand_groups() {
+    let spoilt = (0..FAULTS.len()).map(|kind| (kind * 50, kind)).collect();
+    check_faults(&spoilt, "name \"home\"").unwrap();
+}
+
+fn check_faults(spoilt: &BTreeMap<usize, usize>, line_three: &str) -> Result<(), TestCaseError> {
+    let mut text =
+        format!("schema = 1\n# Grüße ☕\n{line_three}\n[models.local]\nkind = \"rehearsal\"\n");
+    // The code, line and piece of each problem, in the order of the text.
+    let mut expected = vec![(Code::NoValue, 3, "name")];
+    for number in 0..1000 {
+        text.push_str(&format!("\n[groups.g{number}]\n"));
+        let Some(kind) = spoilt.get(&number) else {
+            text.push_str(GROUP);
+            continue;
+        };
+        let fault = &FAULTS[*kind];
+        let (before, after) = GROUP.split_once(fault.line).unwrap();
+        let twice = fault.spoilt.matches('\n').count();
+        let line = text.matches('\n').count() + before.matches('\n').count() + 1 + twice;
+        expected.push((fault.code, line, fault.marked));
+        text.push_str(&format!("{before}{}{after}", fault.spoilt));
+    }
+    let found = problems(&text);
+    let places: Vec<_> = found
+        .iter()
+        .zip(expected.iter().map(|(_, _, marked)| marked).chain(std::iter::repeat(&"")))
+        .map(|(problem, marked)| {
+            let span = problem.span().unwrap();
+            let piece = &text[span.offset..span.offset + span.length];
+            (problem.code, span.line, if marked.is_empty() { "" } else { piece })
+        })
+        .collect();
+    prop_assert_eq!(places, expected, "{:#?}", found);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, rng_seed: RngSeed::Fixed(2), ..ProptestConfig::default() })]
+
+    /// Whatever a file holds, it is either understood or explained, and every place lies in it.
+    #[test]
+    fn no_text_is_too_strange(
+        cuts in prop::collection::vec((0..400_usize, prop::sample::select(vec!["", "[", "]", "\"", "'''", "{", "}", "=", "\n", "#", "é", "\\", ",", "."])), 1..6),
+    ) {
+        let mut text = format!("{BASE}[groups.home]\n{GROUP}[groups.work]\nbind = [\"terminal\"]\nenv = {{ \"É\" = '''x'''}}\n");
+        for (at, put) in cuts {
+            let at = text.char_indices().map(|(at, _)| at).nth(at % text.chars().count()).unwrap();
+            let end = at + text[at..].chars().next().map_or(0, char::len_utf8);
+            text.replace_range(at..end, put);
+        }
+        if let Err(problems) = manifest::parse(&text) {
+            prop_assert!(!problems.is_empty());
+            for problem in &problems {
+                for label in &problem.labels {
+                    let end = label.span.offset + label.span.length;
+                    prop_assert!(text.get(label.span.offset..end).is_some(), "{:?} {:?}", problem, text);
+                }
+            }
+            let shown = render::human("babybot.toml", &text, &problems, Colors::Plain);
+            prop_assert!(shown.contains("error[BB"), "{}", shown);
+        }
+    }
+}
+
+// The list of fields and the codes.
+
+#[test]
+fn every_field_is_accepted_with_its_sample() {
+    for field in FIELDS.iter() {
+        let text = with_field(field, field.sample);
+        match manifest::parse(&text) {
+            Ok(_) => {}
+            Err(problems) => {
+                assert_eq!(codes(&problems), [Code::LimitNotEnforced], "{}\n{text}", field.path);
+                assert!(["cpus", "memory", "pids"].contains(&field.key()), "{}", field.path);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_field_is_read() {
+    // A date is of no type that a field takes: a decoder that looks at it objects.
+    for field in FIELDS.iter() {
+        let text = with_field(field, "1979-05-27");
+        let problems = problems(&text);
+        let wrong = problems.iter().filter(|problem| problem.code == Code::WrongType);
+        assert_eq!(wrong.count(), 1, "{}: {problems:?}\n{text}", field.path);
+    }
+}
+
+#[test]
+fn no_table_takes_a_key_that_is_not_a_field() {
+    let tables: BTreeSet<&str> = FIELDS.iter().map(Field::table).collect();
+    for table in tables.into_iter().filter(|table| !table.ends_with(".env")) {
+        let sibling = FIELDS.iter().find(|field| field.table() == table).unwrap();
+        let stray = Field {
+            path: if table.is_empty() { "stray".into() } else { format!("{table}.stray") },
+            ..sibling.clone()
+        };
+        let problems = problems(&with_field(&stray, "1"));
+        assert!(codes(&problems).contains(&Code::UnknownKey), "{table}: {problems:?}");
+    }
+}
+
+#[test]
+fn the_defaults_that_are_documented_are_those_that_hold() {
+    let limits = Limits::default();
+    let documented = |key: &str| {
+        let path = format!("runtime.limits.{key}");
+        FIELDS.iter().find(|field| field.path == path).unwrap().default.trim_matches('"').to_owned()
+    };
+    assert_eq!(documented("cpus"), limits.cpus.to_string());
+    assert_eq!(documented("memory"), limits.memory.to_string());
+    assert_eq!(documented("pids"), limits.pids.to_string());
+    assert_eq!(documented("turn"), limits.turn.to_string());
+    assert_eq!(documented("idle"), limits.idle.to_string());
+    assert_eq!(documented("output"), limits.output.to_string());
+    assert_eq!(documented("disk"), limits.disk.to_string());
+}
+
+#[test]
+fn every_code_is_shown_by_its_own_example() {
+    for code in Code::ALL {
+        let explanation = code.explanation();
+        assert!(!explanation.title.is_empty() && !explanation.mend.is_empty(), "{code}");
+        if explanation.wrong.is_empty() || code.number() < 100 {
+            continue;
+        }
+        let found = codes(&problems(explanation.wrong));
+        assert!(found.contains(code), "{code}: {found:?}");
+    }
+}
+
+#[test]
+fn codes_are_found_however_they_are_written() {
+    for written in ["BB0107", "bb0107", "0107", "107", " BB107 "] {
+        assert_eq!(Code::find(written), Some(Code::UnknownKey), "{written}");
+    }
+    for written in ["BB9999", "", "BB", "unknown", "-107"] {
+        assert_eq!(Code::find(written), None, "{written}");
+    }
+    let numbers: Vec<u16> = Code::ALL.iter().map(|code| code.number()).collect();
+    assert!(numbers.is_sorted_by(|a, b| a < b));
+}
+
+// The file itself.
+
+#[test]
+fn a_file_that_is_no_manifest_is_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let code = |name: &str| {
+        let report = source::read(&path(name)).unwrap_err();
+        assert!(report.problems.iter().all(|problem| problem.help.is_some()));
+        let shown = report.human(Colors::Plain);
+        assert!(shown.starts_with("error[BB000"), "{shown}");
+        report.problems[0].code
+    };
+    assert_eq!(code("missing"), Code::FileMissing);
+    std::fs::create_dir(path("folder")).unwrap();
+    assert_eq!(code("folder"), Code::NotAFile);
+    rustix::fs::mkfifoat(rustix::fs::CWD, path("pipe"), rustix::fs::Mode::RUSR).unwrap();
+    assert_eq!(code("pipe"), Code::NotAFile);
+    let _listener = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+    assert_eq!(code("socket"), Code::NotAFile);
+    std::fs::write(path("empty"), " \n").unwrap();
+    assert_eq!(code("empty"), Code::Empty);
+    std::fs::write(path("large"), vec![b'#'; (4 << 20) + 1]).unwrap();
+    assert_eq!(code("large"), Code::TooLarge);
+    std::fs::write(path("latin"), b"schema = 1\nname = \"caf\xe9\"\n").unwrap();
+    assert_eq!(code("latin"), Code::NotUtf8);
+    let report = source::read(&path("latin")).unwrap_err();
+    assert!(report.problems[0].message.contains("byte 22, on line 2"), "{report:?}");
+    if !rustix::process::geteuid().is_root() {
+        std::fs::write(path("locked"), "").unwrap();
+        std::fs::set_permissions(path("locked"), std::fs::Permissions::from_mode(0)).unwrap();
+        assert_eq!(code("locked"), Code::Unreadable);
+    }
+}
+
+#[test]
+fn what_was_read_is_kept_byte_for_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("babybot.toml");
+    let text = format!("{BASE}[groups.home] # ☕\r\n");
+    std::fs::write(&path, &text).unwrap();
+    let source = source::read(&path).unwrap();
+    assert_eq!(source.text, text);
+    assert_eq!(source.manifest, valid(&text));
+}
+
+/// A manifest that holds one more value, at the place of a field.
+fn with_field(field: &Field, value: &str) -> String {
+    let path = field
+        .path
+        .replace("<model>", "extra")
+        .replace("<group>", "home")
+        .replace("<channel>", "desk")
+        .replace("<secret>", "token")
+        .replace("<variable>", "NAME");
+    let written = format!("{path} = {value}\n");
+    let mut lines = vec![];
+    for (own, line) in [("schema", "schema = 1\n"), ("name", "name = \"home\"\n")] {
+        if path != own {
+            lines.push(line.to_owned());
+        }
+    }
+    lines.push("models.local.kind = \"rehearsal\"\n".to_owned());
+    if path.starts_with("models.") {
+        let kind = field.of_kind.unwrap_or("rehearsal");
+        if field.key() != "kind" {
+            lines.push(format!("models.extra.kind = \"{kind}\"\n"));
+        }
+        if kind == "ollama" && field.key() != "model" {
+            lines.push("models.extra.model = \"qwen3:8b\"\n".to_owned());
+        }
+    }
+    if path != "defaults.group.model" {
+        lines.push("defaults.group.model = \"local\"\n".to_owned());
+    }
+    if path.starts_with("channels.") && field.key() != "kind" {
+        lines.push("channels.desk.kind = \"terminal\"\n".to_owned());
+    }
+    lines.push(written);
+    lines.push("groups.other.main = false\n".to_owned());
+    debug_assert!(!matches!(field.takes, Type::Texts) || value.starts_with(['[', '1']));
+    lines.concat()
+}
+
+fn group(name: &str) -> GroupName {
+    GroupName::new(name).unwrap()
+}
+
+#[track_caller]
+fn valid(text: &str) -> Manifest {
+    manifest::parse(text).unwrap_or_else(|problems| panic!("{problems:#?}\n{text}"))
+}
+
+#[track_caller]
+fn problems(text: &str) -> Vec<Diagnostic> {
+    manifest::parse(text).expect_err("the manifest is valid")
+}
+
+fn codes(problems: &[Diagnostic]) -> Vec<Code> {
+    problems.iter().map(|problem| problem.code).collect()
+}
+
+#[track_caller]
+fn human(text: &str) -> String {
+    render::human("babybot.toml", text, &problems(text), Colors::Plain)
+}
