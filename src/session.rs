@@ -187,6 +187,8 @@ struct Shared {
     orders: mpsc::Sender<Order>,
     inbox: Mutex<Option<mpsc::Receiver<Order>>>,
     turn: Mutex<Option<InFlight>>,
+    /// Held while the messages of the turn under way change, and while it ends.
+    wheel: tokio::sync::Mutex<()>,
 }
 
 /// The turn that a session is at work on.
@@ -216,6 +218,7 @@ impl Session {
             orders,
             inbox: Mutex::new(Some(inbox)),
             turn: Mutex::new(None),
+            wheel: tokio::sync::Mutex::default(),
         });
         let sandbox = parts.runtime.launch(spec).await?;
         record_start(parts, &group, &incarnation, sandbox.process).await?;
@@ -426,6 +429,8 @@ async fn steer(
     messages: Vec<MessageSeq>,
     prompt: String,
 ) -> Result<bool, StoreError> {
+    // The end of a turn and a steer for it come one after the other: see `Event::Done`.
+    let _wheel = shared.wheel.lock().await;
     let Some(turn) = shared.in_flight().as_ref().map(|turn| turn.id.clone()) else {
         return Ok(false);
     };
@@ -434,14 +439,10 @@ async fn steer(
         Ok(_) => {}
         Err(error) => return Err(error),
     }
-    let noted = match shared.in_flight().as_mut().filter(|in_flight| in_flight.id == turn) {
-        Some(in_flight) => {
-            in_flight.steers.push_back(messages.clone());
-            true
+    if shared.orders.try_send(Order::Steer { turn: turn.clone(), prompt }).is_ok() {
+        if let Some(in_flight) = shared.in_flight().as_mut() {
+            in_flight.steers.push_back(messages);
         }
-        None => false,
-    };
-    if noted && shared.orders.send(Order::Steer { turn: turn.clone(), prompt }).await.is_ok() {
         return Ok(true);
     }
     shared.store.detach(&turn, &messages).await?;
@@ -682,6 +683,7 @@ async fn store_event(shared: &Shared, turn: &TurnId, event: &Event) -> Result<()
             shared.store.journal(turn, std::slice::from_ref(event), now).await
         }
         Event::Done { text, steers } => {
+            let _wheel = shared.wheel.lock().await;
             // What came too late for this answer waits for the next. Before the end is stored,
             // so that a crash in between loses nothing.
             let late: Vec<MessageSeq> = match &*shared.in_flight() {

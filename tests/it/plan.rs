@@ -45,7 +45,7 @@ fn a_first_apply_builds_from_the_ground_up() {
            requires_trigger   false      babybot.toml:3
            model              demo
            runtime            none
-           (9 defaults not shown)
+           (11 defaults not shown)
 
      +   channel/terminal   create                             safe
            kind   terminal
@@ -91,13 +91,13 @@ fn a_family_of_three_says_what_main_may_do_and_that_nothing_holds_it_back() {
            model           demo
            runtime         none
            limits.memory   2GiB       babybot.toml:5
-           (10 defaults not shown)
+           (12 defaults not shown)
 
      +   group/kids         create                             safe
            bind      (none)
            model     demo
            runtime   none
-           (11 defaults not shown)
+           (13 defaults not shown)
 
      +   group/main         create                             PRIVILEGED
            main               true       babybot.toml:4   PRIVILEGED
@@ -106,7 +106,7 @@ fn a_family_of_three_says_what_main_may_do_and_that_nothing_holds_it_back() {
            model              local      babybot.toml:4
            runtime            none                        PRIVILEGED
                               does not isolate: the agent runs as you, on this machine
-           (9 defaults not shown)
+           (11 defaults not shown)
 
      +   channel/terminal   create                             safe
            kind   terminal
@@ -216,7 +216,7 @@ fn folders_that_are_already_there_are_adopted() {
            requires_trigger   false      babybot.toml:3
            model              demo
            runtime            none
-           (9 defaults not shown)
+           (11 defaults not shown)
 
      +   channel/terminal   create                                 safe
            kind   terminal
@@ -291,7 +291,7 @@ fn what_is_unknown_is_left_alone_with_all_that_stands_on_it() {
            bind      (none)
            model     demo
            runtime   none
-           (11 defaults not shown)
+           (13 defaults not shown)
 
      +   group/main         create                             PRIVILEGED
            main               true       babybot.toml:4   PRIVILEGED
@@ -300,7 +300,7 @@ fn what_is_unknown_is_left_alone_with_all_that_stands_on_it() {
            model              local      babybot.toml:4
            runtime            none                        PRIVILEGED
                               does not isolate: the agent runs as you, on this machine
-           (9 defaults not shown)
+           (11 defaults not shown)
 
      +   channel/terminal   create                             safe
            kind   terminal
@@ -496,6 +496,22 @@ fn a_plan_reads_the_same_to_a_program() {
           "reason": "",
           "fields": [
             {
+              "path": "assistant.name",
+              "from": null,
+              "to": "Baby",
+              "meaning": null,
+              "at": null,
+              "risk": "safe"
+            },
+            {
+              "path": "assistant.timezone",
+              "from": null,
+              "to": "the machine's",
+              "meaning": null,
+              "at": null,
+              "risk": "safe"
+            },
+            {
               "path": "main",
               "from": null,
               "to": "true",
@@ -635,6 +651,8 @@ fn a_plan_reads_the_same_to_a_program() {
             "spec": {
               "resource": "group",
               "spec": {
+                "assistant": "Baby",
+                "timezone": null,
                 "main": true,
                 "bind": [
                   {

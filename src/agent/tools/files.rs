@@ -245,7 +245,7 @@ mod tests {
         assert_eq!(edit("fn a() {\n    one();\n}", "A").unwrap(), "A\nfn b() {\n    two();\n}\n");
         assert_eq!(edit("fn b() {\ntwo();\n}", "B").unwrap(), "fn a() {\n    one();  \n}\nB\n");
         assert!(edit("}\n", "x").unwrap_err().contains("occurs 2 times"));
-        assert!(edit("fn c() {", "x").unwrap_err().contains("fn a() {"));
+        assert!(edit("fn bb() {", "x").unwrap_err().contains("fn b() {"));
     }
 
     #[tokio::test]

@@ -53,14 +53,14 @@ impl Workbench {
                     () = cancel.cancelled() => break End::Cancelled,
                     () = &mut timeout => break End::TimedOut,
                     status = child.wait() => break End::Exited(status),
-                    more = read(&mut output, &mut capture), if open => open = more,
+                    more = output.read_into(&mut capture), if open => open = more,
                 }
             }
         };
         end_all(&mut child).await;
         // Whoever could write is gone, so the end of the output is there or on its way.
         let _ =
-            tokio::time::timeout(DRAIN, async { while read(&mut output, &mut capture).await {} })
+            tokio::time::timeout(DRAIN, async { while output.read_into(&mut capture).await {} })
                 .await;
         let text = capture.finish();
         match end {
@@ -72,7 +72,7 @@ impl Workbench {
         }
     }
 
-    fn start(&self, command: &str) -> io::Result<(Child, pipe::Receiver)> {
+    fn start(&self, command: &str) -> io::Result<(Child, Output)> {
         // One pipe for both, so that their order is kept.
         let (reader, writer) = io::pipe()?;
         let shell = self.shell.as_deref().unwrap_or(Path::new("/bin/sh"));
@@ -87,18 +87,26 @@ impl Workbench {
             .stderr(writer)
             .process_group(0)
             .spawn()?;
-        Ok((child, pipe::Receiver::from_owned_fd(reader.into())?))
+        let pipe = pipe::Receiver::from_owned_fd(reader.into())?;
+        Ok((child, Output { pipe, buffer: vec![0; 16 << 10] }))
     }
 }
 
-/// Reads some output; says whether there may be more.
-async fn read(output: &mut pipe::Receiver, capture: &mut Capture) -> bool {
-    let mut buffer = [0; 16 << 10];
-    match output.read(&mut buffer).await {
-        Ok(0) | Err(_) => false,
-        Ok(count) => {
-            capture.push(&buffer[..count]);
-            true
+/// What a command writes, and room for a part of it.
+struct Output {
+    pipe: pipe::Receiver,
+    buffer: Vec<u8>,
+}
+
+impl Output {
+    /// Reads some output; says whether there may be more.
+    async fn read_into(&mut self, capture: &mut Capture) -> bool {
+        match self.pipe.read(&mut self.buffer).await {
+            Ok(0) | Err(_) => false,
+            Ok(count) => {
+                capture.push(&self.buffer[..count]);
+                true
+            }
         }
     }
 }
