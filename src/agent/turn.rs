@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer;
 use super::context;
+use super::embedded::{self, Found};
 use super::model::{self, Call, ModelError, Reply};
 use super::tools::{CallPlace, Outcome, Workbench};
 use super::transcript::{Ending, Transcript};
@@ -100,6 +101,13 @@ impl Turn<'_> {
             self.take_steers(&mut progress);
             let last = progress.round >= ROUNDS_MAX;
             let reply = match self.ask(&progress, last).await? {
+                Ok(reply) => reply,
+                Err(error) => {
+                    self.repair(&mut progress, error)?;
+                    continue;
+                }
+            };
+            let reply = match self.understand(reply, last) {
                 Ok(reply) => reply,
                 Err(error) => {
                     self.repair(&mut progress, error)?;
@@ -206,6 +214,25 @@ impl Turn<'_> {
             Err(ModelError::Link(error)) => Err(error.into()),
             other => Ok(other),
         }
+    }
+
+    /// Takes a reply for what it was meant as: calls that came as text, or nearly right.
+    fn understand(&self, mut reply: Reply, last: bool) -> Result<Reply, ModelError> {
+        let schema = self.bench.schema();
+        if reply.calls.is_empty() {
+            match embedded::find(&answer::visible(&reply.content), &schema) {
+                Found::Answer => return Ok(reply),
+                // Nothing runs any more, and the syntax of a call is no answer.
+                Found::Calls(_) if last => return Err(ModelError::Unparsable(NO_TOOLS.to_owned())),
+                Found::Broken(why) => return Err(ModelError::Unparsable(why.to_owned())),
+                Found::Calls(calls) => {
+                    reply.content.clear();
+                    reply.calls = calls;
+                }
+            }
+        }
+        reply.calls = reply.calls.into_iter().map(|call| embedded::mend(call, &schema)).collect();
+        Ok(reply)
     }
 
     /// Tells the model what was wrong with its answer, unless it had its chances.
@@ -315,6 +342,8 @@ const INTERRUPTED: &str =
     "interrupted: this call was begun and may have run; look before you repeat it";
 /// What is wrong with an answer that is not one.
 const EMPTY: &str = "the message was empty. Reply to the user or call a tool";
+/// What is wrong with a call in the last round.
+const NO_TOOLS: &str = "no tools are left. Answer in plain text";
 /// What the model is told in its last round.
 const LAST: &str = "You have used all your tool calls. Answer now without tools: say what is \
                     done and what is left.";
