@@ -97,6 +97,10 @@ impl Turn<'_> {
         for earlier in &self.order.journal {
             self.go_on(&mut progress, earlier).await?;
         }
+        if progress.messages.last().is_some_and(|message| message["role"] == "assistant") {
+            // An answer that was not the last word: what came after it is in the prompt now.
+            progress.messages.push(json!({"role": "user", "content": GO_ON}));
+        }
         loop {
             self.take_steers(&mut progress);
             let last = progress.round >= ROUNDS_MAX;
@@ -340,6 +344,9 @@ impl Turn<'_> {
 /// What the model is told of a call that was begun before a restart.
 const INTERRUPTED: &str =
     "interrupted: this call was begun and may have run; look before you repeat it";
+/// What the model is told of an earlier answer of its own that was not sent.
+const GO_ON: &str = "Your last message was not sent, because more messages had arrived. Answer \
+                     all of them now.";
 /// What is wrong with an answer that is not one.
 const EMPTY: &str = "the message was empty. Reply to the user or call a tool";
 /// What is wrong with a call in the last round.

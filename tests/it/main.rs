@@ -3,8 +3,10 @@
 
 mod examples;
 mod gateway;
+mod link;
 mod manifest;
 mod plan;
 mod route;
+mod session;
 mod store;
 mod support;

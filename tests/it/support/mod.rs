@@ -2,3 +2,4 @@
 
 pub(crate) mod ollama;
 pub(crate) mod plan;
+pub(crate) mod workshop;
