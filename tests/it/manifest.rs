@@ -198,6 +198,8 @@ fn a_line_too_long_to_show_is_named_only() {
 fn control_characters_do_not_reach_the_terminal() {
     let shown = human(&format!("{BASE}[groups.home]\nmodle = \"\u{1b}[31m\u{7f}\"\n"));
     assert!(!shown.contains(['\u{1b}', '\u{7f}']), "{shown:?}");
+    let shown = human("schema = 1\rname = \"home\"\r\nmodle = 1\r\n");
+    assert!(!shown.contains('\r') && shown.contains("schema = 1?name"), "{shown:?}");
 }
 
 // Places.
