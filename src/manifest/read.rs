@@ -276,7 +276,7 @@ fn secret(
     }
     let source = match (env, file) {
         (Some(env), None) => {
-            check_variable_name(decoder, &env.value, env.at?);
+            check_variable_form(decoder, &env.value, env.at?);
             SecretSource::Env(env.value)
         }
         (None, Some(file)) => {
@@ -615,28 +615,43 @@ fn variables(
     found
 }
 
-/// Notes a variable that cannot be or may not be set.
+/// Notes a variable that cannot be or may not be set in a sandbox.
 fn check_variable_name(decoder: &mut Decoder<'_>, name: &str, at: Span) -> bool {
     let reserved = RESERVED_VARIABLES.contains(&name)
         || RESERVED_VARIABLE_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
-    let plain = name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_')
-        && name.bytes().next().is_some_and(|first| !first.is_ascii_digit());
-    let (reason, help) = match (plain, reserved) {
-        (false, _) => {
-            ("is not a name", "a name is letters, digits and _, and does not start with a digit")
-        }
-        (true, true) => (
-            "belongs to the sandbox",
-            "PATH, HOME, USER, LOGNAME, LD_*, GLIBC_TUNABLES and BABYBOT_* cannot be set",
-        ),
-        (true, false) => return true,
-    };
-    decoder.note(
-        Diagnostic::new(Code::BadVariable, format!("the variable {} {reason}", quote(name)))
-            .at(at, reason)
-            .helped(help),
-    );
-    false
+    if reserved && is_variable_name(name) {
+        decoder.note(
+            Diagnostic::new(
+                Code::BadVariable,
+                format!("the variable {} belongs to the sandbox", quote(name)),
+            )
+            .at(at, "belongs to the sandbox")
+            .helped("PATH, HOME, USER, LOGNAME, LD_*, GLIBC_TUNABLES and BABYBOT_* cannot be set"),
+        );
+        return false;
+    }
+    check_variable_form(decoder, name, at)
+}
+
+/// Notes a text that no environment variable is called.
+fn check_variable_form(decoder: &mut Decoder<'_>, name: &str, at: Span) -> bool {
+    let plain = is_variable_name(name);
+    if !plain {
+        decoder.note(
+            Diagnostic::new(
+                Code::BadVariable,
+                format!("the variable {} is not a name", quote(name)),
+            )
+            .at(at, "is not a name")
+            .helped("a name is letters, digits and _, and does not start with a digit"),
+        );
+    }
+    plain
+}
+
+fn is_variable_name(name: &str) -> bool {
+    name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_')
+        && name.bytes().next().is_some_and(|first| !first.is_ascii_digit())
 }
 
 /// A group as written, before defaults.

@@ -13,7 +13,7 @@ use babybot::error::Exit;
 use babybot::manifest::codes::Code;
 use babybot::manifest::fields::{FIELDS, Field, Type};
 use babybot::manifest::render::{self, Colors};
-use babybot::manifest::{self, Diagnostic, Manifest};
+use babybot::manifest::{self, Diagnostic, Manifest, SecretSource};
 use babybot::name::GroupName;
 use babybot::resource::{Lifecycle, Limits, MilliCpus, ModelSpec};
 use babybot::source;
@@ -113,6 +113,61 @@ fn cpus_may_be_whole_or_broken_but_not_nothing() {
         assert_eq!(codes(&problems), [expected], "{written}");
     }
     assert_eq!(MilliCpus(500).to_string(), "0.5");
+}
+
+#[test]
+fn a_secret_may_come_from_any_variable_or_file() {
+    let manifest = valid(&format!(
+        "{BASE}[secrets]\na = {{ env = \"BABYBOT_TOKEN\" }}\nb = {{ file = \"~/.config/token\" }}\n[groups.home]\n"
+    ));
+    let sources: Vec<_> = manifest.secrets.values().map(|source| source.value.clone()).collect();
+    assert_eq!(
+        sources,
+        [SecretSource::Env("BABYBOT_TOKEN".into()), SecretSource::File("~/.config/token".into())]
+    );
+    let wrong = format!("{BASE}[secrets]\na = {{ env = \"TOKEN=x\" }}\n[groups.home]\n");
+    assert_eq!(codes(&problems(&wrong)), [Code::BadVariable]);
+}
+
+#[test]
+fn an_address_is_a_host_and_a_port_and_nothing_else() {
+    let check = |url: &str| {
+        manifest::parse(&format!(
+            "schema = 1\nname = \"home\"\n[models.a]\nkind = \"ollama\"\nmodel = \"m\"\nurl = \"{url}\"\n[groups.home]\n"
+        ))
+        .map_err(|problems| codes(&problems))
+        .err()
+    };
+    for url in
+        ["http://localhost", "https://ollama.lan:443", "http://[::1]:11434", "http://10.0.0.2:1"]
+    {
+        assert_eq!(check(url), None, "{url}");
+    }
+    for url in [
+        "",
+        "localhost:11434",
+        "ftp://a",
+        "http://",
+        "http://:80",
+        "http://a:0",
+        "http://a:65536",
+        "http://a:+1",
+        "http://a:",
+        "http://a/",
+        "http://a/api",
+        "http://a?x",
+        "http://a#x",
+        "http://u:p@a",
+        "http://[::1",
+        "http://[x]:1",
+        "http://[::1]x",
+        "http://a b",
+        "http://a..b",
+        "http://ä",
+        "HTTP://a:1:2",
+    ] {
+        assert_eq!(check(url), Some(vec![Code::BadUrl]), "{url}");
+    }
 }
 
 // What a person reads.
