@@ -9,6 +9,8 @@ pub mod codes;
 mod decode;
 pub mod diagnostic;
 pub mod fields;
+mod groups;
+mod models;
 mod place;
 mod read;
 pub mod reference;
