@@ -69,20 +69,15 @@ impl<'d> Decoder<'d> {
 
     /// Whether something was written at this path or above it that is not in the tree.
     pub(crate) fn is_lost(&self, path: &str) -> bool {
-        self.lost.iter().any(|lost| {
-            path.strip_prefix(lost.as_str())
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        })
+        let above = path.match_indices('.').map(|(dot, _)| &path[..dot]);
+        above.chain([path]).any(|path| self.lost.contains(path))
     }
 
     /// Whether a name declared in this table may be missing from the tree.
     pub(crate) fn loses_names(&self, path: &str) -> bool {
-        self.is_lost(path)
-            || self.lost.iter().any(|lost| {
-                lost.strip_prefix(path)
-                    .and_then(|rest| rest.strip_prefix('.'))
-                    .is_some_and(|name| !name.contains('.'))
-            })
+        let names = format!("{path}.");
+        let below = self.lost.range(names.clone()..).map_while(|lost| lost.strip_prefix(&names));
+        self.is_lost(path) || below.into_iter().any(|name| !name.contains('.'))
     }
 
     /// The table under a key, if it is there and a table.
