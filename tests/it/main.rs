@@ -6,6 +6,8 @@ mod examples;
 mod gateway;
 mod manifest;
 mod plan;
+mod readme;
+mod reconcile;
 mod route;
 mod store;
 mod support;
