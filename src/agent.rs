@@ -108,12 +108,19 @@ async fn follow(
     let mut transcript = Transcript::open(bench.home())
         .map_err(|error| AgentError::Start(format!("the transcript: {error}")))?;
     let mut orders = std::pin::pin!(orders);
-    let mut draining = false;
-    while !draining {
-        let Some(order) = orders.next().await else { break };
-        match order? {
+    let mut later = Later::default();
+    loop {
+        let order = match later.next.take() {
+            Some(order) => Order::Turn(order),
+            None if later.drain => return Ok(()),
+            None => match orders.next().await {
+                Some(order) => order?,
+                None => return Ok(()),
+            },
+        };
+        match order {
             Order::Turn(order) => {
-                let mut handle = Handle::new(&order.turn);
+                let handle = Handle::new(&order.turn);
                 let mut work = std::pin::pin!(
                     answer_turn(link, welcome, &bench, &mut transcript, &order, handle.parts())
                         .fuse()
@@ -121,8 +128,8 @@ async fn follow(
                 loop {
                     tokio::select! {
                         outcome = &mut work => break outcome?,
-                        next = orders.next() => match next {
-                            Some(next) => draining |= handle.take(next?),
+                        order = orders.next() => match order {
+                            Some(order) => handle.take(order?, &mut later),
                             // The host is gone: nobody is left to report to.
                             None => return Ok(()),
                         },
@@ -131,10 +138,18 @@ async fn follow(
             }
             // They are for a turn that ended meanwhile; the host knows.
             Order::Steer { .. } | Order::Cancel { .. } => {}
-            Order::Drain => draining = true,
+            Order::Drain => later.drain = true,
         }
     }
-    Ok(())
+}
+
+/// What was ordered during a turn and is done after it.
+#[derive(Default)]
+struct Later {
+    /// The host may order the next turn as soon as it knows of the end of this one, which is
+    /// before this one's end is through here.
+    next: Option<TurnOrder>,
+    drain: bool,
 }
 
 /// The side of a turn under way that orders reach.
@@ -153,17 +168,17 @@ impl Handle {
         (self.steering.clone(), self.cancel.clone())
     }
 
-    /// Takes an order that came during the turn; says whether it was to drain.
-    fn take(&mut self, order: Order) -> bool {
+    /// Takes an order that came during the turn.
+    fn take(&self, order: Order, later: &mut Later) {
         match order {
             Order::Steer { turn, prompt } if turn == self.turn => self.steering.push(prompt),
             Order::Cancel { turn } if turn == self.turn => self.cancel.cancel(),
-            Order::Drain => return true,
-            Order::Turn(_) | Order::Steer { .. } | Order::Cancel { .. } => {
+            Order::Turn(order) => later.next = Some(order),
+            Order::Drain => later.drain = true,
+            Order::Steer { .. } | Order::Cancel { .. } => {
                 tracing::warn!("an order for another turn is ignored");
             }
         }
-        false
     }
 }
 
