@@ -472,6 +472,9 @@ async fn steer(
 ) -> Result<bool, StoreError> {
     // The end of a turn and a steer for it come one after the other: see `Event::Done`.
     let _wheel = shared.wheel.lock().await;
+    if messages.is_empty() {
+        return Ok(false);
+    }
     let turn = match &*shared.in_flight() {
         Some(in_flight) if in_flight.stage == Stage::Open => in_flight.id.clone(),
         _ => return Ok(false),

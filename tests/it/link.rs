@@ -151,8 +151,10 @@ async fn a_line_that_is_cut_is_an_error_after_the_whole_ones() {
     ] {
         let (link, _, _) = linked(router).await;
         let orders: Vec<_> = within(link.orders().await.unwrap().collect()).await;
-        assert!(matches!(orders[0], Ok(Order::Drain)), "{orders:?}");
-        assert!(orders.len() == 2 && orders[1].is_err(), "{orders:?}");
+        // A stream that is reset may lose what was on its way, but never tells half of it.
+        let (last, whole) = orders.split_last().unwrap();
+        assert!(last.is_err() && whole.len() <= 1, "{orders:?}");
+        assert!(whole.iter().all(|order| matches!(order, Ok(Order::Drain))), "{orders:?}");
     }
 }
 

@@ -21,7 +21,6 @@ type Orders = Pin<Box<dyn Stream<Item = Result<Order, LinkError>> + Send>>;
 struct Greeted {
     link: Link,
     orders: Orders,
-    connection: tokio::task::JoinHandle<Result<(), LinkError>>,
     _rest: (tokio::io::DuplexStream, oneshot::Sender<Exit>),
 }
 
@@ -32,11 +31,11 @@ fn hello(protocol: u32) -> Hello {
 async fn greet(puppet: Puppet) -> Greeted {
     let Puppet { io, log, exit } = puppet;
     let (link, connection) = client::connect(io).await.unwrap();
-    let connection = tokio::spawn(connection);
+    tokio::spawn(connection);
     let welcome = link.hello(&hello(PROTOCOL)).await.unwrap();
     assert_eq!(welcome.group.as_str(), "family");
     let orders: Orders = Box::pin(link.orders().await.unwrap());
-    Greeted { link, orders, connection, _rest: (log, exit) }
+    Greeted { link, orders, _rest: (log, exit) }
 }
 
 impl Greeted {
@@ -182,7 +181,7 @@ async fn an_answer_that_is_stored_while_the_agent_is_being_stopped_counts() {
     assert_eq!(shop.posts().await, [(PostKind::Reply, "just in time".to_owned())]);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn an_agent_that_reads_no_orders_cannot_hold_up_its_end() {
     let (shop, mut puppets) = stage().await;
     shop.say("hello").await;
@@ -205,6 +204,7 @@ async fn an_agent_that_reads_no_orders_cannot_hold_up_its_end() {
         assert!(given < 1_000, "orders pile up without bound");
     }
     assert_eq!(shop.store.waiting(&shop.group).await.unwrap().len(), 1);
+    tokio::time::pause();
     cancel.cancel();
     assert_eq!(finished(working).await.1, Worked::Cancelled);
 }
@@ -235,41 +235,38 @@ async fn orders_arrive_while_an_answer_of_the_model_is_not_read() {
     drop(unread);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_link_that_is_dead_ends_the_turn_long_before_its_limit() {
-    let (shop, mut puppets) = stage().await;
-    shop.say("hello").await;
-    let cancel = CancellationToken::new();
-    let began = tokio::time::Instant::now();
-    let (audience, mut progress) = mpsc::channel(8);
-    let mut worker = shop.worker();
-    let task = tokio::spawn({
-        let cancel = cancel.clone();
-        async move { worker.work(&cancel, &audience).await.unwrap() }
+/// Puts something between an agent and its link that can stop moving bytes.
+fn gated(puppet: Puppet) -> (Puppet, Arc<tokio::sync::Notify>) {
+    let (inner, outer) = tokio::io::duplex(64 << 10);
+    let (mut link, mut outer, close) = (puppet.io, outer, Arc::new(tokio::sync::Notify::new()));
+    let closed = close.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = tokio::io::copy_bidirectional(&mut link, &mut outer) => {}
+            // Both ends stay open, and nothing comes through.
+            () = closed.notified() => std::future::pending().await,
+        }
     });
-    let mut agent = greet(puppets.recv().await.unwrap()).await;
-    agent.turn().await;
-    // Its end of the link is there, and nobody moves it any more.
-    let gate = std::mem::replace(&mut agent.connection, tokio::spawn(async { Ok(()) }));
-    let frozen = freeze(gate, agent).await;
-    let retry = progress.recv().await.unwrap();
-    let babybot::session::Progress::Retry { why, .. } = retry else { panic!("{retry:?}") };
-    assert!(why.contains("link"), "{why}");
-    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
-    drop(frozen);
-    cancel.cancel();
-    drop(puppets);
-    task.abort();
+    (Puppet { io: inner, ..puppet }, close)
 }
 
-/// Ends the task that moves a link; what it held goes with it.
-async fn freeze(
-    connection: tokio::task::JoinHandle<Result<(), LinkError>>,
-    agent: Greeted,
-) -> Greeted {
-    connection.abort();
-    let _ = connection.await;
-    agent
+#[tokio::test]
+async fn a_link_that_is_dead_ends_the_turn_long_before_its_limit() {
+    let (mut shop, mut puppets) = stage().await;
+    shop.say("hello").await;
+    let cancel = CancellationToken::new();
+    let working = shop.working(shop.worker(), &cancel);
+    let (puppet, close) = gated(puppets.recv().await.unwrap());
+    let mut agent = greet(puppet).await;
+    agent.turn().await;
+    close.notify_one();
+    let began = tokio::time::Instant::now();
+    tokio::time::pause();
+    let retry = shop.progress.recv().await.unwrap();
+    let babybot::session::Progress::Retry { why, .. } = retry else { panic!("{retry:?}") };
+    assert_eq!(why, "its link ended");
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    working.abort();
 }
 
 /// What is logged on this thread.
