@@ -51,14 +51,16 @@ async fn a_turn_with_tools_is_answered_journalled_and_accounted_for() {
     fake.answer("/api/chat", calls(&[("bb_read_file", json!({"path": "a.txt"}))]));
     fake.answer("/api/chat", says("It is one."));
     let mut worker = shop.worker();
-    assert_eq!(shop.ask(&mut worker, "what is in it?").await, "It is one.");
+    shop.say("what is in it?").await;
+    assert_eq!(shop.work(&mut worker).await, Worked::Answered);
+    let due = shop.store.due(&babybot::name::ChannelName::terminal()).await.unwrap();
+    assert_eq!((due.len(), due[0].text.as_str()), (1, "It is one."));
+    let turn = due[0].turn.clone().unwrap();
 
     fake.received().await;
     fake.received().await;
     let last = told(&fake.received().await);
     assert!(last.iter().any(|told| told == "tool: one"), "{last:?}");
-    let reader = babybot::store::Store::read_only(&shop.project.database()).unwrap().unwrap();
-    let turn = reader.outbox(1).unwrap()[0].turn.clone().unwrap();
     let journal = shop.store.journal_of(&turn).await.unwrap();
     let calls: Vec<_> = journal.iter().flat_map(|round| &round.calls).collect();
     let tools: Vec<&str> = calls.iter().map(|call| call.tool.as_str()).collect();

@@ -157,8 +157,8 @@ async fn rehearse(fault: &str) -> String {
 
 #[tokio::test]
 async fn a_call_in_the_last_line_or_written_out_as_text_is_made() {
-    assert_eq!(rehearse("call-in-done").await, "got wonderful");
-    assert_eq!(rehearse("text-call").await, "got wonderful");
+    assert_eq!(rehearse("call-in-done").await, "got rehearsal");
+    assert_eq!(rehearse("text-call").await, "got rehearsal");
 }
 
 #[tokio::test]

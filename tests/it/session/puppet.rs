@@ -167,6 +167,26 @@ async fn the_first_word_about_the_end_of_a_turn_counts() {
 }
 
 #[tokio::test]
+async fn a_report_that_cannot_be_read_changes_nothing() {
+    let (shop, mut puppets) = stage().await;
+    shop.say("hello").await;
+    let working = shop.working(shop.worker(), &CancellationToken::new());
+    let mut agent = greet(puppets.recv().await.unwrap()).await;
+    let turn = agent.turn().await;
+    let path = format!("/turns/{turn}/events");
+    for wrong in [json!("do"), json!({"type": "done"}), json!({"type": "won", "text": ""})] {
+        let answer = agent.link.post_json(&path, &wrong).await.unwrap();
+        assert_eq!(answer.status().as_u16(), 400, "{wrong}");
+    }
+    // A result of a call that was never begun is not taken either.
+    let ended = Event::CallEnded { round: 0, index: 0, result: "forged".into() };
+    refused(agent.link.report(&turn, &[ended]).await, "no record of what comes before");
+    agent.answer(&turn, "hi", 0).await;
+    assert_eq!(finished(working).await.1, Worked::Answered);
+    assert_eq!(shop.store.journal_of(&turn).await.unwrap(), []);
+}
+
+#[tokio::test]
 async fn an_answer_that_is_stored_while_the_agent_is_being_stopped_counts() {
     let (shop, mut puppets) = stage().await;
     shop.say("hello").await;
