@@ -224,8 +224,8 @@ async fn an_agent_that_reads_no_orders_cannot_hold_up_its_end() {
         assert!(given < 1_000, "orders pile up without bound");
     }
     assert_eq!(shop.store.waiting(&shop.group).await.unwrap().len(), 1);
-    tokio::time::pause();
     cancel.cancel();
+    pass(Duration::from_secs(9)).await;
     assert_eq!(finished(working).await.1, Worked::Cancelled);
 }
 
@@ -255,6 +255,13 @@ async fn orders_arrive_while_an_answer_of_the_model_is_not_read() {
     drop(unread);
 }
 
+/// Lets time pass at once, and then go on as usual: what other threads do takes real time.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::sleep(time).await;
+    tokio::time::resume();
+}
+
 /// Puts something between an agent and its link that can stop moving bytes.
 fn gated(puppet: Puppet) -> (Puppet, Arc<tokio::sync::Notify>) {
     let (inner, outer) = tokio::io::duplex(64 << 10);
@@ -280,12 +287,10 @@ async fn a_link_that_is_dead_ends_the_turn_long_before_its_limit() {
     let mut agent = greet(puppet).await;
     agent.turn().await;
     close.notify_one();
-    let began = tokio::time::Instant::now();
-    tokio::time::pause();
-    let retry = shop.progress.recv().await.unwrap();
+    pass(Duration::from_secs(25)).await;
+    let retry = tokio::time::timeout(PATIENCE, shop.progress.recv()).await.unwrap().unwrap();
     let babybot::session::Progress::Retry { why, .. } = retry else { panic!("{retry:?}") };
     assert_eq!(why, "its link ended");
-    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     working.abort();
 }
 
