@@ -1,4 +1,10 @@
 //! babybot.
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "babybot runs on Linux today. On Windows, use it within WSL2: \
+     https://learn.microsoft.com/windows/wsl"
+);
+
 pub mod agent;
 pub mod cli;
 pub mod clock;
