@@ -134,8 +134,6 @@ const DIM: &str = "2";
 impl Page<'_> {
     fn nothing(&self) -> String {
         let mut page = String::new();
-        let held: Vec<&Note> =
-            self.plan.notes.iter().filter(|note| note.kind <= NoteKind::Waiting).collect();
         let touching = self.plan.is_held_back();
         let manifest = shown(&self.heading.manifest);
         match (touching, self.plan.parent) {
