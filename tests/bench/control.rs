@@ -19,13 +19,14 @@ const TARGET: Duration = Duration::from_millis(50);
 /// A manifest as people write them, with so many groups.
 fn manifest_of(groups: usize) -> String {
     let mut text = "schema = 1\nname = \"home\"\n\n[runtime]\nkind = \"none\"\n\n[models.local]\n\
-                    kind = \"rehearsal\"\n\n[channels.desk]\nkind = \"terminal\"\n"
+                    kind = \"rehearsal\"\n"
         .to_owned();
     for number in 0..groups {
         let _ = write!(
             text,
-            "\n# The group of house {number}.\n[groups.house-{number}]\nbind = [\"desk:{number}\"]\n\
-             trigger = \"@House{number}\"\nlimits = {{ memory = \"512MiB\", turn = \"10m\" }}\n\
+            "\n# House {number}, and the terminal it is reached from.\n[channels.desk-{number}]\n\
+             kind = \"terminal\"\n[groups.house-{number}]\nbind = [\"desk-{number}\"]\n\
+             trigger = \"@House{number}\"\nlimits = {{ output = \"1MiB\", turn = \"10m\" }}\n\
              env = {{ LANG = \"de_DE.UTF-8\" }}\n"
         );
     }
@@ -67,13 +68,16 @@ pub(crate) fn functions(effort: Effort, table: &mut Table) {
         });
         table.line(&format!("{groups} groups"), &times, Some(&floor), target(groups));
     }
-    table.heading("`manifest::parse` with a mistake in every tenth group; the floor is the TOML parser alone");
+    table.heading(
+        "`manifest::parse` with a mistake in every tenth group; the floor is the TOML parser alone",
+    );
     for &groups in effort.sizes() {
         let text: String = manifest_of(groups)
             .lines()
             .map(|line| {
                 let slip = line.starts_with("trigger") && line.ends_with("0\"");
-                if slip { line.replace(" =", "") } else { line.to_owned() } + "\n"
+                let line = if slip { line.replace(" =", "") } else { line.to_owned() };
+                line + "\n"
             })
             .collect();
         let floor = Times::of(count.div_ceil(4), || DeTable::parse_recoverable(&text).1.len());

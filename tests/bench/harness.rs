@@ -89,8 +89,8 @@ impl Table {
         target: Option<Duration>,
     ) {
         let floor = floor.map(Times::median);
-        let ratio = floor
-            .map(|floor| format!("{:.1}", times.median().as_secs_f64() / floor.as_secs_f64()));
+        let ratio =
+            floor.map(|floor| format!("{:.1}", times.median().as_secs_f64() / floor.as_secs_f64()));
         let met = target.map(|target| if times.median() <= target { "yes" } else { "NO" });
         let _ = writeln!(
             self.lines,
