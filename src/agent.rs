@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::StreamExt as _;
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -108,33 +108,70 @@ async fn follow(
     let mut transcript = Transcript::open(bench.home())
         .map_err(|error| AgentError::Start(format!("the transcript: {error}")))?;
     let mut orders = std::pin::pin!(orders);
-    let mut draining = false;
-    while !draining {
-        let Some(order) = orders.next().await else { break };
-        match order? {
-            Order::Turn(order) => {
-                let mut handle = Handle::new(&order.turn);
-                let mut work = std::pin::pin!(
-                    answer_turn(link, welcome, &bench, &mut transcript, &order, handle.parts())
-                        .fuse()
-                );
-                loop {
-                    tokio::select! {
-                        outcome = &mut work => break outcome?,
-                        next = orders.next() => match next {
-                            Some(next) => draining |= handle.take(next?),
-                            // The host is gone: nobody is left to report to.
-                            None => return Ok(()),
-                        },
-                    }
-                }
+    let mut later = Later::default();
+    loop {
+        if later.next.is_none() {
+            if later.drain {
+                return Ok(());
             }
-            // They are for a turn that ended meanwhile; the host knows.
-            Order::Steer { .. } | Order::Cancel { .. } => {}
-            Order::Drain => draining = true,
+            match orders.next().await {
+                Some(order) => later.take(order?, None),
+                None => return Ok(()),
+            }
+        }
+        let Some((order, handle)) = later.next.take() else { continue };
+        let mut work = std::pin::pin!(answer_turn(
+            link,
+            welcome,
+            &bench,
+            &mut transcript,
+            &order,
+            handle.parts()
+        ));
+        loop {
+            tokio::select! {
+                outcome = &mut work => break outcome?,
+                order = orders.next() => match order {
+                    Some(order) => later.take(order?, Some(&handle)),
+                    // The host is gone: nobody is left to report to.
+                    None => return Ok(()),
+                },
+            }
         }
     }
-    Ok(())
+}
+
+/// What was ordered and is not done yet.
+#[derive(Default)]
+struct Later {
+    /// The next turn. The host may order it as soon as it knows of the end of the turn before,
+    /// which is before that end is through here.
+    next: Option<(TurnOrder, Handle)>,
+    drain: bool,
+}
+
+impl Later {
+    /// Takes an order; `present` is the turn under way.
+    fn take(&mut self, order: Order, present: Option<&Handle>) {
+        let next = self.next.as_ref().map(|(_, handle)| handle);
+        let meant = |turn: &TurnId| [present, next].into_iter().flatten().find(|h| h.turn == *turn);
+        match order {
+            Order::Turn(order) => {
+                let handle = Handle::new(&order.turn);
+                self.next = Some((order, handle));
+            }
+            Order::Steer { turn, prompt } => match meant(&turn) {
+                Some(handle) => handle.steering.push(prompt),
+                // It is for a turn that ended meanwhile; the host knows.
+                None => tracing::debug!(%turn, "a message came after the end of its turn"),
+            },
+            Order::Cancel { turn } => match meant(&turn) {
+                Some(handle) => handle.cancel.cancel(),
+                None => tracing::debug!(%turn, "a cancellation came after the end of its turn"),
+            },
+            Order::Drain => self.drain = true,
+        }
+    }
 }
 
 /// The side of a turn under way that orders reach.
@@ -151,19 +188,6 @@ impl Handle {
 
     fn parts(&self) -> (Steering, CancellationToken) {
         (self.steering.clone(), self.cancel.clone())
-    }
-
-    /// Takes an order that came during the turn; says whether it was to drain.
-    fn take(&mut self, order: Order) -> bool {
-        match order {
-            Order::Steer { turn, prompt } if turn == self.turn => self.steering.push(prompt),
-            Order::Cancel { turn } if turn == self.turn => self.cancel.cancel(),
-            Order::Drain => return true,
-            Order::Turn(_) | Order::Steer { .. } | Order::Cancel { .. } => {
-                tracing::warn!("an order for another turn is ignored");
-            }
-        }
-        false
     }
 }
 

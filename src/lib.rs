@@ -52,6 +52,11 @@
 //! - [`clock`]: moments, and the one way to ask the machine for one
 //! - [`process`]: the machine's processes, named so that none is mistaken for another
 //! - [`logging`]: what is written to stderr while a verb runs
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "babybot runs on Linux today. On Windows, use it within WSL2: \
+     https://learn.microsoft.com/windows/wsl"
+);
 
 pub mod agent;
 pub mod cli;

@@ -163,7 +163,7 @@ impl<'d> Decoder<'d> {
                 .is_none_or(|of| kind.is_none_or(|kind| of == kind))
         };
         let taken: Vec<&str> = known.iter().copied().filter(|key| of_kind(key)).collect();
-        for (name, _) in section.table.iter() {
+        for (name, value) in section.table.iter() {
             let key = name.get_ref().as_ref();
             if taken.contains(&key) {
                 continue;
@@ -190,8 +190,11 @@ impl<'d> Decoder<'d> {
                 );
                 continue;
             }
-            let meant =
-                closest(key, taken.iter().copied().filter(|key| !section.table.contains_key(*key)));
+            let absent = taken.iter().copied().filter(|key| !section.table.contains_key(*key));
+            let meant = closest(key, absent).or_else(|| {
+                // A table may be written in several places, so this may be one more of them.
+                value.get_ref().is_table().then(|| closest(key, taken.iter().copied())).flatten()
+            });
             if let Some(meant) = meant {
                 self.lost.insert(join(&section.path, meant));
             }

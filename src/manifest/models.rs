@@ -36,9 +36,9 @@ pub(super) fn models(
 }
 
 fn model(decoder: &mut Decoder<'_>, section: &Section<'_, '_>) -> Option<ModelSpec> {
-    decoder.require(section, "kind", "write `kind = \"ollama\"` or `kind = \"rehearsal\"`");
     let kind = decoder.text(section, "kind").map(|kind| kind.value);
     decoder.check_keys(section, kind.as_deref());
+    decoder.require(section, "kind", "write `kind = \"ollama\"` or `kind = \"rehearsal\"`");
     let url = decoder.text(section, "url");
     let model = decoder.text(section, "model");
     let context = decoder.integer(section, "context");

@@ -293,8 +293,8 @@ fn channels(
         check_name(decoder, "channel", name.get_ref(), &name.span(), ChannelName::new);
     }
     for (name, section) in decoder.named(&section) {
-        decoder.require(&section, "kind", "write `kind = \"terminal\"`");
         decoder.check_keys(&section, None);
+        decoder.require(&section, "kind", "write `kind = \"terminal\"`");
         let kind = decoder.text(&section, "kind");
         if let (Some(_), Ok(name)) = (kind, ChannelName::new(name)) {
             let fields = decoder.places(&section);

@@ -353,7 +353,7 @@ fn place(field: &FieldChange, manifest: &str) -> String {
 
 /// What a note is about; of many resources only the first are named.
 fn about(note: &Note) -> String {
-    const NAMED_MAX: usize = 1;
+    const NAMED_MAX: usize = 2;
     let names: Vec<String> = note.ids.iter().take(NAMED_MAX).map(ResourceId::to_string).collect();
     match note.ids.len() {
         0 => "instance".to_owned(),

@@ -1,10 +1,13 @@
 //! Everything that is seen from outside, in one binary: one file per room.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod cli;
 mod examples;
 mod gateway;
 mod manifest;
 mod plan;
+mod readme;
+mod reconcile;
 mod route;
 mod store;
 mod support;
