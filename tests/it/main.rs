@@ -11,3 +11,4 @@ mod reconcile;
 mod route;
 mod store;
 mod support;
+mod tidy;
