@@ -7,6 +7,7 @@
 
 mod answer;
 mod context;
+mod embedded;
 mod model;
 mod start;
 mod tools;

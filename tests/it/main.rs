@@ -4,11 +4,13 @@
 mod cli;
 mod examples;
 mod gateway;
+mod link;
 mod manifest;
 mod plan;
 mod readme;
 mod reconcile;
 mod route;
+mod session;
 mod store;
 mod support;
 mod tidy;

@@ -3,6 +3,7 @@
 pub(crate) mod folder;
 pub(crate) mod ollama;
 pub(crate) mod plan;
+pub(crate) mod workshop;
 
 /// Says on the real stderr that a test did not run, and why.
 ///
