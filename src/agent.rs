@@ -109,29 +109,41 @@ async fn follow(
         .map_err(|error| AgentError::Start(format!("the transcript: {error}")))?;
     let mut orders = std::pin::pin!(orders);
     let mut draining = false;
-    while !draining {
-        let Some(order) = orders.next().await else { break };
-        match order? {
-            Order::Turn(order) => {
-                let mut handle = Handle::new(&order.turn);
-                let mut work = std::pin::pin!(
-                    answer_turn(link, welcome, &bench, &mut transcript, &order, handle.parts())
-                        .fuse()
-                );
-                loop {
-                    tokio::select! {
-                        outcome = &mut work => break outcome?,
-                        next = orders.next() => match next {
-                            Some(next) => draining |= handle.take(next?),
-                            // The host is gone: nobody is left to report to.
-                            None => return Ok(()),
+    // A turn can be ordered before the one under way hears that its end arrived.
+    let mut early: Option<(TurnOrder, Handle)> = None;
+    loop {
+        let (order, mut handle) = match early.take() {
+            Some(early) => early,
+            None if draining => break,
+            None => match orders.next().await {
+                Some(order) => match order? {
+                    Order::Turn(order) => Handle::new(order),
+                    // They are for a turn that ended meanwhile; the host knows.
+                    Order::Steer { .. } | Order::Cancel { .. } => continue,
+                    Order::Drain => break,
+                },
+                None => break,
+            },
+        };
+        let mut work = std::pin::pin!(
+            answer_turn(link, welcome, &bench, &mut transcript, &order, handle.parts()).fuse()
+        );
+        loop {
+            tokio::select! {
+                outcome = &mut work => break outcome?,
+                next = orders.next() => match next {
+                    Some(next) => match next? {
+                        Order::Turn(order) => early = Some(Handle::new(order)),
+                        Order::Drain => draining = true,
+                        order => match &mut early {
+                            Some((_, early)) if early.is_meant(&order) => early.take(order),
+                            _ => handle.take(order),
                         },
-                    }
-                }
+                    },
+                    // The host is gone: nobody is left to report to.
+                    None => return Ok(()),
+                },
             }
-            // They are for a turn that ended meanwhile; the host knows.
-            Order::Steer { .. } | Order::Cancel { .. } => {}
-            Order::Drain => draining = true,
         }
     }
     Ok(())
@@ -145,25 +157,31 @@ struct Handle {
 }
 
 impl Handle {
-    fn new(turn: &TurnId) -> Self {
-        Self { turn: turn.clone(), steering: Steering::default(), cancel: CancellationToken::new() }
+    fn new(order: TurnOrder) -> (TurnOrder, Self) {
+        let (steering, cancel) = (Steering::default(), CancellationToken::new());
+        let handle = Self { turn: order.turn.clone(), steering, cancel };
+        (order, handle)
     }
 
     fn parts(&self) -> (Steering, CancellationToken) {
         (self.steering.clone(), self.cancel.clone())
     }
 
-    /// Takes an order that came during the turn; says whether it was to drain.
-    fn take(&mut self, order: Order) -> bool {
+    /// Whether an order is for this turn.
+    fn is_meant(&self, order: &Order) -> bool {
+        match order {
+            Order::Steer { turn, .. } | Order::Cancel { turn } => *turn == self.turn,
+            Order::Turn(_) | Order::Drain => false,
+        }
+    }
+
+    /// Takes an order that came during the turn.
+    fn take(&mut self, order: Order) {
         match order {
             Order::Steer { turn, prompt } if turn == self.turn => self.steering.push(prompt),
             Order::Cancel { turn } if turn == self.turn => self.cancel.cancel(),
-            Order::Drain => return true,
-            Order::Turn(_) | Order::Steer { .. } | Order::Cancel { .. } => {
-                tracing::warn!("an order for another turn is ignored");
-            }
+            _ => tracing::warn!("an order for another turn is ignored"),
         }
-        false
     }
 }
 

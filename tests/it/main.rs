@@ -8,3 +8,4 @@ mod plan;
 mod route;
 mod store;
 mod support;
+mod survival;
