@@ -53,6 +53,15 @@ impl Process {
         stat_of(self.pid).is_some_and(|stat| stat.process == self && !stat.zombie)
     }
 
+    /// What it calls itself: the first word of its command line. A zombie has none.
+    #[must_use]
+    pub fn title(self) -> Option<String> {
+        let line = fs::read(format!("/proc/{}/cmdline", self.pid)).ok()?;
+        let title = line.split(|byte| *byte == 0).next()?;
+        // Whoever has the pid by now may not be the one that was meant.
+        self.is_alive().then(|| String::from_utf8_lossy(title).into_owned())
+    }
+
     /// Sends `signal` to it, and to nobody else. One that is gone is no error.
     ///
     /// # Errors

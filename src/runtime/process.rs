@@ -69,7 +69,7 @@ impl ProcessRuntime {
         let path =
             std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
         command
-            .arg0("babybot")
+            .arg0(title(&spec.instance))
             .arg("agent")
             .arg("--parent")
             .arg(std::process::id().to_string())
@@ -134,6 +134,18 @@ impl ProcessRuntime {
             }),
         })
     }
+}
+
+/// What an agent of this instance calls itself: unlike its environment, everybody may read that.
+fn title(instance: &InstanceId) -> String {
+    format!("babybot:{instance}")
+}
+
+/// Whether a process is an agent of this instance. A store that was copied along with its
+/// project names the agents of the original.
+#[must_use]
+pub fn is_agent_of(instance: &InstanceId, process: Process) -> bool {
+    process.title().is_some_and(|found| found == title(instance))
 }
 
 /// Kills what an agent left behind. Returns how many could not be.
@@ -220,7 +232,7 @@ impl Runtime for ProcessRuntime {
         Box::pin(blocking(move || {
             // An agent whose controller died is about to kill its own tools, some of
             // which only it can find. It is killed only if it does not.
-            for agent in known {
+            for agent in known.into_iter().filter(|agent| is_agent_of(&instance, *agent)) {
                 if !agent.wait_gone(LAST_WORDS) {
                     process::kill_tree(agent);
                 }
