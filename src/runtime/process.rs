@@ -54,7 +54,7 @@ pub enum Strays {
 pub struct ProcessRuntime {
     program: PathBuf,
     strays: Strays,
-    agents: Arc<Mutex<BTreeSet<i32>>>,
+    agents: Agents,
 }
 
 impl ProcessRuntime {
@@ -101,11 +101,8 @@ impl ProcessRuntime {
             .stdin(Stdio::from(theirs.try_clone().map_err(launch)?))
             .stdout(Stdio::from(theirs))
             .stderr(Stdio::from(OwnedFd::from(their_log)));
-        let mut child = spawn(command).await.map_err(launch)?;
-        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
-        if let Some(pid) = pid {
-            self.agents.lock().unwrap_or_else(PoisonError::into_inner).insert(pid);
-        }
+        let mut child = spawn(command, Arc::clone(&self.agents)).await.map_err(launch)?;
+        let pid = pid_of(&child);
         let (agents, strays) = (Arc::clone(&self.agents), self.strays);
         let marker = format!("{}/{}/{}", spec.instance, spec.group, spec.incarnation);
         let exit = async move {
@@ -149,22 +146,15 @@ pub fn is_agent_of(instance: &InstanceId, process: Process) -> bool {
 }
 
 /// Kills what an agent left behind. Returns how many could not be.
-async fn sweep(
-    agents: Arc<Mutex<BTreeSet<i32>>>,
-    pid: Option<i32>,
-    strays: Strays,
-    marker: String,
-) -> usize {
+async fn sweep(agents: Agents, pid: Option<i32>, strays: Strays, marker: String) -> usize {
     let sweep = move || {
-        let spared = {
-            let mut agents = agents.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(pid) = pid {
-                agents.remove(&pid);
-            }
-            agents.clone()
-        };
+        // Held to the end, so that no agent is started meanwhile and taken for a stray.
+        let mut agents = agents.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pid) = pid {
+            agents.remove(&pid);
+        }
         let adopted = match strays {
-            Strays::Adopted => process::kill_descendants(&spared),
+            Strays::Adopted => process::kill_descendants(&agents),
             Strays::Marked => 0,
         };
         adopted + process::kill_marked(MARKER, &marker)
@@ -177,20 +167,30 @@ fn asynchronous(stream: StdUnixStream) -> io::Result<UnixStream> {
     UnixStream::from_std(stream)
 }
 
-type SpawnRequest = (StdCommand, Handle, oneshot::Sender<io::Result<Child>>);
+fn pid_of(child: &Child) -> Option<i32> {
+    child.id().and_then(|pid| i32::try_from(pid).ok())
+}
+
+type Agents = Arc<Mutex<BTreeSet<i32>>>;
+type SpawnRequest = (StdCommand, Agents, Handle, oneshot::Sender<io::Result<Child>>);
 
 /// Spawns from the one thread that lives as long as the process: a child's
-/// parent-death signal fires when the *thread* that started it ends.
-async fn spawn(command: StdCommand) -> io::Result<Child> {
+/// parent-death signal fires when the *thread* that started it ends. The child is one of
+/// `agents` from its first moment.
+async fn spawn(command: StdCommand, agents: Agents) -> io::Result<Child> {
     static SPAWNER: OnceLock<Mutex<mpsc::Sender<SpawnRequest>>> = OnceLock::new();
     let spawner = SPAWNER.get_or_init(|| {
         let (requests, inbox) = mpsc::channel::<SpawnRequest>();
         std::thread::Builder::new()
             .name("spawner".to_owned())
             .spawn(move || {
-                for (command, runtime, answer) in inbox {
+                for (command, agents, runtime, answer) in inbox {
                     let _guard = runtime.enter();
-                    let _ = answer.send(Command::from(command).spawn());
+                    let mut agents = agents.lock().unwrap_or_else(PoisonError::into_inner);
+                    let child = Command::from(command).spawn();
+                    agents.extend(child.as_ref().ok().and_then(pid_of));
+                    drop(agents);
+                    let _ = answer.send(child);
                 }
             })
             .expect("a thread can be started while the process starts");
@@ -200,7 +200,7 @@ async fn spawn(command: StdCommand) -> io::Result<Child> {
     spawner
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
-        .send((command, Handle::current(), answer))
+        .send((command, agents, Handle::current(), answer))
         .map_err(|_| io::Error::other("the spawning thread ended"))?;
     child.await.map_err(|_| io::Error::other("the spawning thread ended"))?
 }
