@@ -17,7 +17,7 @@ use crate::observed::{Applied, Availability, Controller, Known, Observed, Seen};
 use crate::process::{self, Process};
 use crate::project::{Folder, Project, SettingsFile};
 use crate::resource::{ModelSpec, ResourceId, Spec};
-use crate::runtime::process::MARKER;
+use crate::runtime::process::{MARKER, is_agent_of};
 use crate::store::Store;
 
 /// What is read of a settings file, in bytes.
@@ -214,7 +214,7 @@ impl Look for Machine {
         for sandbox in remembered.into_iter().filter(|sandbox| sandbox.boot_id == boot) {
             let Ok(pid) = i32::try_from(sandbox.pid) else { continue };
             let agent = Process { pid, start_time: sandbox.start_time };
-            if agent.is_alive() {
+            if is_agent_of(&instance, agent) {
                 found.entry(sandbox.group).or_default().insert(agent);
             }
         }

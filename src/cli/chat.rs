@@ -92,7 +92,11 @@ pub async fn run(args: &ChatArgs, context: &Context) -> Outcome {
     let group = choose_group(args.group.as_deref(), &applied)?;
     let mut chat = Chat::begin(project, gateway, store, applied, group, lock).await?;
     let outcome = chat.talk(args).await;
-    chat.worker.rest().await;
+    match &outcome {
+        // Whoever stops it does not wait for an agent that may not obey.
+        Err(error) if error.exit() == Exit::Interrupted => chat.worker.end().await,
+        _ => chat.worker.rest().await,
+    }
     outcome
 }
 
