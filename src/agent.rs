@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::StreamExt as _;
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -121,9 +121,14 @@ async fn follow(
             }
         }
         let Some((order, handle)) = later.next.take() else { continue };
-        let mut work = std::pin::pin!(
-            answer_turn(link, welcome, &bench, &mut transcript, &order, handle.parts()).fuse()
-        );
+        let mut work = std::pin::pin!(answer_turn(
+            link,
+            welcome,
+            &bench,
+            &mut transcript,
+            &order,
+            handle.parts()
+        ));
         loop {
             tokio::select! {
                 outcome = &mut work => break outcome?,

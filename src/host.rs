@@ -279,6 +279,13 @@ impl Worker {
         }
     }
 
+    /// Ends the agent at once.
+    pub async fn end(&mut self) {
+        if let Some(session) = self.session.take() {
+            session.end().await;
+        }
+    }
+
     /// A turn that was left unfinished, or one for what waits.
     async fn next_turn(&self) -> Result<Option<Turn>, StoreError> {
         let (store, clock) = (&self.host.parts.store, &self.host.parts.clock);

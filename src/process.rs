@@ -9,11 +9,13 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions};
 use serde::{Deserialize, Serialize};
 
 /// How often a kill looks again for what was forked meanwhile.
 const ROUNDS_MAX: u32 = 200;
+/// How often the children alone are killed before all of `/proc` is looked at.
+const CHILDREN_ROUNDS: u32 = 50;
 
 /// A process that cannot be mistaken for another with the same pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -51,6 +53,15 @@ impl Process {
     #[must_use]
     pub fn is_alive(self) -> bool {
         stat_of(self.pid).is_some_and(|stat| stat.process == self && !stat.zombie)
+    }
+
+    /// What it calls itself: the first word of its command line. A zombie has none.
+    #[must_use]
+    pub fn title(self) -> Option<String> {
+        let line = fs::read(format!("/proc/{}/cmdline", self.pid)).ok()?;
+        let title = line.split(|byte| *byte == 0).next()?;
+        // Whoever has the pid by now may not be the one that was meant.
+        self.is_alive().then(|| String::from_utf8_lossy(title).into_owned())
     }
 
     /// Sends `signal` to it, and to nobody else. One that is gone is no error.
@@ -110,23 +121,72 @@ pub fn boot_id() -> String {
 }
 
 /// Kills every descendant of this process but `spared` and theirs, and reaps those it adopted.
+/// Needs a process that is a child subreaper, so that it adopts what lost its parent.
 ///
 /// A process can fork while it is being killed, so this looks again until there
 /// is none left. Only what is stopped by the kernel itself can outlast it; then
 /// the number of those is returned.
 pub fn kill_descendants(spared: &BTreeSet<i32>) -> usize {
     let me = rustix::process::getpid().as_raw_nonzero().get();
-    kill_until_none(|table| {
-        // Zombies of ours that nobody waits for: the adopted ones.
-        for stat in table.values().filter(|stat| stat.parent == me && stat.zombie) {
-            if !spared.contains(&stat.process.pid)
-                && let Some(pid) = Pid::from_raw(stat.process.pid)
-            {
-                let _ = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
+    let mut left = 0;
+    for _ in 0..ROUNDS_MAX {
+        // What forks and exits faster than all of /proc is read is a child of this process by
+        // then, and the list of those is short.
+        for _ in 0..CHILDREN_ROUNDS {
+            let mut children = children_of(me);
+            children.retain(|child| !spared.contains(child));
+            if children.is_empty() {
+                break;
             }
+            children.into_iter().filter_map(Pid::from_raw).for_each(kill_child);
         }
-        descendants(table, me, spared)
-    })
+        left = kill_until_none(|table| {
+            // Zombies of ours that nobody waits for: the adopted ones.
+            for stat in table.values().filter(|stat| stat.parent == me && stat.zombie) {
+                if !spared.contains(&stat.process.pid)
+                    && let Some(pid) = Pid::from_raw(stat.process.pid)
+                {
+                    let _ = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
+                }
+            }
+            descendants(table, me, spared)
+        });
+        // The table is no snapshot: what was born while it was read may not be in it.
+        if left > 0 || !has_children(me, spared) {
+            break;
+        }
+    }
+    left
+}
+
+/// Kills a child of this process and reaps it if it has ended. A child keeps its number until it
+/// is reaped, so this cannot be another process.
+fn kill_child(pid: Pid) {
+    let _ = rustix::process::kill_process(pid, Signal::KILL);
+    let _ = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
+}
+
+/// Whether this process has children but `spared`, zombies included.
+fn has_children(me: i32, spared: &BTreeSet<i32>) -> bool {
+    // With none spared the kernel knows for sure, and reaps nothing when asked like this.
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    match rustix::process::waitid(WaitId::All, look) {
+        Err(Errno::CHILD) => false,
+        _ if spared.is_empty() => true,
+        _ => children_of(me).iter().any(|child| !spared.contains(child)),
+    }
+}
+
+/// The children of a process, zombies included.
+fn children_of(pid: i32) -> Vec<i32> {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let lists =
+        tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    lists
+        .flat_map(|list| {
+            list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()
+        })
+        .collect()
 }
 
 /// Kills every process of this machine whose environment has the variable `name` with a

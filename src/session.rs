@@ -434,10 +434,19 @@ impl Session {
         }
     }
 
+    /// Ends the agent at once, by force.
+    pub async fn end(mut self) {
+        self.stop_within(Duration::ZERO).await;
+    }
+
     /// Ends the agent, by force where it does not end by itself.
     pub async fn stop(&mut self) {
+        self.stop_within(STOP_MAX).await;
+    }
+
+    async fn stop_within(&mut self, grace: Duration) {
         if let Some(process) = self.process
-            && let Err(error) = self.runtime.stop(process, STOP_MAX).await
+            && let Err(error) = self.runtime.stop(process, grace).await
         {
             tracing::warn!(%error, "the agent cannot be stopped");
         }

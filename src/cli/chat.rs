@@ -92,12 +92,16 @@ pub async fn run(args: &ChatArgs, context: &Context) -> Outcome {
     let group = choose_group(args.group.as_deref(), &applied)?;
     let mut chat = Chat::begin(project, gateway, store, applied, group, lock).await?;
     let outcome = chat.talk(args).await;
-    chat.worker.rest().await;
+    match &outcome {
+        // Whoever stops it does not wait for an agent that may not obey.
+        Err(error) if error.exit() == Exit::Interrupted => chat.worker.end().await,
+        _ => chat.worker.rest().await,
+    }
     outcome
 }
 
 fn open_store(project: &Project) -> Result<Store, Error> {
-    Store::open(&project.database()).map_err(|error| Error::failed("open the store", &error))
+    Store::open(&project.database()).map_err(|error| apply::store_error("open the store", &error))
 }
 
 /// Applies the manifest on an instance that never was.
@@ -331,7 +335,7 @@ impl Chat {
     /// Gives what waits for this terminal: stored before, marked after.
     async fn deliver(&self, manner: Manner) -> Result<(), Error> {
         let store = &self.host.parts().store;
-        let failed = |error| Error::failed("deliver the reply", &error);
+        let failed = |error| apply::store_error("deliver the reply", &error);
         let chat = host::terminal_chat(&self.group);
         for post in store.due(&ChannelName::terminal()).await.map_err(failed)? {
             if post.chat != chat {
@@ -419,5 +423,12 @@ fn zone_of(applied: &Applied, group: &GroupName) -> TimeZone {
 }
 
 fn host_error(error: HostError) -> Error {
-    Error::new(Exit::Failed, chain(&error))
+    let failed = Error::new(Exit::Failed, chain(&error));
+    match &error {
+        HostError::Store(store) => match store.hint() {
+            Some(hint) => failed.hinted(hint),
+            None => failed,
+        },
+        _ => failed,
+    }
 }

@@ -74,13 +74,19 @@ impl Preview {
     }
 }
 
+/// What is said where something unknown is in the way.
+#[must_use]
+pub fn held_back() -> Error {
+    Error::new(Exit::Failed, "it cannot be told whether the machine matches")
+        .hinted("mend what is unknown above, then try again")
+}
+
 /// What has to be said where nobody else can be found for agents to run as.
 fn agents_are_root(desired: &Desired) -> Remark {
     let groups = desired.resources.keys().filter(|id| matches!(id, ResourceId::Group(_)));
     Remark {
         ids: groups.cloned().collect(),
-        text: "the agent runs as root, since root runs babybot and owns the project folder: give \
-               the folder to another user, and the agent runs as that user"
+        text: "the agent runs as root (give the project folder to a user, and it runs as that one)"
             .to_owned(),
     }
 }

@@ -134,9 +134,7 @@ const DIM: &str = "2";
 impl Page<'_> {
     fn nothing(&self) -> String {
         let mut page = String::new();
-        let held: Vec<&Note> =
-            self.plan.notes.iter().filter(|note| note.kind <= NoteKind::Waiting).collect();
-        let touching = held.iter().any(|note| holds_a_change(note));
+        let touching = self.plan.is_held_back();
         let manifest = shown(&self.heading.manifest);
         match (touching, self.plan.parent) {
             (false, Some(number)) => {
@@ -362,12 +360,6 @@ fn about(note: &Note) -> String {
         }
         _ => names.join(", "),
     }
-}
-
-/// Whether a note keeps the planner from saying that nothing differs.
-fn holds_a_change(note: &Note) -> bool {
-    let outside = |id: &ResourceId| matches!(id, ResourceId::Model(_) | ResourceId::Container(_));
-    note.kind == NoteKind::Waiting || !note.ids.iter().any(outside)
 }
 
 /// A value that cannot move the cursor, hide or turn around what stands beside it.

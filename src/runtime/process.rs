@@ -54,7 +54,7 @@ pub enum Strays {
 pub struct ProcessRuntime {
     program: PathBuf,
     strays: Strays,
-    agents: Arc<Mutex<BTreeSet<i32>>>,
+    agents: Agents,
 }
 
 impl ProcessRuntime {
@@ -69,7 +69,7 @@ impl ProcessRuntime {
         let path =
             std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
         command
-            .arg0("babybot")
+            .arg0(title(&spec.instance))
             .arg("agent")
             .arg("--parent")
             .arg(std::process::id().to_string())
@@ -101,11 +101,8 @@ impl ProcessRuntime {
             .stdin(Stdio::from(theirs.try_clone().map_err(launch)?))
             .stdout(Stdio::from(theirs))
             .stderr(Stdio::from(OwnedFd::from(their_log)));
-        let mut child = spawn(command).await.map_err(launch)?;
-        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
-        if let Some(pid) = pid {
-            self.agents.lock().unwrap_or_else(PoisonError::into_inner).insert(pid);
-        }
+        let mut child = spawn(command, Arc::clone(&self.agents)).await.map_err(launch)?;
+        let pid = pid_of(&child);
         let (agents, strays) = (Arc::clone(&self.agents), self.strays);
         let marker = format!("{}/{}/{}", spec.instance, spec.group, spec.incarnation);
         let exit = async move {
@@ -136,23 +133,28 @@ impl ProcessRuntime {
     }
 }
 
+/// What an agent of this instance calls itself: unlike its environment, everybody may read that.
+fn title(instance: &InstanceId) -> String {
+    format!("babybot:{instance}")
+}
+
+/// Whether a process is an agent of this instance. A store that was copied along with its
+/// project names the agents of the original.
+#[must_use]
+pub fn is_agent_of(instance: &InstanceId, process: Process) -> bool {
+    process.title().is_some_and(|found| found == title(instance))
+}
+
 /// Kills what an agent left behind. Returns how many could not be.
-async fn sweep(
-    agents: Arc<Mutex<BTreeSet<i32>>>,
-    pid: Option<i32>,
-    strays: Strays,
-    marker: String,
-) -> usize {
+async fn sweep(agents: Agents, pid: Option<i32>, strays: Strays, marker: String) -> usize {
     let sweep = move || {
-        let spared = {
-            let mut agents = agents.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(pid) = pid {
-                agents.remove(&pid);
-            }
-            agents.clone()
-        };
+        // Held to the end, so that no agent is started meanwhile and taken for a stray.
+        let mut agents = agents.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pid) = pid {
+            agents.remove(&pid);
+        }
         let adopted = match strays {
-            Strays::Adopted => process::kill_descendants(&spared),
+            Strays::Adopted => process::kill_descendants(&agents),
             Strays::Marked => 0,
         };
         adopted + process::kill_marked(MARKER, &marker)
@@ -165,20 +167,30 @@ fn asynchronous(stream: StdUnixStream) -> io::Result<UnixStream> {
     UnixStream::from_std(stream)
 }
 
-type SpawnRequest = (StdCommand, Handle, oneshot::Sender<io::Result<Child>>);
+fn pid_of(child: &Child) -> Option<i32> {
+    child.id().and_then(|pid| i32::try_from(pid).ok())
+}
+
+type Agents = Arc<Mutex<BTreeSet<i32>>>;
+type SpawnRequest = (StdCommand, Agents, Handle, oneshot::Sender<io::Result<Child>>);
 
 /// Spawns from the one thread that lives as long as the process: a child's
-/// parent-death signal fires when the *thread* that started it ends.
-async fn spawn(command: StdCommand) -> io::Result<Child> {
+/// parent-death signal fires when the *thread* that started it ends. The child is one of
+/// `agents` from its first moment.
+async fn spawn(command: StdCommand, agents: Agents) -> io::Result<Child> {
     static SPAWNER: OnceLock<Mutex<mpsc::Sender<SpawnRequest>>> = OnceLock::new();
     let spawner = SPAWNER.get_or_init(|| {
         let (requests, inbox) = mpsc::channel::<SpawnRequest>();
         std::thread::Builder::new()
             .name("spawner".to_owned())
             .spawn(move || {
-                for (command, runtime, answer) in inbox {
+                for (command, agents, runtime, answer) in inbox {
                     let _guard = runtime.enter();
-                    let _ = answer.send(Command::from(command).spawn());
+                    let mut agents = agents.lock().unwrap_or_else(PoisonError::into_inner);
+                    let child = Command::from(command).spawn();
+                    agents.extend(child.as_ref().ok().and_then(pid_of));
+                    drop(agents);
+                    let _ = answer.send(child);
                 }
             })
             .expect("a thread can be started while the process starts");
@@ -188,7 +200,7 @@ async fn spawn(command: StdCommand) -> io::Result<Child> {
     spawner
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
-        .send((command, Handle::current(), answer))
+        .send((command, agents, Handle::current(), answer))
         .map_err(|_| io::Error::other("the spawning thread ended"))?;
     child.await.map_err(|_| io::Error::other("the spawning thread ended"))?
 }
@@ -220,7 +232,7 @@ impl Runtime for ProcessRuntime {
         Box::pin(blocking(move || {
             // An agent whose controller died is about to kill its own tools, some of
             // which only it can find. It is killed only if it does not.
-            for agent in known {
+            for agent in known.into_iter().filter(|agent| is_agent_of(&instance, *agent)) {
                 if !agent.wait_gone(LAST_WORDS) {
                     process::kill_tree(agent);
                 }

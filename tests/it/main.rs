@@ -13,3 +13,5 @@ mod route;
 mod session;
 mod store;
 mod support;
+mod survival;
+mod tidy;

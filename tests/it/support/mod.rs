@@ -1,6 +1,7 @@
 //! What tests share: builders, fakes that stand at the doors, and simulated worlds.
 
 pub(crate) mod folder;
+pub(crate) mod installation;
 pub(crate) mod ollama;
 pub(crate) mod plan;
 pub(crate) mod workshop;

@@ -1,0 +1,11 @@
+//! What must hold whoever is killed, whatever a tool tries: real processes, really killed.
+//!
+//! Every test runs the program itself in an installation of its own, and where
+//! the tests are run by root, also as a user without any power and as root in
+//! another user's project: each of the three hides mistakes that another shows.
+
+mod attacks;
+mod interrupts;
+mod kills;
+mod neighbours;
+mod owners;
