@@ -7,6 +7,7 @@
 
 mod answer;
 mod context;
+mod embedded;
 mod model;
 mod start;
 mod tools;
@@ -17,7 +18,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::StreamExt as _;
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -108,45 +109,70 @@ async fn follow(
     let mut transcript = Transcript::open(bench.home())
         .map_err(|error| AgentError::Start(format!("the transcript: {error}")))?;
     let mut orders = std::pin::pin!(orders);
-    let mut draining = false;
-    // A turn can be ordered before the one under way hears that its end arrived.
-    let mut early: Option<(TurnOrder, Handle)> = None;
+    let mut later = Later::default();
     loop {
-        let (order, mut handle) = match early.take() {
-            Some(early) => early,
-            None if draining => break,
-            None => match orders.next().await {
-                Some(order) => match order? {
-                    Order::Turn(order) => Handle::new(order),
-                    // They are for a turn that ended meanwhile; the host knows.
-                    Order::Steer { .. } | Order::Cancel { .. } => continue,
-                    Order::Drain => break,
-                },
-                None => break,
-            },
-        };
-        let mut work = std::pin::pin!(
-            answer_turn(link, welcome, &bench, &mut transcript, &order, handle.parts()).fuse()
-        );
+        if later.next.is_none() {
+            if later.drain {
+                return Ok(());
+            }
+            match orders.next().await {
+                Some(order) => later.take(order?, None),
+                None => return Ok(()),
+            }
+        }
+        let Some((order, handle)) = later.next.take() else { continue };
+        let mut work = std::pin::pin!(answer_turn(
+            link,
+            welcome,
+            &bench,
+            &mut transcript,
+            &order,
+            handle.parts()
+        ));
         loop {
             tokio::select! {
                 outcome = &mut work => break outcome?,
-                next = orders.next() => match next {
-                    Some(next) => match next? {
-                        Order::Turn(order) => early = Some(Handle::new(order)),
-                        Order::Drain => draining = true,
-                        order => match &mut early {
-                            Some((_, early)) if early.is_meant(&order) => early.take(order),
-                            _ => handle.take(order),
-                        },
-                    },
+                order = orders.next() => match order {
+                    Some(order) => later.take(order?, Some(&handle)),
                     // The host is gone: nobody is left to report to.
                     None => return Ok(()),
                 },
             }
         }
     }
-    Ok(())
+}
+
+/// What was ordered and is not done yet.
+#[derive(Default)]
+struct Later {
+    /// The next turn. The host may order it as soon as it knows of the end of the turn before,
+    /// which is before that end is through here.
+    next: Option<(TurnOrder, Handle)>,
+    drain: bool,
+}
+
+impl Later {
+    /// Takes an order; `present` is the turn under way.
+    fn take(&mut self, order: Order, present: Option<&Handle>) {
+        let next = self.next.as_ref().map(|(_, handle)| handle);
+        let meant = |turn: &TurnId| [present, next].into_iter().flatten().find(|h| h.turn == *turn);
+        match order {
+            Order::Turn(order) => {
+                let handle = Handle::new(&order.turn);
+                self.next = Some((order, handle));
+            }
+            Order::Steer { turn, prompt } => match meant(&turn) {
+                Some(handle) => handle.steering.push(prompt),
+                // It is for a turn that ended meanwhile; the host knows.
+                None => tracing::debug!(%turn, "a message came after the end of its turn"),
+            },
+            Order::Cancel { turn } => match meant(&turn) {
+                Some(handle) => handle.cancel.cancel(),
+                None => tracing::debug!(%turn, "a cancellation came after the end of its turn"),
+            },
+            Order::Drain => self.drain = true,
+        }
+    }
 }
 
 /// The side of a turn under way that orders reach.
@@ -157,31 +183,12 @@ struct Handle {
 }
 
 impl Handle {
-    fn new(order: TurnOrder) -> (TurnOrder, Self) {
-        let (steering, cancel) = (Steering::default(), CancellationToken::new());
-        let handle = Self { turn: order.turn.clone(), steering, cancel };
-        (order, handle)
+    fn new(turn: &TurnId) -> Self {
+        Self { turn: turn.clone(), steering: Steering::default(), cancel: CancellationToken::new() }
     }
 
     fn parts(&self) -> (Steering, CancellationToken) {
         (self.steering.clone(), self.cancel.clone())
-    }
-
-    /// Whether an order is for this turn.
-    fn is_meant(&self, order: &Order) -> bool {
-        match order {
-            Order::Steer { turn, .. } | Order::Cancel { turn } => *turn == self.turn,
-            Order::Turn(_) | Order::Drain => false,
-        }
-    }
-
-    /// Takes an order that came during the turn.
-    fn take(&mut self, order: Order) {
-        match order {
-            Order::Steer { turn, prompt } if turn == self.turn => self.steering.push(prompt),
-            Order::Cancel { turn } if turn == self.turn => self.cancel.cancel(),
-            _ => tracing::warn!("an order for another turn is ignored"),
-        }
     }
 }
 

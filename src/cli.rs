@@ -53,22 +53,16 @@ pub enum When {
     Never,
 }
 
-/// The verbs.
+/// The verbs. The help of each is the documentation of its arguments.
 #[derive(Debug, clap::Subcommand)]
+#[allow(missing_docs, reason = "a comment here would take the place of the verb's own help")]
 pub enum Command {
-    /// See [`init`].
     Init(init::InitArgs),
-    /// See [`validate`].
     Validate(validate::ValidateArgs),
-    /// See [`plan`].
     Plan(plan::PlanArgs),
-    /// See [`apply`].
     Apply(apply::ApplyArgs),
-    /// See [`chat`].
     Chat(chat::ChatArgs),
-    /// See [`explain`].
     Explain(explain::ExplainArgs),
-    /// See [`schema`].
     Schema(schema::SchemaArgs),
     /// Runs an agent; a controller starts it.
     #[command(hide = true)]

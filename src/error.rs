@@ -2,6 +2,7 @@
 //!
 //! Each room has an error enum of its own; this one is what they become at the
 //! front, where the kind decides the exit code and the hint says what to do.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
 
 use std::fmt;
 

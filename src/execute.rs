@@ -11,10 +11,9 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use crate::name::GroupName;
-use crate::observe::SettingsFile;
 use crate::plan::{Plan, Work};
 use crate::process::{self, Process};
-use crate::project::{Folder, Project};
+use crate::project::{Folder, Project, SettingsFile};
 use crate::resource::ResourceId;
 use crate::runtime::process::MARKER;
 use crate::store::Store;

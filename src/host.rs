@@ -27,6 +27,8 @@ use crate::store::{Incoming, Message, StoreError, Turn, TurnState};
 const RETRIES_MAX: u32 = 5;
 /// The wait before the first retry; it doubles with each.
 const RETRY_FIRST: Duration = Duration::from_secs(5);
+/// Longest reason that a chat is told, in characters: an agent's words have no bound.
+const REASON_MAX: usize = 2_000;
 
 /// Why the controller cannot work.
 #[derive(Debug, Error)]
@@ -49,6 +51,7 @@ pub struct Host {
     instance: InstanceId,
     specs: Arc<BTreeMap<ResourceId, Spec>>,
     zone: TimeZone,
+    retry_first: Duration,
 }
 
 /// The work of one group.
@@ -107,7 +110,13 @@ impl Host {
             }
         }
         parts.store.recover_outbox().await?;
-        Ok(Self { parts, instance, specs: Arc::new(specs), zone })
+        Ok(Self { parts, instance, specs: Arc::new(specs), zone, retry_first: RETRY_FIRST })
+    }
+
+    /// The same controller with another wait before the first retry.
+    #[must_use]
+    pub fn retrying_after(self, retry_first: Duration) -> Self {
+        Self { retry_first, ..self }
     }
 
     /// The doors this controller works with.
@@ -201,10 +210,13 @@ impl Worker {
     /// # Errors
     /// Why there is none.
     pub async fn wake(&mut self) -> Result<(), SessionError> {
-        if self.session.as_ref().is_some_and(Session::is_alive) {
+        if self.session.as_ref().is_some_and(Session::is_ready) {
             return Ok(());
         }
-        self.session = None;
+        if let Some(mut useless) = self.session.take() {
+            // Never two agents for one group.
+            useless.stop().await;
+        }
         self.session = Some(Session::start(&self.host.parts, self.purpose()).await?);
         Ok(())
     }
@@ -238,7 +250,7 @@ impl Worker {
                 end => return self.give_up(&turn, &end).await.map(Some),
             };
             store.requeue(&turn.id, now).await?;
-            let wait = RETRY_FIRST * 2_u32.pow(retries);
+            let wait = self.host.retry_first * 2_u32.pow(retries);
             retries += 1;
             let _ = audience.try_send(Progress::Retry { why, wait });
             tokio::select! {
@@ -278,6 +290,10 @@ impl Worker {
     async fn next_turn(&self) -> Result<Option<Turn>, StoreError> {
         let (store, clock) = (&self.host.parts.store, &self.host.parts.clock);
         if let Some(turn) = store.unfinished(Some(&self.group)).await?.into_iter().next() {
+            if turn.state == TurnState::Running {
+                // Work that was broken off: whoever did it is this worker, and does it no more.
+                store.requeue(&turn.id, clock.now()).await?;
+            }
             return Ok(Some(turn));
         }
         match store.open_turn(&self.group, &clock.turn_id(), clock.now()).await? {
@@ -319,6 +335,7 @@ impl Worker {
             TurnEnd::Failed { message, .. } | TurnEnd::Lost(message) => message.clone(),
             TurnEnd::Done | TurnEnd::Cancelled => String::new(),
         };
+        let why: String = why.chars().take(REASON_MAX).collect();
         let notice = format!("I could not answer: {why}.");
         let (store, now) = (&self.host.parts.store, self.host.parts.clock.now());
         store.fail_turn_telling(&turn.id, &why, &notice, now).await?;

@@ -9,6 +9,8 @@ pub mod codes;
 mod decode;
 pub mod diagnostic;
 pub mod fields;
+mod groups;
+mod models;
 mod place;
 mod read;
 pub mod reference;
@@ -44,8 +46,10 @@ pub fn parse(text: &str) -> Result<Manifest, Vec<Diagnostic>> {
         return Err(vec![too_large()]);
     }
     let lines = place::Lines::new(text);
-    let mended = Mended::new(text);
-    let (tree, _) = DeTable::parse_recoverable(&mended.text);
+    let (tree, errors) = DeTable::parse_recoverable(text);
+    let sound = errors.is_empty();
+    let mended = if sound { Mended::default() } else { Mended::new(text) };
+    let tree = if sound { tree } else { DeTable::parse_recoverable(&mended.text).0 };
     let mut decoder = decode::Decoder::new(&lines, &mended);
     let manifest = read::manifest(&mut decoder, tree.get_ref());
     let mut problems = decoder.problems;

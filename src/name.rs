@@ -2,6 +2,7 @@
 //!
 //! A value of one of these types is valid by construction: nothing further in
 //! checks it again. Knows nothing of where names are written or used.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
 
 use std::fmt;
 use std::str::FromStr;

@@ -9,28 +9,19 @@ use std::io;
 use std::path::Path;
 
 use futures_util::future::{BoxFuture, join_all};
-use serde::{Deserialize, Serialize};
 
 use crate::desired::Desired;
 use crate::gateway::{Gateway, ModelState};
 use crate::name::GroupName;
 use crate::observed::{Applied, Availability, Controller, Known, Observed, Seen};
 use crate::process::{self, Process};
-use crate::project::{Folder, Project};
+use crate::project::{Folder, Project, SettingsFile};
 use crate::resource::{ModelSpec, ResourceId, Spec};
 use crate::runtime::process::{MARKER, is_agent_of};
 use crate::store::Store;
 
 /// What is read of a settings file, in bytes.
 const SETTINGS_MAX: u64 = 256 << 10;
-
-/// What `settings.json` holds.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct SettingsFile {
-    /// Environment of the group's tools.
-    pub(crate) env: BTreeMap<String, String>,
-}
 
 /// The ways to look at the world. None of them changes it.
 pub trait Look: Send + Sync {

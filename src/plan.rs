@@ -193,6 +193,19 @@ impl Plan {
         self.steps.is_empty()
     }
 
+    /// Whether a look that failed, or what waits for one, may hide something that is to be done:
+    /// then even an empty plan does not mean that the machine matches.
+    #[must_use]
+    pub fn is_held_back(&self) -> bool {
+        let outside =
+            |id: &ResourceId| matches!(id, ResourceId::Model(_) | ResourceId::Container(_));
+        self.notes.iter().any(|note| match note.kind {
+            NoteKind::Waiting => true,
+            NoteKind::Unknown => !note.ids.iter().any(outside),
+            _ => false,
+        })
+    }
+
     /// The number of the generation that carrying this out makes.
     #[must_use]
     pub fn generation(&self) -> u64 {

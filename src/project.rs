@@ -4,6 +4,7 @@
 //! directory, one name at a time, following no link and opening nothing but
 //! regular files. Knows nothing of what the files mean.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
@@ -28,6 +29,14 @@ const DEPTH_MAX: u32 = 128;
 const LOOKERS: Duration = Duration::from_millis(200);
 /// What is read of a small file of our own, in bytes.
 const SMALL_FILE_MAX: u64 = 64 << 10;
+
+/// What `.ollama/settings.json` of a group's home holds.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SettingsFile {
+    /// Environment of the group's tools.
+    pub(crate) env: BTreeMap<String, String>,
+}
 
 /// Why a folder or file of the project is not what it should be.
 #[derive(Debug, Error)]

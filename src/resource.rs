@@ -3,6 +3,7 @@
 //! A spec is everything about a resource that was asked for and nothing else;
 //! it is what a generation records, what is compared, and what is carried out.
 //! Knows nothing of how a manifest is written or how a machine is looked at.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
 
 use std::collections::BTreeMap;
 use std::fmt;

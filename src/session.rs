@@ -43,6 +43,8 @@ const GREETING_MAX: Duration = Duration::from_secs(15);
 const CANCEL_MAX: Duration = Duration::from_secs(5);
 /// How long an agent that was told to drain may take.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// How long an agent may go on once it cannot be told anything any more.
+const FAREWELL_MAX: Duration = Duration::from_secs(2);
 /// How long an agent that is being stopped may take.
 const STOP_MAX: Duration = Duration::from_secs(3);
 /// Orders that wait for an agent to read them.
@@ -187,7 +189,11 @@ struct Shared {
     orders: mpsc::Sender<Order>,
     inbox: Mutex<Option<mpsc::Receiver<Order>>>,
     turn: Mutex<Option<InFlight>>,
-    /// Held while the messages of the turn under way change, and while it ends.
+    /// Whom the use of a model is put down to: the turn under way, or the last one, whose
+    /// last report may come after its end.
+    account: Mutex<Option<TurnId>>,
+    /// Held while something is stored of the turn under way, and while it ends: nothing is
+    /// stored of a turn that is over, and its messages change one after the other.
     wheel: tokio::sync::Mutex<()>,
 }
 
@@ -198,6 +204,18 @@ struct InFlight {
     events: mpsc::Sender<Event>,
     /// Messages sent as steering, in order; those not taken into account go back to waiting.
     steers: VecDeque<Vec<MessageSeq>>,
+    stage: Stage,
+}
+
+/// What the agent last said of a turn's end. The first word counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nothing yet.
+    Open,
+    /// It answered, and the reply is stored.
+    Answered,
+    /// It gave up.
+    GivenUp,
 }
 
 impl Session {
@@ -218,6 +236,7 @@ impl Session {
             orders,
             inbox: Mutex::new(Some(inbox)),
             turn: Mutex::new(None),
+            account: Mutex::new(None),
             wheel: tokio::sync::Mutex::default(),
         });
         let sandbox = parts.runtime.launch(spec).await?;
@@ -254,10 +273,13 @@ impl Session {
         Err(SessionError::Silent(silent))
     }
 
-    /// Whether the agent still runs.
+    /// Whether the agent runs, can be told something, and is not at work on a turn that
+    /// nobody follows any more.
     #[must_use]
-    pub fn is_alive(&self) -> bool {
+    pub fn is_ready(&self) -> bool {
         self.ended.borrow().is_none()
+            && !self.shared.orders.is_closed()
+            && self.shared.in_flight().is_none()
     }
 
     /// Runs a turn to its end. `cancel` ends it early.
@@ -270,16 +292,29 @@ impl Session {
         audience: &Audience,
     ) -> TurnEnd {
         let (events, mut inbox) = mpsc::channel(EVENTS_MAX);
-        *self.shared.in_flight() =
-            Some(InFlight { id: turn.clone(), events, steers: VecDeque::new() });
+        let (steers, stage) = (VecDeque::new(), Stage::Open);
+        *self.shared.account() = Some(turn.clone());
+        *self.shared.in_flight() = Some(InFlight { id: turn.clone(), events, steers, stage });
         let order = Order::Turn(TurnOrder { turn: turn.clone(), prompt, journal });
-        let end = if self.shared.orders.send(order).await.is_ok() {
+        let end = if self.shared.orders.try_send(order).is_ok() {
             self.follow(&turn, &mut inbox, cancel, audience).await
         } else {
-            TurnEnd::Lost("the link is closed".to_owned())
+            // It left so many orders unread that it is not worth waiting for.
+            self.stop().await;
+            TurnEnd::Lost("the agent does not take orders".to_owned())
         };
-        *self.shared.in_flight() = None;
-        end
+        // A report that waits for room here holds up the end no longer.
+        drop(inbox);
+        self.conclude(end).await
+    }
+
+    /// Ends the turn for the routes. An answer that was stored meanwhile counts.
+    async fn conclude(&self, end: TurnEnd) -> TurnEnd {
+        let _wheel = self.shared.wheel.lock().await;
+        match self.shared.in_flight().take().map(|turn| turn.stage) {
+            Some(Stage::Answered) => TurnEnd::Done,
+            _ => end,
+        }
     }
 
     /// Follows a turn's events until one of them, or something else, ends it.
@@ -309,6 +344,9 @@ impl Session {
                     return settle(TurnEnd::Lost(format!("the agent ended with {exit}")), ending);
                 }
                 () = cancel.cancelled(), if ending.is_none() => TurnEnd::Cancelled,
+                () = self.shared.orders.closed(), if ending.is_none() => {
+                    TurnEnd::Lost("its link ended".to_owned())
+                }
                 () = tokio::time::sleep_until(until) => match ending {
                     None => TurnEnd::TimedOut,
                     Some((end, _)) => {
@@ -319,8 +357,11 @@ impl Session {
                 },
             };
             if ending.is_none() {
-                let _ = self.shared.orders.send(Order::Cancel { turn: turn.clone() }).await;
-                ending = Some((wanted, Instant::now() + CANCEL_MAX));
+                // Where it cannot be told, it will not obey, and the deadline ends it.
+                let _ = self.shared.orders.try_send(Order::Cancel { turn: turn.clone() });
+                let patience =
+                    if matches!(wanted, TurnEnd::Lost(_)) { FAREWELL_MAX } else { CANCEL_MAX };
+                ending = Some((wanted, Instant::now() + patience));
             }
         }
     }
@@ -387,7 +428,7 @@ impl Session {
 
     /// Lets the agent finish and end by itself; by force where it does not.
     pub async fn drain(mut self) {
-        let _ = self.shared.orders.send(Order::Drain).await;
+        let _ = self.shared.orders.try_send(Order::Drain);
         if tokio::time::timeout(DRAIN_MAX, ended(&mut self.ended)).await.is_err() {
             self.stop().await;
         }
@@ -440,22 +481,44 @@ async fn steer(
 ) -> Result<bool, StoreError> {
     // The end of a turn and a steer for it come one after the other: see `Event::Done`.
     let _wheel = shared.wheel.lock().await;
-    let Some(turn) = shared.in_flight().as_ref().map(|turn| turn.id.clone()) else {
+    if messages.is_empty() {
         return Ok(false);
-    };
-    match shared.store.attach(&turn, &messages).await {
-        Ok(0) | Err(StoreError::TurnState { .. }) => return Ok(false),
-        Ok(_) => {}
-        Err(error) => return Err(error),
     }
-    if shared.orders.try_send(Order::Steer { turn: turn.clone(), prompt }).is_ok() {
+    let turn = match &*shared.in_flight() {
+        Some(in_flight) if in_flight.stage == Stage::Open => in_flight.id.clone(),
+        _ => return Ok(false),
+    };
+    let attached = attach(shared, &turn, &messages).await?;
+    if attached.len() == messages.len()
+        && shared.orders.try_send(Order::Steer { turn: turn.clone(), prompt }).is_ok()
+    {
         if let Some(in_flight) = shared.in_flight().as_mut() {
             in_flight.steers.push_back(messages);
         }
         return Ok(true);
     }
-    shared.store.detach(&turn, &messages).await?;
+    if !attached.is_empty() {
+        shared.store.detach(&turn, &attached).await?;
+    }
     Ok(false)
+}
+
+/// Gives messages to a turn, and says which it took: the prompt tells of all of them, so it
+/// must be all or none.
+async fn attach(
+    shared: &Shared,
+    turn: &TurnId,
+    messages: &[MessageSeq],
+) -> Result<Vec<MessageSeq>, StoreError> {
+    let mut attached = Vec::new();
+    for message in messages {
+        match shared.store.attach(turn, &[*message]).await {
+            Ok(0) | Err(StoreError::TurnState { .. }) => break,
+            Ok(_) => attached.push(*message),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(attached)
 }
 
 /// What following found in an event.
@@ -472,6 +535,8 @@ enum Seen {
 fn settle(end: TurnEnd, ending: Option<(TurnEnd, Instant)>) -> TurnEnd {
     match (end, ending) {
         (TurnEnd::Done, _) => TurnEnd::Done,
+        // How the agent ended says more than that its link did.
+        (lost @ TurnEnd::Lost(_), Some((TurnEnd::Lost(_), _))) => lost,
         (_, Some((wanted, _))) => wanted,
         (TurnEnd::Failed { reason: Failure::Cancelled, .. }, None) => TurnEnd::Cancelled,
         (end, None) => end,
@@ -544,7 +609,7 @@ fn keep_usage(shared: Arc<Shared>) -> mpsc::Sender<gateway::Usage> {
     let (sender, mut inbox) = mpsc::channel::<gateway::Usage>(USAGE_MAX);
     tokio::spawn(async move {
         while let Some(usage) = inbox.recv().await {
-            let turn = shared.in_flight().as_ref().map(|turn| turn.id.clone());
+            let turn = shared.account().clone();
             let kept = store::Usage {
                 turn,
                 group: shared.welcome.group.clone(),
@@ -571,25 +636,35 @@ fn keep_usage(shared: Arc<Shared>) -> mpsc::Sender<gateway::Usage> {
 async fn keep_log(mut log: Box<dyn AsyncRead + Send + Unpin>, group: GroupName) {
     let mut buffer = vec![0; LOG_LINE_MAX];
     let mut line = Vec::new();
-    let (mut second, mut taken) = (Instant::now(), 0);
+    let (mut second, mut taken, mut dropped) = (Instant::now(), 0, 0_usize);
     while let Ok(count @ 1..) = log.read(&mut buffer).await {
         if second.elapsed() >= Duration::from_secs(1) {
+            log_dropped(&group, std::mem::take(&mut dropped));
             (second, taken) = (Instant::now(), 0);
         }
         taken += count;
         if taken > LOG_RATE_MAX {
+            dropped += count;
             continue;
         }
         for byte in &buffer[..count] {
             if *byte == b'\n' || line.len() >= LOG_LINE_MAX {
                 log_line(&group, &line);
                 line.clear();
-            } else {
+            }
+            if *byte != b'\n' {
                 line.push(*byte);
             }
         }
     }
     log_line(&group, &line);
+    log_dropped(&group, dropped);
+}
+
+fn log_dropped(group: &GroupName, bytes: usize) {
+    if bytes > 0 {
+        tracing::warn!(target: "babybot::agent", %group, bytes, "the agent's log is too much");
+    }
 }
 
 fn log_line(group: &GroupName, line: &[u8]) {
@@ -603,6 +678,10 @@ fn log_line(group: &GroupName, line: &[u8]) {
 impl Shared {
     fn in_flight(&self) -> std::sync::MutexGuard<'_, Option<InFlight>> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn account(&self) -> std::sync::MutexGuard<'_, Option<TurnId>> {
+        self.account.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -671,41 +750,76 @@ async fn report(
         Ok(events) => events,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, error.to_string()),
     };
-    let follower = match &*shared.in_flight() {
-        Some(in_flight) if in_flight.id == turn => in_flight.events.clone(),
-        _ => return refuse(StatusCode::CONFLICT, "this turn is not under way"),
-    };
     for event in events {
-        if let Err(error) = store_event(&shared, &turn, &event).await {
-            tracing::warn!(%turn, %error, "a report of the agent is refused");
-            return refuse(StatusCode::CONFLICT, crate::error::chain(&error));
-        }
+        let follower = match store_event(&shared, &turn, &event).await {
+            Ok(follower) => follower,
+            Err(response) => return response,
+        };
+        // Not while the wheel is held: who follows may be waiting for it.
         let _ = follower.send(event).await;
     }
     StatusCode::NO_CONTENT.into_response()
 }
 
-async fn store_event(shared: &Shared, turn: &TurnId, event: &Event) -> Result<(), StoreError> {
+/// Stores an event of the turn under way, and says who follows that turn.
+async fn store_event(
+    shared: &Shared,
+    turn: &TurnId,
+    event: &Event,
+) -> Result<mpsc::Sender<Event>, Response> {
+    let _wheel = shared.wheel.lock().await;
+    let (follower, late) = match &*shared.in_flight() {
+        Some(in_flight) if in_flight.id == *turn && in_flight.stage == Stage::Open => {
+            (in_flight.events.clone(), in_flight.late(event))
+        }
+        _ => return Err(refuse(StatusCode::CONFLICT, "this turn is not under way")),
+    };
+    let stage = record(shared, turn, event, &late).await.map_err(|error| {
+        tracing::warn!(%turn, %error, "a report of the agent is refused");
+        refuse(StatusCode::CONFLICT, crate::error::chain(&error))
+    })?;
+    if let Some(in_flight) = shared.in_flight().as_mut() {
+        in_flight.stage = stage;
+    }
+    Ok(follower)
+}
+
+/// Puts an event into the store, and says where the turn stands after it. `late` are messages
+/// that came too late for an answer.
+async fn record(
+    shared: &Shared,
+    turn: &TurnId,
+    event: &Event,
+    late: &[MessageSeq],
+) -> Result<Stage, StoreError> {
     let now = shared.clock.now();
     match event {
         Event::Round { .. } | Event::CallBegan { .. } | Event::CallEnded { .. } => {
-            shared.store.journal(turn, std::slice::from_ref(event), now).await
+            shared.store.journal(turn, std::slice::from_ref(event), now).await?;
+            Ok(Stage::Open)
         }
-        Event::Done { text, steers } => {
-            let _wheel = shared.wheel.lock().await;
-            // What came too late for this answer waits for the next. Before the end is stored,
-            // so that a crash in between loses nothing.
-            let late: Vec<MessageSeq> = match &*shared.in_flight() {
-                Some(in_flight) => {
-                    in_flight.steers.iter().skip(*steers as usize).flatten().copied().collect()
-                }
-                None => Vec::new(),
-            };
+        Event::Text { .. } => Ok(Stage::Open),
+        Event::Done { text, .. } => {
+            // They wait for the next turn. Before the end is stored, so that a crash in
+            // between loses nothing.
             if !late.is_empty() {
-                shared.store.detach(turn, &late).await?;
+                shared.store.detach(turn, late).await?;
             }
-            shared.store.finish_turn(turn, text, now).await.map(drop)
+            shared.store.finish_turn(turn, text, now).await?;
+            Ok(Stage::Answered)
         }
-        Event::Text { .. } | Event::Failed { .. } => Ok(()),
+        Event::Failed { .. } => Ok(Stage::GivenUp),
+    }
+}
+
+impl InFlight {
+    /// The messages sent as steering that an answer does not take into account.
+    fn late(&self, event: &Event) -> Vec<MessageSeq> {
+        match event {
+            Event::Done { steers, .. } => {
+                self.steers.iter().skip(*steers as usize).flatten().copied().collect()
+            }
+            _ => Vec::new(),
+        }
     }
 }

@@ -54,7 +54,8 @@ impl Report {
 /// # Errors
 /// Every problem of the file, or in it.
 pub fn read(path: &Path) -> Result<Source, Report> {
-    let name = path.strip_prefix("./").unwrap_or(path).display().to_string();
+    let short = path.strip_prefix("./").ok().filter(|short| *short != Path::new(""));
+    let name = short.unwrap_or(path).display().to_string();
     let text = match text(path, &name) {
         Ok(text) => text,
         Err(problem) => {

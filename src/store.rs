@@ -249,9 +249,7 @@ impl StoreError {
             Self::Newer { .. } => {
                 Some("upgrade babybot; a store is never brought back to an older format")
             }
-            Self::Older { .. } => {
-                Some("run `babybot apply` or `babybot up` once: they bring it up to date")
-            }
+            Self::Older { .. } => Some("run `babybot chat` once: it brings the store up to date"),
             Self::Unreadable { .. } => {
                 Some("the entry may come from a newer babybot: upgrade, then try again")
             }

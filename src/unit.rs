@@ -2,6 +2,7 @@
 //!
 //! Both are whole numbers with one unit. Printing gives the largest unit that
 //! divides the value, so that what is printed reads back as the same value.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
 
 use std::fmt;
 use std::str::FromStr;

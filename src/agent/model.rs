@@ -18,7 +18,7 @@ pub(super) struct Reply {
     pub(super) content: String,
     /// Its calls, in order.
     pub(super) calls: Vec<Call>,
-    /// Whether it was cut off by a token limit.
+    /// Whether it was cut off: by a token limit, or because it went on repeating itself.
     pub(super) cut: bool,
 }
 
@@ -123,7 +123,8 @@ pub(super) async fn ask(
             });
         }
         if chunk.done {
-            reply.cut = chunk.done_reason.as_deref() == Some("length");
+            // "repeat" is the gateway's word for a model that turned in circles.
+            reply.cut = matches!(chunk.done_reason.as_deref(), Some("length" | "repeat"));
             return Ok(reply);
         }
     }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer;
 use super::context;
+use super::embedded::{self, Found};
 use super::model::{self, Call, ModelError, Reply};
 use super::tools::{CallPlace, Outcome, Workbench};
 use super::transcript::{Ending, Transcript};
@@ -96,10 +97,21 @@ impl Turn<'_> {
         for earlier in &self.order.journal {
             self.go_on(&mut progress, earlier).await?;
         }
+        if progress.messages.last().is_some_and(|message| message["role"] == "assistant") {
+            // An answer that was not the last word: what came after it is in the prompt now.
+            progress.messages.push(json!({"role": "user", "content": GO_ON}));
+        }
         loop {
             self.take_steers(&mut progress);
             let last = progress.round >= ROUNDS_MAX;
             let reply = match self.ask(&progress, last).await? {
+                Ok(reply) => reply,
+                Err(error) => {
+                    self.repair(&mut progress, error)?;
+                    continue;
+                }
+            };
+            let reply = match self.understand(reply, last) {
                 Ok(reply) => reply,
                 Err(error) => {
                     self.repair(&mut progress, error)?;
@@ -208,6 +220,25 @@ impl Turn<'_> {
         }
     }
 
+    /// Takes a reply for what it was meant as: calls that came as text, or nearly right.
+    fn understand(&self, mut reply: Reply, last: bool) -> Result<Reply, ModelError> {
+        let schema = self.bench.schema();
+        if reply.calls.is_empty() {
+            match embedded::find(&answer::visible(&reply.content), &schema) {
+                Found::Answer => return Ok(reply),
+                // Nothing runs any more, and the syntax of a call is no answer.
+                Found::Calls(_) if last => return Err(ModelError::Unparsable(NO_TOOLS.to_owned())),
+                Found::Broken(why) => return Err(ModelError::Unparsable(why.to_owned())),
+                Found::Calls(calls) => {
+                    reply.content.clear();
+                    reply.calls = calls;
+                }
+            }
+        }
+        reply.calls = reply.calls.into_iter().map(|call| embedded::mend(call, &schema)).collect();
+        Ok(reply)
+    }
+
     /// Tells the model what was wrong with its answer, unless it had its chances.
     fn repair(&mut self, progress: &mut Progress, error: ModelError) -> Result<(), TurnError> {
         let failed = |reason, message| Err(TurnError::Failed { reason, message });
@@ -313,8 +344,13 @@ impl Turn<'_> {
 /// What the model is told of a call that was begun before a restart.
 const INTERRUPTED: &str =
     "interrupted: this call was begun and may have run; look before you repeat it";
+/// What the model is told of an earlier answer of its own that was not sent.
+const GO_ON: &str = "Your last message was not sent, because more messages had arrived. Answer \
+                     all of them now.";
 /// What is wrong with an answer that is not one.
 const EMPTY: &str = "the message was empty. Reply to the user or call a tool";
+/// What is wrong with a call in the last round.
+const NO_TOOLS: &str = "no tools are left. Answer in plain text";
 /// What the model is told in its last round.
 const LAST: &str = "You have used all your tool calls. Answer now without tools: say what is \
                     done and what is left.";

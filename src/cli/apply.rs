@@ -2,17 +2,17 @@
 
 use crate::cli::approve::{self, ApprovalArgs};
 use crate::cli::load::load;
-use crate::cli::preview::{Preview, project_error};
+use crate::cli::preview::{Preview, held_back, project_error};
 use crate::cli::{Context, Outcome, print, tell};
 use crate::clock::{Clock, SystemClock};
-use crate::error::{Error, Exit, chain};
+use crate::error::{Error, Exit};
 use crate::execute::{self, Outcome as StepOutcome};
 use crate::observe::{self, Holder};
 use crate::plan::render::{self, Color};
 use crate::project::InstanceLock;
 use crate::reconcile::{self, ApplyError, Approved};
 use crate::source::Source;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// Makes the machine match babybot.toml: plans, asks, looks again, carries out, records.
 ///
@@ -39,7 +39,7 @@ pub async fn run(args: &ApplyArgs, context: &Context) -> Outcome {
     print(&preview.text(context.stdout_color()))?;
     preview.refuse_strangers()?;
     if preview.plan.is_empty() {
-        return Ok(Exit::Ok);
+        return if preview.plan.is_held_back() { Err(held_back()) } else { Ok(Exit::Ok) };
     }
     let risks = approve::approve(&preview, &args.approval, context)?;
     let lock = preview.project.lock("apply", SystemClock.now()).map_err(project_error)?;
@@ -54,10 +54,20 @@ pub async fn run(args: &ApplyArgs, context: &Context) -> Outcome {
 pub fn open_store(preview: &Preview, _lock: &InstanceLock) -> Result<Store, Error> {
     let project = &preview.project;
     project.instance(&SystemClock).map_err(project_error)?;
-    let store = Store::open(&project.database())
-        .map_err(|error| Error::failed("open the store", &error))?;
+    let store =
+        Store::open(&project.database()).map_err(|error| store_error("open the store", &error))?;
     project.give_database().map_err(project_error)?;
     Ok(store)
+}
+
+/// A store's error at the front door.
+#[must_use]
+pub fn store_error(doing: &str, error: &StoreError) -> Error {
+    let failed = Error::failed(doing, error);
+    match error.hint() {
+        Some(hint) => failed.hinted(hint),
+        None => failed,
+    }
 }
 
 /// Carries an approved plan out and says how it went.
@@ -104,17 +114,13 @@ fn apply_error(error: ApplyError, preview: &Preview, context: &Context) -> Error
         ApplyError::Stale(now) => {
             tell("The plan is now:\n");
             tell(&render::text(&now, &preview.heading, context.stderr_color()));
-            Error::new(Exit::PlanStale, error_text(&ApplyError::Stale(now)))
+            Error::new(Exit::PlanStale, ApplyError::Stale(now).to_string())
                 .hinted("look at the new plan and run the command again")
         }
         ApplyError::Refused(findings) => {
             let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
             Error::new(Exit::Failed, format!("the plan is refused: {}", lines.join("; ")))
         }
-        ApplyError::Store(_) => Error::new(Exit::Failed, error_text(&error)),
+        ApplyError::Store(error) => store_error("record the generation", &error),
     }
-}
-
-fn error_text(error: &ApplyError) -> String {
-    chain(error)
 }

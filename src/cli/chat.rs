@@ -101,7 +101,7 @@ pub async fn run(args: &ChatArgs, context: &Context) -> Outcome {
 }
 
 fn open_store(project: &Project) -> Result<Store, Error> {
-    Store::open(&project.database()).map_err(|error| Error::failed("open the store", &error))
+    Store::open(&project.database()).map_err(|error| apply::store_error("open the store", &error))
 }
 
 /// Applies the manifest on an instance that never was.
@@ -335,7 +335,7 @@ impl Chat {
     /// Gives what waits for this terminal: stored before, marked after.
     async fn deliver(&self, manner: Manner) -> Result<(), Error> {
         let store = &self.host.parts().store;
-        let failed = |error| Error::failed("deliver the reply", &error);
+        let failed = |error| apply::store_error("deliver the reply", &error);
         let chat = host::terminal_chat(&self.group);
         for post in store.due(&ChannelName::terminal()).await.map_err(failed)? {
             if post.chat != chat {
@@ -423,5 +423,12 @@ fn zone_of(applied: &Applied, group: &GroupName) -> TimeZone {
 }
 
 fn host_error(error: HostError) -> Error {
-    Error::new(Exit::Failed, chain(&error))
+    let failed = Error::new(Exit::Failed, chain(&error));
+    match &error {
+        HostError::Store(store) => match store.hint() {
+            Some(hint) => failed.hinted(hint),
+            None => failed,
+        },
+        _ => failed,
+    }
 }

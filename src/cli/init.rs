@@ -155,7 +155,9 @@ fn told(path: &Path, findings: &Findings) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{loopback_url, usable};
+    use std::io::{Read as _, Write as _};
+
+    use super::{installed_models, loopback_url, usable};
 
     #[test]
     fn only_an_address_of_this_machine_is_asked() {
@@ -174,6 +176,39 @@ mod tests {
             "",
         ] {
             assert_eq!(loopback_url(elsewhere), None, "{elsewhere}");
+        }
+    }
+
+    /// Serves one connection with these bytes, and gives the server's address.
+    fn server(answer: &'static str) -> String {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("the address just bound");
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(answer.as_bytes());
+        });
+        format!("http://{address}")
+    }
+
+    #[tokio::test]
+    async fn an_ollama_is_asked_for_its_models_and_may_answer_anything() {
+        let answers = [
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: 64\r\n\r\n{\"models\":[{\"name\":\"kimi:cloud\"},{\"name\":\"qwen3:8b\"},{\"x\":1}  ]}",
+                Some(vec!["qwen3:8b".to_owned()]),
+            ),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 13\r\n\r\n{\"models\":[]}", Some(vec![])),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", None),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{\"models\":", None),
+            (
+                "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n",
+                None,
+            ),
+            ("SSH-2.0\r\n", None),
+        ];
+        for (answer, expected) in answers {
+            assert_eq!(installed_models(&server(answer)).await, expected, "{answer}");
         }
     }
 

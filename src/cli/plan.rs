@@ -1,7 +1,7 @@
 //! `babybot plan`: what `apply` would change, and what it would newly allow.
 
 use crate::cli::load::load;
-use crate::cli::preview::Preview;
+use crate::cli::preview::{Preview, held_back};
 use crate::cli::{Context, Outcome, print};
 use crate::error::{Error, Exit};
 use crate::plan::render;
@@ -57,6 +57,9 @@ pub async fn run(args: &PlanArgs, context: &Context) -> Outcome {
         return Err(Error::new(Exit::Refused, format!("the plan has a {worst} change"))
             .hinted(format!("--fail-on {limit} refuses it")));
     }
-    let pending = args.detailed_exitcode && !preview.plan.is_empty();
-    Ok(if pending { Exit::ChangesPending } else { Exit::Ok })
+    match (args.detailed_exitcode, preview.plan.is_empty()) {
+        (true, false) => Ok(Exit::ChangesPending),
+        (true, true) if preview.plan.is_held_back() => Err(held_back()),
+        _ => Ok(Exit::Ok),
+    }
 }

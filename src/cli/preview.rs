@@ -1,7 +1,7 @@
 //! What `plan`, `apply` and `chat` begin with: the machine looked at, the plan made.
 
 use crate::cli::Context;
-use crate::desired::Desired;
+use crate::desired::{Desired, Remark};
 use crate::error::{Error, Exit};
 use crate::gateway::Gateway;
 use crate::observe::{self, Holder, Look};
@@ -10,6 +10,7 @@ use crate::plan::check::{self, Problem};
 use crate::plan::render::{self, Color, Heading};
 use crate::plan::{Plan, plan};
 use crate::project::{Project, ProjectError};
+use crate::resource::ResourceId;
 use crate::source::Source;
 
 /// A plan and what it was made from.
@@ -39,7 +40,10 @@ impl Preview {
         project.known_instance().map_err(project_error)?;
         let gateway = Gateway::new(project.root().to_path_buf())
             .map_err(|error| Error::failed("reach models", &error))?;
-        let desired = Desired::new(&source.manifest);
+        let mut desired = Desired::new(&source.manifest);
+        if rustix::process::geteuid().is_root() && project.owner().is_none() {
+            desired.remarks.push(agents_are_root(&desired));
+        }
         let look = observe::Machine::new(project.clone(), gateway.clone(), Holder::Another);
         let observed = observe::observe(&desired, &look as &dyn Look).await;
         let plan = plan(&desired, &observed);
@@ -67,6 +71,23 @@ impl Preview {
         let strangers = findings.iter().all(|f| matches!(f.problem, Problem::StrangerUnwalled(_)));
         let exit = if strangers { Exit::Refused } else { Exit::Failed };
         Err(Error::new(exit, format!("the plan is refused: {}", lines.join("; "))))
+    }
+}
+
+/// What is said where something unknown is in the way.
+#[must_use]
+pub fn held_back() -> Error {
+    Error::new(Exit::Failed, "it cannot be told whether the machine matches")
+        .hinted("mend what is unknown above, then try again")
+}
+
+/// What has to be said where nobody else can be found for agents to run as.
+fn agents_are_root(desired: &Desired) -> Remark {
+    let groups = desired.resources.keys().filter(|id| matches!(id, ResourceId::Group(_)));
+    Remark {
+        ids: groups.cloned().collect(),
+        text: "the agent runs as root (give the project folder to a user, and it runs as that one)"
+            .to_owned(),
     }
 }
 

@@ -157,13 +157,13 @@ async fn read_json<T: DeserializeOwned>(
 pub fn lines<T: DeserializeOwned + Send>(
     body: Incoming,
 ) -> impl Stream<Item = Result<T, LinkError>> + Send {
-    let state = (body, BytesMut::new(), false);
+    let state = (body, Buffer::default(), false);
     futures_util::stream::unfold(state, |(mut body, mut buffer, mut ended)| async move {
         loop {
-            if ended && buffer.is_empty() {
+            if ended && buffer.bytes.is_empty() {
                 return None;
             }
-            if let Some(line) = take_line(&mut buffer, ended) {
+            if let Some(line) = buffer.take_line(ended) {
                 if line.iter().all(u8::is_ascii_whitespace) {
                     continue;
                 }
@@ -171,18 +171,18 @@ pub fn lines<T: DeserializeOwned + Send>(
                     .map_err(|error| LinkError::Malformed(error.to_string()));
                 return Some((value, (body, buffer, ended)));
             }
-            if buffer.len() > BODY_MAX {
-                buffer.clear();
+            if buffer.bytes.len() > BODY_MAX {
+                buffer = Buffer::default();
                 return Some((Err(LinkError::TooLarge(BODY_MAX)), (body, buffer, true)));
             }
             match body.frame().await {
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
-                        buffer.extend_from_slice(&data);
+                        buffer.bytes.extend_from_slice(&data);
                     }
                 }
                 Some(Err(error)) => {
-                    buffer.clear();
+                    buffer = Buffer::default();
                     return Some((Err(LinkError::from(error)), (body, buffer, true)));
                 }
                 None => ended = true,
@@ -191,14 +191,32 @@ pub fn lines<T: DeserializeOwned + Send>(
     })
 }
 
-fn take_line(buffer: &mut BytesMut, ended: bool) -> Option<BytesMut> {
-    match buffer.iter().position(|byte| *byte == b'\n') {
-        Some(end) => {
-            let mut line = buffer.split_to(end + 1);
-            line.truncate(end);
-            Some(line)
+/// What came of a body and is no whole line yet.
+#[derive(Debug, Default)]
+struct Buffer {
+    bytes: BytesMut,
+    /// Where to go on looking for a line feed, so that a long line is searched once.
+    searched: usize,
+}
+
+impl Buffer {
+    fn take_line(&mut self, ended: bool) -> Option<BytesMut> {
+        let found = self.bytes[self.searched..].iter().position(|byte| *byte == b'\n');
+        match found.map(|offset| self.searched + offset) {
+            Some(end) => {
+                self.searched = 0;
+                let mut line = self.bytes.split_to(end + 1);
+                line.truncate(end);
+                Some(line)
+            }
+            None => {
+                self.searched = self.bytes.len();
+                if !ended || self.bytes.is_empty() {
+                    return None;
+                }
+                self.searched = 0;
+                Some(self.bytes.split())
+            }
         }
-        None if ended && !buffer.is_empty() => Some(buffer.split()),
-        None => None,
     }
 }

@@ -69,20 +69,15 @@ impl<'d> Decoder<'d> {
 
     /// Whether something was written at this path or above it that is not in the tree.
     pub(crate) fn is_lost(&self, path: &str) -> bool {
-        self.lost.iter().any(|lost| {
-            path.strip_prefix(lost.as_str())
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        })
+        let above = path.match_indices('.').map(|(dot, _)| &path[..dot]);
+        above.chain([path]).any(|path| self.lost.contains(path))
     }
 
     /// Whether a name declared in this table may be missing from the tree.
     pub(crate) fn loses_names(&self, path: &str) -> bool {
-        self.is_lost(path)
-            || self.lost.iter().any(|lost| {
-                lost.strip_prefix(path)
-                    .and_then(|rest| rest.strip_prefix('.'))
-                    .is_some_and(|name| !name.contains('.'))
-            })
+        let names = format!("{path}.");
+        let below = self.lost.range(names.clone()..).map_while(|lost| lost.strip_prefix(&names));
+        self.is_lost(path) || below.into_iter().any(|name| !name.contains('.'))
     }
 
     /// The table under a key, if it is there and a table.
@@ -168,7 +163,7 @@ impl<'d> Decoder<'d> {
                 .is_none_or(|of| kind.is_none_or(|kind| of == kind))
         };
         let taken: Vec<&str> = known.iter().copied().filter(|key| of_kind(key)).collect();
-        for (name, _) in section.table.iter() {
+        for (name, value) in section.table.iter() {
             let key = name.get_ref().as_ref();
             if taken.contains(&key) {
                 continue;
@@ -195,8 +190,11 @@ impl<'d> Decoder<'d> {
                 );
                 continue;
             }
-            let meant =
-                closest(key, taken.iter().copied().filter(|key| !section.table.contains_key(*key)));
+            let absent = taken.iter().copied().filter(|key| !section.table.contains_key(*key));
+            let meant = closest(key, absent).or_else(|| {
+                // A table may be written in several places, so this may be one more of them.
+                value.get_ref().is_table().then(|| closest(key, taken.iter().copied())).flatten()
+            });
             if let Some(meant) = meant {
                 self.lost.insert(join(&section.path, meant));
             }

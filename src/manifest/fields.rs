@@ -104,14 +104,15 @@ pub const REQUIRED: &str = "required";
 /// Every key of the manifest, in the order of the reference.
 pub static FIELDS: LazyLock<Vec<Field>> = LazyLock::new(all_fields);
 
-/// The positions in [`FIELDS`] of a table's own keys, by the table's path.
-static BY_TABLE: LazyLock<BTreeMap<&'static str, Vec<usize>>> = LazyLock::new(|| {
-    let mut tables: BTreeMap<&'static str, Vec<usize>> = BTreeMap::new();
-    for (at, field) in FIELDS.iter().enumerate() {
-        tables.entry(field.table()).or_default().push(at);
-    }
-    tables
-});
+/// The fields of every table, by the table's path and the key.
+static BY_TABLE: LazyLock<BTreeMap<&'static str, BTreeMap<&'static str, &'static Field>>> =
+    LazyLock::new(|| {
+        let mut tables: BTreeMap<&'static str, BTreeMap<_, _>> = BTreeMap::new();
+        for field in FIELDS.iter() {
+            tables.entry(field.table()).or_default().insert(field.key(), field);
+        }
+        tables
+    });
 
 impl Field {
     /// The path of the table it stands in.
@@ -135,7 +136,7 @@ impl Field {
 
 /// The field at a table's path and key.
 pub(crate) fn field(table: &str, key: &str) -> Option<&'static Field> {
-    BY_TABLE.get(table)?.iter().map(|at| &FIELDS[*at]).find(|field| field.key() == key)
+    BY_TABLE.get(table)?.get(key).copied()
 }
 
 /// The keys that a table takes: its own, and those of the tables within it.
@@ -405,7 +406,7 @@ fn group_parts(table: &str, built_in: bool) -> Vec<Field> {
             Type::Text,
             "\"@\" and assistant.name",
             "\"@Baby\"",
-            Some(Risk::Privileged),
+            None,
             "The word that wakes the agent.",
         ),
         part(
@@ -413,7 +414,7 @@ fn group_parts(table: &str, built_in: bool) -> Vec<Field> {
             Type::Boolean,
             "true; false for the main group",
             "false",
-            Some(Risk::Privileged),
+            None,
             "Whether only messages with the trigger wake the agent.",
         ),
         part(

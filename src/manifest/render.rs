@@ -172,7 +172,12 @@ struct Snippets<'s> {
 
 impl<'s> Snippets<'s> {
     fn new(name: &'s str, text: &'s str, problems: &[Diagnostic]) -> Self {
-        let steers = |byte: u8| (byte < b' ' && !b"\t\n\r".contains(&byte)) || byte == 0x7f;
+        // A carriage return is harmless only as a part of a line's end.
+        let steers = |at: usize, byte: u8| match byte {
+            b'\t' | b'\n' => false,
+            b'\r' => text.as_bytes().get(at + 1) != Some(&b'\n'),
+            _ => byte < b' ' || byte == 0x7f,
+        };
         let secrets = || {
             let secret = |span: &Span| text[span.offset..span.offset + span.length].contains('@');
             problems.iter().filter_map(move |problem| match problem.code {
@@ -183,10 +188,15 @@ impl<'s> Snippets<'s> {
             })
         };
         let mut shown = Cow::Borrowed(text);
-        if text.bytes().any(steers) || secrets().next().is_some() {
+        if text.bytes().enumerate().any(|(at, byte)| steers(at, byte)) || secrets().next().is_some()
+        {
             // Each byte of what is hidden becomes one that is plain, so that offsets hold.
             let mut bytes = text.as_bytes().to_vec();
-            bytes.iter_mut().filter(|byte| steers(**byte)).for_each(|byte| *byte = b'?');
+            for (at, byte) in bytes.iter_mut().enumerate() {
+                if steers(at, *byte) {
+                    *byte = b'?';
+                }
+            }
             for span in secrets() {
                 for byte in &mut bytes[span.offset..span.offset + span.length] {
                     if !matches!(*byte, b'\n' | b'\r' | b'"' | b'\'') {

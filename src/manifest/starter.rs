@@ -46,7 +46,7 @@ pub fn starter(findings: &Findings) -> String {
     let mut text = String::from(
         "# What your babybot is made of. `babybot plan` shows what it would do, `babybot apply` does it.\n\
          # Lines that begin with `#!` are switched off: remove the `#! ` to switch them on.\n\
-         #:schema ./babybot.schema.json\n\
+         # Every key is explained in docs/MANIFEST.md; `babybot schema` prints a schema for editors.\n\
          schema = 1\n\
          name   = \"home\"\n\
          \n\

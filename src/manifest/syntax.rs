@@ -22,7 +22,7 @@ const ROUNDS_MAX: usize = 64;
 pub(crate) struct Mended {
     /// The text to parse.
     pub(crate) text: String,
-    /// Offsets in the original text before which one byte was added, rising.
+    /// Offsets in the mended text of the bytes that were added, rising.
     insertions: Vec<usize>,
     /// The syntax errors of the original text.
     pub(crate) faults: Vec<Fault>,
@@ -58,12 +58,8 @@ const DUPLICATE: &str = "duplicate key";
 const NO_VALUE: [&str; 3] = ["key with no value", "missing value", "missing assignment"];
 
 impl Mended {
-    /// Makes `text` fit to be parsed.
+    /// Makes a text with syntax errors fit to be parsed.
     pub(crate) fn new(text: &str) -> Self {
-        let (_, errors) = DeTable::parse_recoverable(text);
-        if errors.is_empty() {
-            return Self { text: text.to_owned(), ..Self::default() };
-        }
         let statements = statements(text);
         let mut mended = mend(text, &statements);
         mended.parse_until_sound();
@@ -78,12 +74,7 @@ impl Mended {
     }
 
     fn original_offset(&self, offset: usize) -> usize {
-        // The nth insertion stands n bytes further on in the mended text.
-        let mut before = 0;
-        while self.insertions.get(before).is_some_and(|at| at + before < offset) {
-            before += 1;
-        }
-        offset - before
+        offset - self.insertions.partition_point(|added| *added < offset)
     }
 
     /// Blanks the line of the first error until there is none but duplicates.
@@ -187,8 +178,8 @@ fn mend(text: &str, statements: &[Range<usize>]) -> Mended {
         let insertion = if header { missing_bracket(statement) } else { missing_equals(statement) };
         match insertion.filter(|_| header || !orphaned) {
             Some((at, character)) => {
-                mended.insertions.push(range.start + at);
                 mended.text.push_str(&statement[..at]);
+                mended.insertions.push(mended.text.len());
                 mended.text.push(character);
                 mended.text.push_str(&statement[at..]);
                 if header {

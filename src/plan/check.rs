@@ -164,11 +164,12 @@ impl Review<'_> {
                 Action::Create | Action::Change,
                 Work::Record { .. },
             ) => as_asked,
-            (_, Action::Stop | Action::Remove | Action::Adopt, _) => false,
-            (ResourceId::GlobalMemory, _, Work::WriteGlobalMemory) => as_asked,
+            (_, Action::Stop | Action::Remove, _) => false,
             (ResourceId::Folder(group), _, Work::MakeFolders { group: made }) => {
                 as_asked && group == made
             }
+            (_, Action::Adopt, _) => false,
+            (ResourceId::GlobalMemory, _, Work::WriteGlobalMemory) => as_asked,
             (ResourceId::Settings(group), _, Work::WriteSettings { group: written, .. }) => {
                 as_asked && group == written
             }

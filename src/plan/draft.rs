@@ -313,6 +313,14 @@ fn folder(group: &GroupName, before: Option<&Spec>, look: Option<&Known<Seen>>) 
         Some(Known::Is(Seen::Folder { missing })) if missing.is_empty() => {
             adopt_unless(before, "the folders are already there", Spec::Folder)
         }
+        // The folder that people know is there; what babybot keeps beside it is made.
+        Some(Known::Is(Seen::Folder { missing }))
+            if before.is_none() && !missing.contains(&format!("groups/{group}")) =>
+        {
+            let reason = "the folder is already there".to_owned();
+            let from = Some(Spec::Folder);
+            Verdict::Change(Change { action: Action::Adopt, reason, from, work, risk: Risk::Safe })
+        }
         Some(Known::Is(Seen::Folder { missing })) => {
             let missing: Vec<&str> = missing.iter().map(String::as_str).collect();
             mend(&format!("without {}", missing.join(", ")), None, work)

@@ -134,9 +134,7 @@ const DIM: &str = "2";
 impl Page<'_> {
     fn nothing(&self) -> String {
         let mut page = String::new();
-        let held: Vec<&Note> =
-            self.plan.notes.iter().filter(|note| note.kind <= NoteKind::Waiting).collect();
-        let touching = held.iter().any(|note| holds_a_change(note));
+        let touching = self.plan.is_held_back();
         let manifest = shown(&self.heading.manifest);
         match (touching, self.plan.parent) {
             (false, Some(number)) => {
@@ -353,7 +351,7 @@ fn place(field: &FieldChange, manifest: &str) -> String {
 
 /// What a note is about; of many resources only the first are named.
 fn about(note: &Note) -> String {
-    const NAMED_MAX: usize = 1;
+    const NAMED_MAX: usize = 2;
     let names: Vec<String> = note.ids.iter().take(NAMED_MAX).map(ResourceId::to_string).collect();
     match note.ids.len() {
         0 => "instance".to_owned(),
@@ -362,12 +360,6 @@ fn about(note: &Note) -> String {
         }
         _ => names.join(", "),
     }
-}
-
-/// Whether a note keeps the planner from saying that nothing differs.
-fn holds_a_change(note: &Note) -> bool {
-    let outside = |id: &ResourceId| matches!(id, ResourceId::Model(_) | ResourceId::Container(_));
-    note.kind == NoteKind::Waiting || !note.ids.iter().any(outside)
 }
 
 /// A value that cannot move the cursor, hide or turn around what stands beside it.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <messages>
-//! <message sender="Ada" time="2026-11-22 09:30">What&#39;s on &lt;today&gt;?</message>
+//! <message sender="Ada" time="2026-11-22 09:30">What's on &lt;today&gt;?</message>
 //! </messages>
 //! ```
 //!
@@ -10,7 +10,7 @@
 //! Everything is escaped so that it reads back exactly, and so that these are
 //! never there as such:
 //!
-//! - markup: `<`, `>`, `&` and both quotes. With it go the tokens that chat
+//! - markup: `<`, `>`, `&`, and `"` in a sender's name. With it go the tokens that chat
 //!   templates write in angle brackets: `<|im_start|>`, `</s>`, `<start_of_turn>`,
 //!   `<<SYS>>` and their like;
 //! - the tokens that templates write in square brackets: `[INST]`, `[/INST]`,
@@ -71,8 +71,7 @@ fn escape(text: &str, place: Place, prompt: &mut String) {
             '&' => prompt.push_str("&amp;"),
             '<' => prompt.push_str("&lt;"),
             '>' => prompt.push_str("&gt;"),
-            '"' => prompt.push_str("&quot;"),
-            '\'' => prompt.push_str("&#39;"),
+            '"' if place == Place::Attribute => prompt.push_str("&quot;"),
             '\n' | '\t' if place == Place::Content => prompt.push(character),
             '[' if opens_token(&text[position + 1..]) => reference(character, prompt),
             _ if is_hidden(character) => reference(character, prompt),

@@ -1,11 +1,18 @@
 //! Everything that is seen from outside, in one binary: one file per room.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![allow(clippy::print_stdout, reason = "the harness shows what a failed test printed")]
 
+mod cli;
 mod examples;
 mod gateway;
+mod link;
 mod manifest;
 mod plan;
+mod readme;
+mod reconcile;
 mod route;
+mod session;
 mod store;
 mod support;
 mod survival;
+mod tidy;

@@ -1,12 +1,19 @@
 //! The manifest, seen from outside: a text in, values or problems out.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a helper of a test fails as the test does")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
 
+use babybot::cli::Context;
+use babybot::cli::explain::{self, ExplainArgs};
+use babybot::cli::init::{self, InitArgs};
+use babybot::cli::load::load;
+use babybot::cli::validate::{self, ValidateArgs, ValidateFormat};
+use babybot::error::Exit;
 use babybot::manifest::codes::Code;
 use babybot::manifest::fields::{FIELDS, Field, Type};
 use babybot::manifest::render::{self, Colors};
-use babybot::manifest::{self, Diagnostic, Manifest};
+use babybot::manifest::{self, Diagnostic, Manifest, SecretSource};
 use babybot::name::GroupName;
 use babybot::resource::{Lifecycle, Limits, MilliCpus, ModelSpec};
 use babybot::source;
@@ -108,6 +115,61 @@ fn cpus_may_be_whole_or_broken_but_not_nothing() {
     assert_eq!(MilliCpus(500).to_string(), "0.5");
 }
 
+#[test]
+fn a_secret_may_come_from_any_variable_or_file() {
+    let manifest = valid(&format!(
+        "{BASE}[secrets]\na = {{ env = \"BABYBOT_TOKEN\" }}\nb = {{ file = \"~/.config/token\" }}\n[groups.home]\n"
+    ));
+    let sources: Vec<_> = manifest.secrets.values().map(|source| source.value.clone()).collect();
+    assert_eq!(
+        sources,
+        [SecretSource::Env("BABYBOT_TOKEN".into()), SecretSource::File("~/.config/token".into())]
+    );
+    let wrong = format!("{BASE}[secrets]\na = {{ env = \"TOKEN=x\" }}\n[groups.home]\n");
+    assert_eq!(codes(&problems(&wrong)), [Code::BadVariable]);
+}
+
+#[test]
+fn an_address_is_a_host_and_a_port_and_nothing_else() {
+    let check = |url: &str| {
+        manifest::parse(&format!(
+            "schema = 1\nname = \"home\"\n[models.a]\nkind = \"ollama\"\nmodel = \"m\"\nurl = \"{url}\"\n[groups.home]\n"
+        ))
+        .map_err(|problems| codes(&problems))
+        .err()
+    };
+    for url in
+        ["http://localhost", "https://ollama.lan:443", "http://[::1]:11434", "http://10.0.0.2:1"]
+    {
+        assert_eq!(check(url), None, "{url}");
+    }
+    for url in [
+        "",
+        "localhost:11434",
+        "ftp://a",
+        "http://",
+        "http://:80",
+        "http://a:0",
+        "http://a:65536",
+        "http://a:+1",
+        "http://a:",
+        "http://a/",
+        "http://a/api",
+        "http://a?x",
+        "http://a#x",
+        "http://u:p@a",
+        "http://[::1",
+        "http://[x]:1",
+        "http://[::1]x",
+        "http://a b",
+        "http://a..b",
+        "http://ä",
+        "HTTP://a:1:2",
+    ] {
+        assert_eq!(check(url), Some(vec![Code::BadUrl]), "{url}");
+    }
+}
+
 // What a person reads.
 
 macro_rules! faults {
@@ -191,6 +253,8 @@ fn a_line_too_long_to_show_is_named_only() {
 fn control_characters_do_not_reach_the_terminal() {
     let shown = human(&format!("{BASE}[groups.home]\nmodle = \"\u{1b}[31m\u{7f}\"\n"));
     assert!(!shown.contains(['\u{1b}', '\u{7f}']), "{shown:?}");
+    let shown = human("schema = 1\rname = \"home\"\r\nmodle = 1\r\n");
+    assert!(!shown.contains('\r') && shown.contains("schema = 1?name"), "{shown:?}");
 }
 
 // Places.
@@ -584,7 +648,7 @@ fn a_file_that_is_no_manifest_is_explained() {
     assert!(report.problems[0].message.contains("byte 22, on line 2"), "{report:?}");
     if !rustix::process::geteuid().is_root() {
         std::fs::write(path("locked"), "").unwrap();
-        std::fs::set_permissions(path("locked"), std::fs::Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(path("locked"), std::fs::Permissions::from_mode(0o000)).unwrap();
         assert_eq!(code("locked"), Code::Unreadable);
     }
 }
@@ -598,6 +662,59 @@ fn what_was_read_is_kept_byte_for_byte() {
     let source = source::read(&path).unwrap();
     assert_eq!(source.text, text);
     assert_eq!(source.manifest, valid(&text));
+}
+
+// The verbs.
+
+#[test]
+fn validate_ends_with_what_it_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let context = context(folder.path());
+    for format in [ValidateFormat::Human, ValidateFormat::Json] {
+        let args = ValidateArgs { format };
+        std::fs::write(&context.manifest, format!("{BASE}[groups.home]\n")).unwrap();
+        assert_eq!(validate::run(&args, &context).unwrap(), Exit::Ok);
+        std::fs::write(&context.manifest, BASE).unwrap();
+        assert_eq!(validate::run(&args, &context).unwrap(), Exit::ManifestInvalid);
+    }
+    assert_eq!(load(&context).unwrap_err(), Exit::ManifestInvalid);
+}
+
+#[test]
+fn explain_knows_its_codes_and_says_so_of_others() {
+    let context = context(std::path::Path::new("."));
+    let explain = |code: &str| explain::run(&ExplainArgs { code: Some(code.into()) }, &context);
+    assert_eq!(explain("bb0107").unwrap(), Exit::Ok);
+    let error = explain("BB0197").unwrap_err();
+    assert_eq!(error.exit(), Exit::Failed);
+    assert!(error.hint().unwrap().starts_with("did you mean BB01"), "{error:?}");
+    assert_eq!(explain("nonsense").unwrap_err().hint(), Some("`babybot explain` lists every code"));
+}
+
+#[tokio::test]
+async fn init_writes_one_valid_file_and_never_over_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let context = context(folder.path());
+    assert_eq!(init::run(&InitArgs {}, &context).await.unwrap(), Exit::Ok);
+    let written = source::read(&context.manifest).unwrap();
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    let error = init::run(&InitArgs {}, &context).await.unwrap_err();
+    assert_eq!(error.exit(), Exit::Failed);
+    assert!(error.hint().is_some());
+    assert_eq!(std::fs::read_to_string(&context.manifest).unwrap(), written.text);
+}
+
+#[tokio::test]
+async fn init_does_not_write_through_a_link() {
+    let folder = tempfile::tempdir().unwrap();
+    let context = context(folder.path());
+    std::os::unix::fs::symlink(folder.path().join("elsewhere"), &context.manifest).unwrap();
+    assert_eq!(init::run(&InitArgs {}, &context).await.unwrap_err().exit(), Exit::Failed);
+    assert!(!folder.path().join("elsewhere").exists());
+}
+
+fn context(folder: &std::path::Path) -> Context {
+    Context { manifest: folder.join("babybot.toml"), color_stdout: false, color_stderr: false }
 }
 
 /// A manifest that holds one more value, at the place of a field.

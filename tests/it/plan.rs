@@ -51,9 +51,9 @@ fn a_first_apply_builds_from_the_ground_up() {
            kind   terminal
 
     notes
-     ·   container/main and 1 more   starts with `babybot chat`
-     ·   group/main                  runtime none does not isolate: the agent runs as you, on this machine
-     ·   group/main                  limits.cpus, limits.memory and limits.pids are not enforced by runtime none
+     ·   container/main, channel/terminal   starts with `babybot chat`
+     ·   group/main                         runtime none does not isolate: the agent runs as you, on this machine
+     ·   group/main                         limits.cpus, limits.memory and limits.pids are not enforced by runtime none
 
     6 to add, 0 to change, 0 to remove. Risk: 1 privileged
     Next: babybot apply --yes=privileged
@@ -112,9 +112,9 @@ fn a_family_of_three_says_what_main_may_do_and_that_nothing_holds_it_back() {
            kind   terminal
 
     notes
-     ·   container/family and 3 more   starts with `babybot chat`
-     ·   group/family and 2 more       runtime none does not isolate: the agent runs as you, on this machine
-     ·   group/family and 2 more       limits.cpus, limits.memory and limits.pids are not enforced by runtime none
+     ·   container/family, container/kids and 2 more   starts with `babybot chat`
+     ·   group/family, group/kids and 1 more           runtime none does not isolate: the agent runs as you, on this machine
+     ·   group/family, group/kids and 1 more           limits.cpus, limits.memory and limits.pids are not enforced by runtime none
 
     13 to add, 0 to change, 0 to remove. Risk: 2 privileged
     Next: babybot apply --yes=privileged
@@ -137,9 +137,9 @@ fn an_edited_model_shows_only_what_changed() {
            context   16384 → 8192                                     babybot.toml:3
 
     notes
-     ·   container/family and 3 more   starts with `babybot chat`
-     ·   group/family and 2 more       runtime none does not isolate: the agent runs as you, on this machine
-     ·   group/family and 2 more       limits.cpus, limits.memory and limits.pids are not enforced by runtime none
+     ·   container/family, container/kids and 2 more   starts with `babybot chat`
+     ·   group/family, group/kids and 1 more           runtime none does not isolate: the agent runs as you, on this machine
+     ·   group/family, group/kids and 1 more           limits.cpus, limits.memory and limits.pids are not enforced by runtime none
 
     0 to add, 1 to change, 0 to remove. Risk: 1 privileged
     Next: babybot apply --yes=privileged
@@ -161,9 +161,9 @@ fn a_model_that_stops_rehearsing_says_which_agents_it_sets_free() {
                                  does not isolate: the agent runs as you, on this machine
 
     notes
-     ·   container/main and 1 more   starts with `babybot chat`
-     ·   group/main                  runtime none does not isolate: the agent runs as you, on this machine
-     ·   group/main                  limits.cpus, limits.memory and limits.pids are not enforced by runtime none
+     ·   container/main, channel/terminal   starts with `babybot chat`
+     ·   group/main                         runtime none does not isolate: the agent runs as you, on this machine
+     ·   group/main                         limits.cpus, limits.memory and limits.pids are not enforced by runtime none
 
     0 to add, 1 to change, 0 to remove. Risk: 1 privileged
     Next: babybot apply --yes=privileged
@@ -182,10 +182,10 @@ fn a_removed_group_goes_and_its_data_stays() {
            bind   terminal → (none)
 
     notes
-     =   group/kids                    retained: groups/kids, its sessions and its messages
-     ·   container/family and 2 more   starts with `babybot chat`
-     ·   group/family and 1 more       runtime none does not isolate: the agent runs as you, on this machine
-     ·   group/family and 1 more       limits.cpus, limits.memory and limits.pids are not enforced by runtime none
+     =   group/kids                                    retained: groups/kids, its sessions and its messages
+     ·   container/family, container/main and 1 more   starts with `babybot chat`
+     ·   group/family, group/main                      runtime none does not isolate: the agent runs as you, on this machine
+     ·   group/family, group/main                      limits.cpus, limits.memory and limits.pids are not enforced by runtime none
 
     0 to add, 1 to change, 1 to remove. Risk: 1 destructive
     Next: babybot apply --yes=destructive
@@ -222,9 +222,9 @@ fn folders_that_are_already_there_are_adopted() {
            kind   terminal
 
     notes
-     ·   container/main and 1 more   starts with `babybot chat`
-     ·   group/main                  runtime none does not isolate: the agent runs as you, on this machine
-     ·   group/main                  limits.cpus, limits.memory and limits.pids are not enforced by runtime none
+     ·   container/main, channel/terminal   starts with `babybot chat`
+     ·   group/main                         runtime none does not isolate: the agent runs as you, on this machine
+     ·   group/main                         limits.cpus, limits.memory and limits.pids are not enforced by runtime none
 
     4 to add, 0 to change, 0 to remove, 2 to adopt. Risk: 1 privileged
     Next: babybot apply --yes=privileged
@@ -252,9 +252,9 @@ fn drift_is_found_and_mended() {
      ~   settings/main      mend: the file was edited          safe
 
     notes
-     ·   container/family and 3 more   starts with `babybot chat`
-     ·   group/family and 2 more       runtime none does not isolate: the agent runs as you, on this machine
-     ·   group/family and 2 more       limits.cpus, limits.memory and limits.pids are not enforced by runtime none
+     ·   container/family, container/kids and 2 more   starts with `babybot chat`
+     ·   group/family, group/kids and 1 more           runtime none does not isolate: the agent runs as you, on this machine
+     ·   group/family, group/kids and 1 more           limits.cpus, limits.memory and limits.pids are not enforced by runtime none
 
     0 to add, 4 to change, 0 to remove. Risk: all safe
     Next: babybot apply --yes
@@ -306,14 +306,14 @@ fn what_is_unknown_is_left_alone_with_all_that_stands_on_it() {
            kind   terminal
 
     notes
-     ?   model/local                   unknown whether http://127.0.0.1:11434 has it: connection refused
-     ?   folder/family                 unknown: permission denied
-     ?   container/kids                unknown: /proc cannot be read
-     !   settings/family               create waits for folder/family
-     !   group/family                  create waits for folder/family
-     ·   container/family and 3 more   starts with `babybot chat`
-     ·   group/family and 2 more       runtime none does not isolate: the agent runs as you, on this machine
-     ·   group/family and 2 more       limits.cpus, limits.memory and limits.pids are not enforced by runtime none
+     ?   model/local                                   unknown whether http://127.0.0.1:11434 has it: connection refused
+     ?   folder/family                                 unknown: permission denied
+     ?   container/kids                                unknown: /proc cannot be read
+     !   settings/family                               create waits for folder/family
+     !   group/family                                  create waits for folder/family
+     ·   container/family, container/kids and 2 more   starts with `babybot chat`
+     ·   group/family, group/kids and 1 more           runtime none does not isolate: the agent runs as you, on this machine
+     ·   group/family, group/kids and 1 more           limits.cpus, limits.memory and limits.pids are not enforced by runtime none
 
     10 to add, 0 to change, 0 to remove. Risk: 2 privileged
     Next: babybot apply --yes=privileged
@@ -358,9 +358,9 @@ fn a_leftover_agent_is_stopped_only_where_no_controller_can_be_its_own() {
      -   container/gone     stop: left over without a controller, 3 processes   disruptive
 
     notes
-     ·   container/main and 1 more   starts with `babybot chat`
-     ·   group/main                  runtime none does not isolate: the agent runs as you, on this machine
-     ·   group/main                  limits.cpus, limits.memory and limits.pids are not enforced by runtime none
+     ·   container/main, channel/terminal   starts with `babybot chat`
+     ·   group/main                         runtime none does not isolate: the agent runs as you, on this machine
+     ·   group/main                         limits.cpus, limits.memory and limits.pids are not enforced by runtime none
 
     0 to add, 0 to change, 1 to remove. Risk: 1 disruptive
     Next: babybot apply --yes

@@ -1,0 +1,379 @@
+//! The verbs as a person or a script uses them: the real binary in a project folder.
+
+use std::io::Read as _;
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::folder::{Folder, QUICK};
+
+#[test]
+fn after_an_apply_nothing_is_left_to_do() {
+    let folder = Folder::with(QUICK);
+    let pending = folder.run(&["plan", "--detailed-exitcode"]);
+    assert_eq!(pending.code, Some(2), "{pending:?}");
+    let applied = folder.run(&["apply", "--yes"]);
+    assert_eq!(applied.code, Some(0), "{applied:?}");
+    assert!(applied.stderr.contains("Applied generation 1."), "{applied:?}");
+    let done = folder.run(&["plan", "--detailed-exitcode"]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert_eq!(done.stdout, "No changes. The machine matches babybot.toml (generation 1).\n");
+    // And again: nothing to do is done at once, without a generation.
+    assert_eq!(folder.run(&["apply"]).code, Some(0));
+    assert!(folder.run(&["plan"]).stdout.contains("(generation 1)"));
+}
+
+#[test]
+fn a_plan_changes_nothing() {
+    let folder = Folder::with(QUICK);
+    folder.run(&["plan"]);
+    let left: Vec<_> = std::fs::read_dir(folder.path("")).unwrap().flatten().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+}
+
+#[test]
+fn an_edited_model_shows_with_the_line_it_is_written_on() {
+    let folder = Folder::with(QUICK);
+    folder.run(&["apply", "--yes"]);
+    folder.edit("[groups.home]", "[models.other]\nkind = \"rehearsal\"\n\n[groups.home]");
+    folder.edit("requires_trigger", "model = \"other\"\nrequires_trigger");
+    let plan = folder.run(&["plan"]).stdout;
+    let (_, change) = plan.split_once(" ~   group/home").unwrap_or_else(|| panic!("{plan}"));
+    let change: Vec<&str> = change.lines().take(2).collect();
+    assert!(change[0].contains("effective at next wake"), "{plan}");
+    assert!(
+        change[1].contains("rehearsal → other") && change[1].contains("babybot.toml:12"),
+        "{plan}"
+    );
+}
+
+#[test]
+fn a_typo_is_shown_in_its_place_and_nothing_else_happens() {
+    let folder = Folder::with(&QUICK.replace("requires_trigger", "requires_triger"));
+    for verb in [&["validate"][..], &["plan"], &["apply", "--yes"], &["chat", "home", "hi"]] {
+        let ran = folder.run(verb);
+        assert_eq!(ran.code, Some(3), "{verb:?} {ran:?}");
+        assert!(ran.stderr.contains("error[BB0107]: unknown key `requires_triger`"), "{ran:?}");
+        assert!(ran.stderr.contains("babybot.toml:9:1"), "{ran:?}");
+        assert!(ran.stderr.contains("did you mean `requires_trigger`?"), "{ran:?}");
+    }
+    assert!(!folder.path("data").exists());
+}
+
+#[test]
+fn nothing_happens_that_nobody_approved() {
+    let folder = Folder::with(QUICK);
+    let ran = folder.run(&["apply"]);
+    assert_eq!(ran.code, Some(7), "{ran:?}");
+    assert!(ran.stderr.contains("--yes"), "{ran:?}");
+    let chat = folder.run(&["chat", "home", "hello"]);
+    assert_eq!(chat.code, Some(7), "{chat:?}");
+    assert!(!folder.path("data").exists() && !folder.path("groups").exists());
+}
+
+#[test]
+fn a_privileged_change_is_approved_by_name_and_by_nothing_less() {
+    let folder = Folder::with(&QUICK.replace("bind =", "main = true\nbind ="));
+    let bare = folder.run(&["apply", "--yes"]);
+    assert_eq!(bare.code, Some(7), "{bare:?}");
+    assert!(bare.stdout.contains("privileged"), "{bare:?}");
+    assert!(bare.stderr.contains("--yes=privileged"), "{bare:?}");
+    assert_eq!(folder.run(&["apply", "--yes=destructive"]).code, Some(7));
+    assert_eq!(folder.run(&["apply", "--yes=privileged"]).code, Some(0));
+}
+
+#[test]
+fn a_plan_that_risks_too_much_is_refused_on_request() {
+    let folder = Folder::with(&QUICK.replace("bind =", "main = true\nbind ="));
+    assert_eq!(folder.run(&["plan", "--fail-on", "privileged"]).code, Some(8));
+    let folder = Folder::with(QUICK);
+    assert_eq!(folder.run(&["plan", "--fail-on", "privileged"]).code, Some(0));
+    assert_eq!(folder.run(&["plan", "--fail-on", "safe"]).code, Some(8));
+    assert_eq!(folder.run(&["plan", "--fail-on", "scary"]).code, Some(64));
+}
+
+#[test]
+fn a_wrong_command_line_is_told_apart_from_every_other_failure() {
+    let folder = Folder::with(QUICK);
+    for wrong in [&[][..], &["plan", "--frmat"], &["explode"], &["apply", "--yes=all"]] {
+        let ran = folder.run(wrong);
+        assert_eq!(ran.code, Some(64), "{wrong:?} {ran:?}");
+        assert!(ran.stdout.is_empty(), "{ran:?}");
+    }
+    for right in [&["--help"][..], &["--version"], &["plan", "--help"]] {
+        let ran = folder.run(right);
+        assert_eq!(ran.code, Some(0), "{right:?} {ran:?}");
+        assert!(!ran.stdout.is_empty());
+    }
+}
+
+#[test]
+fn an_agent_is_not_started_by_hand() {
+    let ran = Folder::empty().run(&["agent"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("started by a controller"), "{ran:?}");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let folder = Folder::with(QUICK);
+    let mut command = folder.command(&["plan"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Closed before anything was written.
+    drop(child.stdout.take());
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{stderr}");
+    assert!(stderr.is_empty(), "{stderr}");
+}
+
+#[test]
+fn the_reply_alone_is_on_stdout() {
+    let folder = Folder::with(QUICK);
+    let ran = folder.run(&["chat", "--yes", "home", "write milk to list.txt"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(ran.stdout.lines().count(), 1, "{ran:?}");
+    assert!(ran.stdout.contains("list.txt"), "{ran:?}");
+    assert!(ran.stderr.contains("bb_write_file"), "{ran:?}");
+    assert_eq!(folder.read("groups/home/list.txt"), "milk\n");
+}
+
+#[test]
+fn a_message_may_come_from_stdin_and_the_group_go_without_saying() {
+    let folder = Folder::with(QUICK);
+    folder.run(&["apply", "--yes"]);
+    let ran = folder.feed(&["chat"], "write tea to list.txt\n");
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(folder.read("groups/home/list.txt"), "tea\n");
+    let empty = folder.feed(&["chat", "home"], " \n");
+    assert_eq!((empty.code, empty.stderr.contains("empty")), (Some(64), true), "{empty:?}");
+}
+
+#[test]
+fn a_group_that_is_not_there_is_answered_with_those_that_are() {
+    let two = QUICK.replace("[groups.home]", "[groups.office]\n[groups.home]");
+    let folder = Folder::with(&two);
+    let ran = folder.run(&["chat", "--yes", "hone", "hi"]);
+    assert_eq!(ran.code, Some(64), "{ran:?}");
+    assert!(ran.stderr.contains("home, office"), "{ran:?}");
+    assert!(!folder.path("data").exists(), "a mistyped group applied the manifest");
+    let none = folder.run(&["chat", "--yes"]);
+    assert_eq!(none.code, Some(64), "{none:?}");
+    let swapped = folder.run(&["chat", "--yes", "what is on today?"]);
+    assert!(swapped.stderr.contains("babybot chat home \"what is on today?\""), "{swapped:?}");
+}
+
+#[test]
+fn a_digest_that_only_a_real_tool_can_know_is_in_the_reply_and_the_transcript() {
+    let folder = Folder::with(QUICK);
+    folder.run(&["apply", "--yes"]);
+    let bytes: Vec<u8> =
+        (0..50_000_u32).flat_map(|n| (n.wrapping_mul(2_654_435_761)).to_le_bytes()).collect();
+    let salt = std::process::id().to_le_bytes();
+    std::fs::write(folder.path("groups/home/a.bin"), [&bytes[..], &salt].concat()).unwrap();
+    let expected = babybot::resource::digest(&[&bytes[..], &salt].concat());
+    let expected = expected.strip_prefix("sha256:").unwrap();
+    let ran = folder.run(&["chat", "home", "run sha256sum on a.bin"]);
+    assert!(ran.stdout.contains(expected), "{ran:?}");
+    let transcript = folder.read("data/sessions/home/.ollama/transcript.jsonl");
+    assert!(transcript.contains(r#""command":"sha256sum a.bin""#), "{transcript}");
+    assert!(transcript.contains(expected), "{transcript}");
+}
+
+#[test]
+fn what_was_applied_runs_and_an_edit_is_one_line() {
+    let folder = Folder::with(QUICK);
+    folder.run(&["apply", "--yes"]);
+    folder.edit("requires_trigger = false", "requires_trigger = false\nlifecycle = \"always\"");
+    let ran = folder.run(&["chat", "home", "hello"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.stderr.starts_with("note: 1 change is not applied"), "{ran:?}");
+    folder.edit("lifecycle", "lifecicle");
+    let invalid = folder.run(&["chat", "home", "hello"]);
+    assert_eq!(invalid.code, Some(0), "{invalid:?}");
+    assert!(
+        invalid.stderr.contains("BB0107") && invalid.stderr.contains("generation 1"),
+        "{invalid:?}"
+    );
+}
+
+#[test]
+fn drift_is_found_and_mended() {
+    let folder = Folder::with(&format!("{QUICK}env = {{ GREETING = \"hello\" }}\n"));
+    folder.run(&["apply", "--yes"]);
+    let settings = "data/sessions/home/.ollama/settings.json";
+    let whole = folder.read(settings);
+    assert!(whole.contains("\"GREETING\": \"hello\""), "{whole}");
+    folder.write(settings, "{}");
+    let plan = folder.run(&["plan", "--detailed-exitcode"]);
+    assert_eq!(plan.code, Some(2), "{plan:?}");
+    assert!(plan.stdout.contains(" ~   settings/home"), "{plan:?}");
+    assert_eq!(folder.run(&["apply", "--yes"]).code, Some(0));
+    assert_eq!(folder.read(settings), whole);
+    let told = folder.run(&["chat", "home", "run `echo $GREETING`"]);
+    assert!(told.stdout.contains("hello"), "{told:?}");
+}
+
+#[test]
+fn a_planted_link_is_neither_followed_nor_replaced_through() {
+    let folder = Folder::with(QUICK);
+    folder.run(&["apply", "--yes"]);
+    let victim = folder.path("victim");
+    std::fs::create_dir(&victim).unwrap();
+    std::fs::remove_dir_all(folder.path("data/sessions/home/.ollama")).unwrap();
+    std::os::unix::fs::symlink(&victim, folder.path("data/sessions/home/.ollama")).unwrap();
+    let plan = folder.run(&["plan"]);
+    assert!(plan.stdout.contains("unknown"), "{plan:?}");
+    folder.run(&["apply", "--yes"]);
+    assert_eq!(
+        std::fs::read_dir(&victim).unwrap().count(),
+        0,
+        "something was written through a link"
+    );
+}
+
+#[test]
+fn a_removed_group_keeps_what_it_wrote() {
+    let folder = Folder::with(&QUICK.replace("[groups.home]", "[groups.office]\n[groups.home]"));
+    folder.run(&["apply", "--yes"]);
+    folder.write("groups/office/kept.txt", "kept");
+    folder.edit("[groups.office]\n", "");
+    let bare = folder.run(&["apply", "--yes"]);
+    assert_eq!(bare.code, Some(7), "{bare:?}");
+    assert!(
+        bare.stdout.contains(" -   group/office") && bare.stdout.contains("retained"),
+        "{bare:?}"
+    );
+    assert_eq!(folder.run(&["apply", "--yes=destructive"]).code, Some(0));
+    assert_eq!(folder.read("groups/office/kept.txt"), "kept");
+    assert_eq!(folder.run(&["plan", "--detailed-exitcode"]).code, Some(0));
+}
+
+#[test]
+fn an_unreadable_store_is_unknown_and_nothing_is_planned_over_it() {
+    let folder = Folder::with(QUICK);
+    folder.run(&["apply", "--yes"]);
+    for file in ["babybot.db-wal", "babybot.db-shm"] {
+        let _ = std::fs::remove_file(folder.path("data").join(file));
+    }
+    folder.write(
+        "data/babybot.db",
+        "this is not a database, and it is long enough to be read as one",
+    );
+    let plan = folder.run(&["plan"]);
+    assert!(plan.stdout.contains("unknown"), "{plan:?}");
+    assert!(!plan.stdout.contains(" +   "), "{plan:?}");
+    assert_eq!(folder.run(&["plan", "--detailed-exitcode"]).code, Some(1));
+    let apply = folder.run(&["apply", "--yes=privileged,destructive"]);
+    assert_eq!(apply.code, Some(1), "{apply:?}");
+    assert!(
+        folder.read("data/babybot.db").starts_with("this is not"),
+        "the damaged store was replaced"
+    );
+}
+
+#[test]
+fn no_ollama_is_a_clear_error_at_once_and_the_message_is_kept() {
+    let manifest = QUICK.replace(
+        "kind = \"rehearsal\"",
+        "kind = \"ollama\"\nurl = \"http://127.0.0.1:9\"\nmodel = \"qwen3:8b\"",
+    );
+    let folder = Folder::with(&manifest);
+    let applied = folder.run(&["apply", "--yes=privileged"]);
+    assert_eq!(applied.code, Some(0), "{applied:?}");
+    let plan = folder.run(&["plan", "--detailed-exitcode"]);
+    assert_eq!(plan.code, Some(0), "{plan:?}");
+    let ran = folder.run(&["chat", "home", "hello"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("127.0.0.1:9"), "{ran:?}");
+    assert!(ran.stdout.is_empty(), "{ran:?}");
+}
+
+#[test]
+fn at_a_terminal_a_person_is_asked_and_may_say_no() {
+    let folder = Folder::with(QUICK);
+    let mut terminal = folder.at_terminal(&["apply"]);
+    terminal.wait_for("[y/N]");
+    terminal.type_in("n\n");
+    let (code, screen) = terminal.end();
+    assert_eq!(code, Some(7), "{screen}");
+    assert!(!folder.path("data").exists());
+    let mut terminal = folder.at_terminal(&["apply"]);
+    terminal.wait_for("[y/N]");
+    terminal.type_in("y\n");
+    let (code, screen) = terminal.end();
+    assert_eq!(code, Some(0), "{screen}");
+}
+
+#[test]
+fn a_grave_change_is_not_agreed_to_by_reflex() {
+    let folder = Folder::with(&QUICK.replace("bind =", "main = true\nbind ="));
+    let mut terminal = folder.at_terminal(&["apply"]);
+    terminal.wait_for("Type `home` to go on");
+    terminal.type_in("y\n");
+    assert_eq!(terminal.end().0, Some(7));
+    let mut terminal = folder.at_terminal(&["apply"]);
+    terminal.wait_for("Type `home` to go on");
+    terminal.type_in("home\n");
+    assert_eq!(terminal.end().0, Some(0));
+}
+
+#[test]
+fn what_changed_while_a_person_was_thinking_is_not_applied() {
+    let folder = Folder::with(QUICK);
+    let mut terminal = folder.at_terminal(&["apply"]);
+    terminal.wait_for("[y/N]");
+    folder.write("groups/global/MEMORY.md", "somebody else was here\n");
+    terminal.type_in("y\n");
+    terminal.wait_for("The plan is now");
+    let (code, screen) = terminal.end();
+    assert_eq!(code, Some(5), "{screen}");
+    assert!(!folder.path("groups/home").exists());
+}
+
+#[test]
+fn a_conversation_goes_line_by_line_and_on_after_a_restart() {
+    let folder = Folder::with(QUICK);
+    let mut terminal = folder.at_terminal(&["chat", "--yes", "home"]);
+    terminal.wait_for("Ctrl-D ends");
+    terminal.type_in("write milk to list.txt\n");
+    terminal.wait_for("(rehearsal)");
+    terminal.type_in("read list.txt\n");
+    terminal.wait_for("(rehearsal)");
+    terminal.wait_for("milk");
+    // Ctrl-D, as the terminal sends it.
+    terminal.type_in("\u{4}");
+    let (code, screen) = terminal.end();
+    assert_eq!(code, Some(0), "{screen}");
+    folder.run(&["chat", "home", "hello"]);
+    let transcript = folder.read("data/sessions/home/.ollama/transcript.jsonl");
+    assert_eq!(transcript.matches("\"how\":\"done\"").count(), 3, "{transcript}");
+}
+
+#[test]
+fn ctrl_c_stops_the_answer_and_then_the_conversation() {
+    let folder = Folder::with(QUICK);
+    let mut terminal = folder.at_terminal(&["chat", "--yes", "home"]);
+    terminal.wait_for("Ctrl-D ends");
+    terminal.type_in("run `echo begun > begun; sleep 300`\n");
+    terminal.wait_for("bb_shell");
+    let pid = Pid::from_raw(i32::try_from(terminal.child.id()).unwrap()).unwrap();
+    kill_process(pid, Signal::INT).unwrap();
+    terminal.wait_for("stopping");
+    terminal.wait_for("> ");
+    terminal.type_in("write still here to note.txt\n");
+    terminal.wait_for("(rehearsal)");
+    kill_process(pid, Signal::INT).unwrap();
+    let (code, screen) = terminal.end();
+    assert_eq!(code, Some(130), "{screen}");
+    assert_eq!(folder.read("groups/home/note.txt"), "still here\n");
+}
+
+#[test]
+fn help_reads_like_this() {
+    let folder = Folder::empty();
+    insta::assert_snapshot!("help", folder.run(&["-h"]).stdout);
+    for verb in ["init", "validate", "plan", "apply", "chat", "explain", "schema"] {
+        insta::assert_snapshot!(format!("help-{verb}"), folder.run(&[verb, "--help"]).stdout);
+    }
+}

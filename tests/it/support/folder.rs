@@ -1,0 +1,176 @@
+//! A project folder and the real binary run in it.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::pty::OpenptFlags;
+
+/// How long any command of these tests may take before it counts as hung.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A manifest that needs nothing: one group at the terminal, on the rehearsal model.
+pub(crate) const QUICK: &str = r#"schema = 1
+name = "home"
+
+[models.rehearsal]
+kind = "rehearsal"
+
+[groups.home]
+bind = ["terminal"]
+requires_trigger = false
+"#;
+
+/// A temporary project.
+pub(crate) struct Folder {
+    root: tempfile::TempDir,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Folder {
+    /// A folder with this manifest.
+    pub(crate) fn with(manifest: &str) -> Self {
+        let folder = Self::empty();
+        folder.write("babybot.toml", manifest);
+        folder
+    }
+
+    pub(crate) fn empty() -> Self {
+        Self { root: tempfile::tempdir().unwrap() }
+    }
+
+    pub(crate) fn path(&self, below: &str) -> PathBuf {
+        self.root.path().join(below)
+    }
+
+    pub(crate) fn write(&self, below: &str, text: &str) {
+        let path = self.path(below);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    pub(crate) fn read(&self, below: &str) -> String {
+        fs::read_to_string(self.path(below)).unwrap()
+    }
+
+    /// Replaces text in the manifest.
+    pub(crate) fn edit(&self, from: &str, to: &str) {
+        let text = self.read("babybot.toml");
+        assert!(text.contains(from), "{from:?} is not in the manifest");
+        self.write("babybot.toml", &text.replace(from, to));
+    }
+
+    /// `babybot` with these arguments, in this folder, with nothing on stdin.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        command_in(self.root.path(), arguments)
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
+        self.feed(arguments, "")
+    }
+
+    /// Runs with this text on stdin.
+    pub(crate) fn feed(&self, arguments: &[&str], stdin: &str) -> Ran {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // A command that does not read its stdin is no error here.
+        let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+        let ended = child.wait_with_output().unwrap();
+        Ran {
+            code: ended.status.code(),
+            stdout: String::from_utf8(ended.stdout).unwrap(),
+            stderr: String::from_utf8(ended.stderr).unwrap(),
+        }
+    }
+
+    /// Runs at a terminal of its own.
+    pub(crate) fn at_terminal(&self, arguments: &[&str]) -> Terminal {
+        Terminal::start(self.command(arguments))
+    }
+}
+
+/// `babybot` with these arguments, in a folder, with nothing on stdin.
+pub(crate) fn command_in(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_babybot"));
+    command
+        .args(arguments)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .env_remove("NO_COLOR")
+        .env_remove("OLLAMA_HOST")
+        .env("TERM", "xterm");
+    command
+}
+
+/// A command at a terminal: what a person would see, and a way to type.
+pub(crate) struct Terminal {
+    pub(crate) child: Child,
+    keyboard: File,
+    screen: std::sync::mpsc::Receiver<Vec<u8>>,
+    seen: String,
+}
+
+impl Terminal {
+    fn start(mut command: Command) -> Self {
+        let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        rustix::pty::grantpt(&master).unwrap();
+        rustix::pty::unlockpt(&master).unwrap();
+        let name = rustix::pty::ptsname(&master, Vec::new()).unwrap();
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let slave: OwnedFd = rustix::fs::open(name, flags, Mode::empty()).unwrap();
+        command.stdin(slave.try_clone().unwrap()).stdout(slave.try_clone().unwrap()).stderr(slave);
+        let child = command.spawn().unwrap();
+        // The command's own copies of the slave go with it, so that its end is seen.
+        drop(command);
+        let mut reader = File::from(master.try_clone().unwrap());
+        let (sender, screen) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = reader.read(&mut buffer) {
+                if sender.send(buffer[..count].to_vec()).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { child, keyboard: File::from(master), screen, seen: String::new() }
+    }
+
+    pub(crate) fn type_in(&mut self, text: &str) {
+        self.keyboard.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Waits until the screen shows `text` after what was waited for before.
+    pub(crate) fn wait_for(&mut self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.seen.contains(text) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.screen.recv_timeout(left) {
+                Ok(bytes) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),
+                Err(error) => panic!("no {text:?} on the screen ({error}):\n{}", self.seen),
+            }
+        }
+        let end = self.seen.find(text).unwrap() + text.len();
+        self.seen.drain(..end);
+    }
+
+    /// Waits for the end; gives the exit code and the rest of the screen.
+    pub(crate) fn end(mut self) -> (Option<i32>, String) {
+        let status = self.child.wait().unwrap();
+        while let Ok(bytes) = self.screen.recv_timeout(Duration::from_millis(200)) {
+            self.seen.push_str(&String::from_utf8_lossy(&bytes));
+        }
+        (status.code(), self.seen)
+    }
+}
