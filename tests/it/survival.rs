@@ -4,6 +4,8 @@
 //! the tests are run by root, also as a user without any power and as root in
 //! another user's project: each of the three hides mistakes that another shows.
 
+#![allow(clippy::print_stdout, reason = "a failing test shows its seed, a helper program reports")]
+
 mod attacks;
 mod interrupts;
 mod kills;

@@ -344,6 +344,7 @@ name = "home"
 [models.stand-in]
 kind = "rehearsal"
 script = "script.toml"
+context = 4096
 
 [groups.home]
 bind = ["terminal"]
