@@ -278,13 +278,19 @@ fn no_file_tells_where_it_was_written() {
     assert!(tells(concat!("as said in ", "#", "12")) && tells(concat!("see issue", " 7")));
     assert!(tells(concat!("cd /wo", "rk/main")) && tells(concat!("in /tmp", "/wt/x")));
     assert!(!tells("&#39; r#\"1\"# #1e1e2e /workspace/group a1#2"));
+    assert!(!tells(concat!("groups/wo", "rk/kept.txt")));
 }
 
 /// Whether a line names the number of an issue, or the folder somebody worked in.
 fn tells(line: &str) -> bool {
-    let folder = [concat!("/wo", "rk/"), concat!("/tmp", "/wt")];
+    let folder = [concat!("/wo", "rk/"), concat!("/tmp", "/wt")].iter().any(|folder| {
+        line.match_indices(folder).any(|(at, _)| {
+            // `groups/…` may have such a folder within it; an absolute path begins here.
+            !line[..at].ends_with(|c: char| c.is_alphanumeric() || "_-.>}".contains(c))
+        })
+    });
     let numbered = |before: &str| {
-        line.to_lowercase().match_indices(before).any(|(at, _)| {
+        line.to_ascii_lowercase().match_indices(before).any(|(at, _)| {
             let rest = &line[at + before.len()..];
             let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
             let own = line[..at]
@@ -296,7 +302,7 @@ fn tells(line: &str) -> bool {
                 && !rest[digits..].starts_with(|c: char| c.is_alphanumeric() || c == ';')
         })
     };
-    folder.iter().any(|folder| line.contains(folder)) || numbered("#") || numbered("issue ")
+    folder || numbered("#") || numbered("issue ")
 }
 
 #[test]
