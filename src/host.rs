@@ -16,12 +16,12 @@ use tokio_util::sync::CancellationToken;
 use crate::error::chain;
 use crate::name::{ChannelName, ChatId, GroupName, InstanceId, ModelName};
 use crate::process::{self, Process};
-use crate::protocol::{Failure, Place, Welcome};
+use crate::protocol::{Failure, JournalRound, Place, Welcome};
 use crate::resource::{GroupSpec, Lifecycle, ModelSpec, ResourceId, Spec};
 use crate::route::prompt::{Said, prompt};
 use crate::runtime::{RuntimeError, SandboxSpec};
 use crate::session::{Audience, Helm, Parts, Progress, Purpose, Session, SessionError, TurnEnd};
-use crate::store::{Incoming, Message, StoreError, Turn, TurnState};
+use crate::store::{Incoming, Message, StoreError, TakenUp, Turn, TurnState};
 
 /// How often a turn is tried again.
 const RETRIES_MAX: u32 = 5;
@@ -230,10 +230,13 @@ impl Worker {
         cancel: &CancellationToken,
         audience: &Audience,
     ) -> Result<Option<Worked>, HostError> {
-        let Some(turn) = self.next_turn().await? else { return Ok(None) };
         let mut retries = 0;
         loop {
-            let end = self.attempt(&turn, cancel, audience).await?;
+            let (store, clock) = (&self.host.parts.store, &self.host.parts.clock);
+            let next = store.take_up(&self.group, &clock.turn_id(), clock.now()).await?;
+            let Some(TakenUp { turn, messages, journal }) = next else { return Ok(None) };
+            let prompt = self.host.prompt(&messages);
+            let end = self.attempt(&turn, prompt, journal, cancel, audience).await?;
             self.helm.send_replace(None);
             let (store, now) = (&self.host.parts.store, self.host.parts.clock.now());
             let why = match end {
@@ -286,33 +289,14 @@ impl Worker {
         }
     }
 
-    /// A turn that was left unfinished, or one for what waits.
-    async fn next_turn(&self) -> Result<Option<Turn>, StoreError> {
-        let (store, clock) = (&self.host.parts.store, &self.host.parts.clock);
-        if let Some(turn) = store.unfinished(Some(&self.group)).await?.into_iter().next() {
-            if turn.state == TurnState::Running {
-                // Work that was broken off: whoever did it is this worker, and does it no more.
-                store.requeue(&turn.id, clock.now()).await?;
-            }
-            return Ok(Some(turn));
-        }
-        match store.open_turn(&self.group, &clock.turn_id(), clock.now()).await? {
-            Some(opened) => store.turn(&opened.turn).await.map(Some),
-            None => Ok(None),
-        }
-    }
-
     async fn attempt(
         &mut self,
         turn: &Turn,
+        prompt: String,
+        journal: Vec<JournalRound>,
         cancel: &CancellationToken,
         audience: &Audience,
     ) -> Result<TurnEnd, HostError> {
-        let parts = &self.host.parts;
-        parts.store.begin_turn(&turn.id, parts.clock.now()).await?;
-        let messages = parts.store.turn_messages(&turn.id).await?;
-        let journal = parts.store.journal_of(&turn.id).await?;
-        let prompt = self.host.prompt(&messages);
         match self.wake().await {
             Ok(()) => {}
             Err(SessionError::Store(error)) => return Err(error.into()),

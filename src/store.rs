@@ -52,7 +52,7 @@ pub use outbox::{
 };
 pub use sandboxes::{SANDBOXES_ENDED_KEPT, Sandbox};
 pub use statements::PER_MESSAGE_STATEMENTS;
-pub use turns::{FAILURE_TEXT_MAX, Turn, TurnOpened, TurnState};
+pub use turns::{FAILURE_TEXT_MAX, TakenUp, Turn, TurnOpened, TurnState};
 pub use usage::{Usage, UsageOutcome, UsageTotal};
 pub use writer::{BATCH_LENGTH_MAX, QUEUE_LENGTH_MAX};
 

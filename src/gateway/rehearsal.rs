@@ -126,7 +126,8 @@ impl Rehearsal {
         let Some(script) = self.script.clone() else { return Ok(Script::default()) };
         let project = self.project.clone();
         let read = tokio::task::spawn_blocking(move || Script::read(&project, &script)).await;
-        let failed = |words: String| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, words);
+        // Not a server's failure, which may pass: somebody has to mend the script.
+        let failed = |words: String| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, words);
         read.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
     }
 

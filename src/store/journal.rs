@@ -283,7 +283,7 @@ fn find_call(
         .optional()?)
 }
 
-fn journal_of(connection: &Connection, turn: &TurnId) -> Result<Vec<JournalRound>, Fault> {
+pub(super) fn journal_of(connection: &Connection, turn: &TurnId) -> Result<Vec<JournalRound>, Fault> {
     let mut rounds: Vec<JournalRound> = connection
         .prepare(ROUNDS)?
         .query_map(named_params! { ":turn": turn.as_str() }, |row| {

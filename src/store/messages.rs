@@ -239,7 +239,7 @@ fn waiting_groups(connection: &Connection) -> Result<Vec<GroupName>, Fault> {
     Ok(groups.collect::<Result<_, _>>()?)
 }
 
-fn of_turn(connection: &Connection, turn: &TurnId) -> Result<Vec<Message>, Fault> {
+pub(super) fn of_turn(connection: &Connection, turn: &TurnId) -> Result<Vec<Message>, Fault> {
     let mut statement = connection.prepare(OF_TURN)?;
     let messages = statement.query_map(
         named_params! { ":turn": turn.as_str(), ":context": TURN_CONTEXT_MAX },

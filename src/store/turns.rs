@@ -3,9 +3,11 @@
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 
 use super::rows::{self, words};
-use super::{Fault, OutboxId, Reader, Store, StoreError, check_size, outbox};
+use super::{Fault, Message, OutboxId, Reader, Store, StoreError, check_size};
+use super::{journal, messages, outbox};
 use crate::clock::Timestamp;
 use crate::name::{ChannelName, ChatId, GroupName, TurnId};
+use crate::protocol::JournalRound;
 
 /// Longest text that says why a turn failed, in bytes.
 pub const FAILURE_TEXT_MAX: usize = 16 << 10;
@@ -95,6 +97,17 @@ pub struct TurnOpened {
     pub messages: usize,
 }
 
+/// A turn that was taken up, with everything it is run from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TakenUp {
+    /// The turn, running now.
+    pub turn: Turn,
+    /// What it answers, in the order in which it was stored.
+    pub messages: Vec<Message>,
+    /// What earlier attempts did.
+    pub journal: Vec<JournalRound>,
+}
+
 pub(super) const FIND: &str = "SELECT * FROM turns WHERE id = :id";
 
 pub(super) const OPEN_OF_GROUP: &str =
@@ -140,6 +153,22 @@ impl Store {
     ) -> Result<Option<TurnOpened>, StoreError> {
         let (group, id) = (group.clone(), id.clone());
         self.call(move |connection| open(connection, &group, &id, at)).await
+    }
+
+    /// Takes up the next turn of a group, in one step: the one that was left unfinished, whoever
+    /// was at work on it, or else one for what waits, which is then called `id`. Whoever calls
+    /// this is the only one who works for the group. `None` if there is nothing to do.
+    ///
+    /// # Errors
+    /// The identifier was used before, or it could not be written.
+    pub async fn take_up(
+        &self,
+        group: &GroupName,
+        id: &TurnId,
+        at: Timestamp,
+    ) -> Result<Option<TakenUp>, StoreError> {
+        let (group, id) = (group.clone(), id.clone());
+        self.call(move |connection| take_up(connection, &group, &id, at)).await
     }
 
     /// The turns that are queued or running, oldest first: of one group, or of
@@ -320,6 +349,30 @@ fn open(
     insert(connection, group, &opened, at)?;
     opened.messages = take(connection, group, &opened)?;
     Ok(Some(opened))
+}
+
+fn take_up(
+    connection: &Connection,
+    group: &GroupName,
+    id: &TurnId,
+    at: Timestamp,
+) -> Result<Option<TakenUp>, Fault> {
+    let id = match unfinished(connection, Some(group))?.into_iter().next() {
+        Some(turn) => {
+            change(connection, &turn.id, TurnState::Queued, None, at)?;
+            turn.id
+        }
+        None => match open(connection, group, id, at)? {
+            Some(opened) => opened.turn,
+            None => return Ok(None),
+        },
+    };
+    change(connection, &id, TurnState::Running, None, at)?;
+    Ok(Some(TakenUp {
+        turn: find(connection, &id)?,
+        messages: messages::of_turn(connection, &id)?,
+        journal: journal::journal_of(connection, &id)?,
+    }))
 }
 
 fn insert(

@@ -380,7 +380,7 @@ async fn an_agent_that_does_not_read_at_all_loses_its_turn() {
 async fn a_script_with_a_mistake_is_named_with_its_line() {
     let (house, _project) = scripted("[[rule]]\nwhen = \"x\"\nsteps = [{ repy = \"x\" }]\n");
     let answered = house.post("/api/chat", &request(&[user("x")], TOOLS)).await;
-    assert_eq!(answered.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(answered.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(
         answered.error().starts_with("play.toml:3: unknown field `repy`"),
         "{}",

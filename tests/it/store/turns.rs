@@ -404,3 +404,26 @@ fn plan(raw: &rusqlite::Connection, statement: &str) -> Vec<String> {
     }
     steps
 }
+
+#[tokio::test]
+async fn a_turn_is_taken_up_with_all_it_is_run_from_and_again_after_it_was_broken_off() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    let family = group("family");
+    assert_eq!(store.take_up(&family, &turn_id(1), at(1)).await.unwrap(), None);
+    store.accept(message("a", "one")).await.unwrap();
+    let first = store.take_up(&family, &turn_id(1), at(2)).await.unwrap().unwrap();
+    assert_eq!((first.turn.state, first.turn.attempts), (TurnState::Running, 1));
+    assert_eq!(first.messages.len(), 1);
+    assert!(first.journal.is_empty());
+    let round = Event::Round { round: 0, message: serde_json::json!({"role": "assistant"}) };
+    store.journal(&turn_id(1), &[round], at(3)).await.unwrap();
+    // What came meanwhile waits: the turn that was begun goes on with what it had.
+    store.accept(message("b", "two")).await.unwrap();
+    let again = store.take_up(&family, &turn_id(2), at(4)).await.unwrap().unwrap();
+    assert_eq!((again.turn.id, again.turn.attempts), (turn_id(1), 2));
+    assert_eq!((again.messages.len(), again.journal.len()), (1, 1));
+    store.finish_turn(&turn_id(1), "done", at(5)).await.unwrap();
+    let next = store.take_up(&family, &turn_id(2), at(6)).await.unwrap().unwrap();
+    assert_eq!((next.turn.id, next.messages[0].incoming.text.as_str()), (turn_id(2), "two"));
+}
