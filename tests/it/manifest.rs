@@ -714,7 +714,12 @@ async fn init_does_not_write_through_a_link() {
 }
 
 fn context(folder: &std::path::Path) -> Context {
-    Context { manifest: folder.join("babybot.toml"), color_stdout: false, color_stderr: false }
+    Context {
+        manifest: folder.join("babybot.toml"),
+        color_stdout: false,
+        color_stderr: false,
+        quiet: 0,
+    }
 }
 
 /// A manifest that holds one more value, at the place of a field.
