@@ -391,10 +391,7 @@ impl Chat {
         let store = &self.host.parts().store;
         let failed = |error| apply::store_error("deliver the reply", &error);
         let chat = host::terminal_chat(&self.group);
-        for post in store.due(&ChannelName::terminal()).await.map_err(failed)? {
-            if post.chat != chat {
-                continue;
-            }
+        for post in store.due_in(&ChannelName::terminal(), &chat).await.map_err(failed)? {
             let uncertain = post.state == PostState::Uncertain;
             let post = store.sending(post.id).await.map_err(failed)?;
             let question = match (manner, &post.turn) {
