@@ -7,8 +7,10 @@
 //!
 //! Here are the agent's life and the turn loop. What the agent asks is answered in
 //! `routes`, a turn under way is given more in `steer`, what all of them share is in
-//! `state`; `log` and `usage` keep what comes by the way.
+//! `state`, and how full its folder is in `disk`; `log` and `usage` keep what comes by
+//! the way.
 
+mod disk;
 mod log;
 mod routes;
 mod state;
@@ -17,6 +19,7 @@ mod usage;
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::steer::Helm;
 
+use self::disk::{MEASURE_EVERY, Quota};
 use self::log::keep_log;
 use self::routes::routes;
 use self::state::{InFlight, Shared, Stage};
@@ -37,7 +41,7 @@ use crate::gateway::{Caller, Gateway};
 use crate::link::server;
 use crate::name::{GroupName, Incarnation, TurnId};
 use crate::process::{self, Process};
-use crate::project::{Folder, Project};
+use crate::project::Project;
 use crate::protocol::{Event, Failure, JournalRound, Order, TurnOrder, Welcome};
 use crate::resource::Limits;
 use crate::runtime::{Exit, Runtime, RuntimeError, SandboxSpec};
@@ -55,6 +59,7 @@ const FAREWELL_MAX: Duration = Duration::from_secs(2);
 const STOP_MAX: Duration = Duration::from_secs(3);
 /// Reports that wait to be looked at.
 const EVENTS_MAX: usize = 64;
+
 /// Why a session could not be had.
 #[derive(Debug, Error)]
 pub enum SessionError {
@@ -113,7 +118,7 @@ pub enum TurnEnd {
     Cancelled,
     /// It took longer than `limits.turn`.
     TimedOut,
-    /// The group's folder holds more than `limits.disk`.
+    /// The group's folder holds more than `limits.disk`, or cannot be measured.
     DiskFull,
     /// The agent ended in the middle.
     Lost(String),
@@ -151,7 +156,7 @@ pub struct Session {
     runtime: Arc<dyn Runtime>,
     process: Option<Process>,
     limits: Limits,
-    project: Project,
+    quota: Quota,
     ended: watch::Receiver<Option<Exit>>,
     /// Dropped with the session, which ends the link and so the agent.
     _link: DropGuard,
@@ -194,12 +199,14 @@ impl Session {
         tokio::spawn(serve(sandbox.link, router, stop.clone(), group.clone()));
         tokio::spawn(keep_log(sandbox.log, group));
         let ended = watch_exit(parts, incarnation, sandbox.exit);
+        let folder = parts.project.group(&shared.welcome.group);
+        let quota = Quota { folder, limit: limits.disk.as_bytes(), every: MEASURE_EVERY };
         let session = Self {
             shared,
             runtime: Arc::clone(&parts.runtime),
             process: sandbox.process,
             limits,
-            project: parts.project.clone(),
+            quota,
             ended,
             _link: DropGuard(stop),
         };
@@ -217,6 +224,14 @@ impl Session {
         };
         self.stop().await;
         Err(SessionError::Silent(silent))
+    }
+
+    /// The same session, with another time between two looks at how full its folder is while a
+    /// turn is under way; it must not be zero.
+    #[must_use]
+    pub fn measuring_every(mut self, every: Duration) -> Self {
+        self.quota.every = every;
+        self
     }
 
     /// Whether the agent runs, can be told something, and is not at work on a turn that
@@ -272,6 +287,9 @@ impl Session {
         audience: &Audience,
     ) -> TurnEnd {
         let overtime = Instant::now() + self.limits.turn.as_duration();
+        // On its own, so that a folder that takes long to measure holds up nothing else.
+        let quota = self.quota.clone();
+        let mut full = pin!(quota.exceeded());
         // Once the turn is to end, how it will have ended, and until when the agent may obey.
         let mut ending: Option<(TurnEnd, Instant)> = None;
         loop {
@@ -293,6 +311,7 @@ impl Session {
                 () = self.shared.orders.closed(), if ending.is_none() => {
                     TurnEnd::Lost("its link ended".to_owned())
                 }
+                () = &mut full, if ending.is_none() => TurnEnd::DiskFull,
                 () = tokio::time::sleep_until(until) => match ending {
                     None => TurnEnd::TimedOut,
                     Some((end, _)) => {
@@ -328,28 +347,13 @@ impl Session {
             }
             Event::CallEnded { .. } => {
                 let _ = audience.try_send(Progress::ToolEnded);
-                if self.is_disk_full().await {
+                if self.quota.is_exceeded().await {
                     Seen::Stop(TurnEnd::DiskFull)
                 } else {
                     Seen::Nothing
                 }
             }
             Event::Round { .. } => Seen::Nothing,
-        }
-    }
-
-    /// Whether the group's folder is over its limit.
-    async fn is_disk_full(&self) -> bool {
-        let folder = self.project.group(&self.shared.welcome.group);
-        let limit = self.limits.disk.as_bytes();
-        let measured = tokio::task::spawn_blocking(move || Folder::open(&folder)?.usage()).await;
-        match measured {
-            Ok(Ok(bytes)) => bytes > limit,
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "the group's folder cannot be measured");
-                false
-            }
-            Err(_) => false,
         }
     }
 

@@ -17,7 +17,7 @@ use crate::store::{MessageSeq, Store};
 /// Orders that wait for an agent to read them.
 const ORDERS_MAX: usize = 16;
 
-/// What the routes of a link work with.
+/// What the turn loop and the routes of the link work with.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) welcome: Welcome,
