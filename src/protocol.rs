@@ -21,7 +21,8 @@ pub const STREAMS_MAX: u32 = 32;
 pub const HEADERS_MAX: u32 = 16 << 10;
 /// Size of a request's or a line's body, in bytes.
 pub const BODY_MAX: usize = 8 << 20;
-/// Flow-control window of a stream and of the connection, in bytes.
+/// Flow-control window of one stream, in bytes. That of the connection is [`STREAMS_MAX`] times as
+/// large, so that one stream that is not read blocks no other.
 pub const WINDOW: u32 = 64 << 10;
 
 /// The agent's first request: `POST /hello`.

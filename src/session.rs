@@ -4,38 +4,48 @@
 //! reports into the store before it says so, and lets the gateway answer the
 //! rest. It runs one turn at a time, ends it when it must, and decides nothing
 //! about what is run next. What an agent says is believed only about itself.
+//!
+//! Here are the agent's life and the turn loop. What the agent asks is answered in
+//! `routes`, a turn under way is given more in `steer`, what all of them share is in
+//! `state`, and how full its folder is in `disk`; `log` and `usage` keep what comes by
+//! the way.
+
+mod disk;
+mod log;
+mod routes;
+mod state;
+mod steer;
+mod usage;
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, Json, Path, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use self::steer::Helm;
+
+use self::disk::{MEASURE_EVERY, Quota};
+use self::log::keep_log;
+use self::routes::routes;
+use self::state::{InFlight, Shared, Stage};
+use self::usage::keep_usage;
 use crate::clock::Clock;
-use crate::gateway::{self, Caller, Gateway};
+use crate::gateway::{Caller, Gateway};
 use crate::link::server;
 use crate::name::{GroupName, Incarnation, TurnId};
 use crate::process::{self, Process};
-use crate::project::{Folder, Project};
-use crate::protocol::{
-    BODY_MAX, Event, Failure, Hello, JournalRound, Order, PROTOCOL, TurnOrder, Welcome,
-};
+use crate::project::Project;
+use crate::protocol::{Event, Failure, JournalRound, Order, TurnOrder, Welcome};
 use crate::resource::Limits;
 use crate::runtime::{Exit, Runtime, RuntimeError, SandboxSpec};
-use crate::store::{self, MessageSeq, Store, StoreError};
+use crate::store::{self, Store, StoreError};
 
 /// How long an agent may take from its start to its first request.
 const GREETING_MAX: Duration = Duration::from_secs(15);
@@ -47,16 +57,8 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 const FAREWELL_MAX: Duration = Duration::from_secs(2);
 /// How long an agent that is being stopped may take.
 const STOP_MAX: Duration = Duration::from_secs(3);
-/// Orders that wait for an agent to read them.
-const ORDERS_MAX: usize = 16;
 /// Reports that wait to be looked at.
 const EVENTS_MAX: usize = 64;
-/// Reports of usage that wait to be stored.
-const USAGE_MAX: usize = 64;
-/// Longest line of an agent's log, in bytes.
-const LOG_LINE_MAX: usize = 4 << 10;
-/// Bytes of an agent's log that are taken in one second; the rest is dropped.
-const LOG_RATE_MAX: usize = 64 << 10;
 
 /// Why a session could not be had.
 #[derive(Debug, Error)]
@@ -116,7 +118,7 @@ pub enum TurnEnd {
     Cancelled,
     /// It took longer than `limits.turn`.
     TimedOut,
-    /// The group's folder holds more than `limits.disk`.
+    /// The group's folder holds more than `limits.disk`, or cannot be measured.
     DiskFull,
     /// The agent ended in the middle.
     Lost(String),
@@ -154,7 +156,7 @@ pub struct Session {
     runtime: Arc<dyn Runtime>,
     process: Option<Process>,
     limits: Limits,
-    project: Project,
+    quota: Quota,
     ended: watch::Receiver<Option<Exit>>,
     /// Dropped with the session, which ends the link and so the agent.
     _link: DropGuard,
@@ -178,46 +180,6 @@ impl fmt::Debug for Session {
     }
 }
 
-/// What the routes of a link work with.
-#[derive(Debug)]
-struct Shared {
-    welcome: Welcome,
-    store: Store,
-    clock: Arc<dyn Clock>,
-    greeted: AtomicBool,
-    ready: watch::Sender<bool>,
-    orders: mpsc::Sender<Order>,
-    inbox: Mutex<Option<mpsc::Receiver<Order>>>,
-    turn: Mutex<Option<InFlight>>,
-    /// Whom the use of a model is put down to: the turn under way, or the last one, whose
-    /// last report may come after its end.
-    account: Mutex<Option<TurnId>>,
-    /// Held while something is stored of the turn under way, and while it ends: nothing is
-    /// stored of a turn that is over, and its messages change one after the other.
-    wheel: tokio::sync::Mutex<()>,
-}
-
-/// The turn that a session is at work on.
-#[derive(Debug)]
-struct InFlight {
-    id: TurnId,
-    events: mpsc::Sender<Event>,
-    /// Messages sent as steering, in order; those not taken into account go back to waiting.
-    steers: VecDeque<Vec<MessageSeq>>,
-    stage: Stage,
-}
-
-/// What the agent last said of a turn's end. The first word counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// Nothing yet.
-    Open,
-    /// It answered, and the reply is stored.
-    Answered,
-    /// It gave up.
-    GivenUp,
-}
-
 impl Session {
     /// Starts an agent and waits until it listens.
     ///
@@ -226,19 +188,8 @@ impl Session {
     pub async fn start(parts: &Parts, purpose: Purpose) -> Result<Self, SessionError> {
         let Purpose { sandbox: spec, welcome, model, limits } = purpose;
         let (group, incarnation) = (spec.group.clone(), spec.incarnation.clone());
-        let (orders, inbox) = mpsc::channel(ORDERS_MAX);
-        let shared = Arc::new(Shared {
-            welcome,
-            store: parts.store.clone(),
-            clock: Arc::clone(&parts.clock),
-            greeted: AtomicBool::new(false),
-            ready: watch::Sender::new(false),
-            orders,
-            inbox: Mutex::new(Some(inbox)),
-            turn: Mutex::new(None),
-            account: Mutex::new(None),
-            wheel: tokio::sync::Mutex::default(),
-        });
+        let shared = Shared::new(welcome, parts.store.clone(), Arc::clone(&parts.clock));
+        let shared = Arc::new(shared);
         let sandbox = parts.runtime.launch(spec).await?;
         record_start(parts, &group, &incarnation, sandbox.process).await?;
         let usage = keep_usage(Arc::clone(&shared));
@@ -248,12 +199,14 @@ impl Session {
         tokio::spawn(serve(sandbox.link, router, stop.clone(), group.clone()));
         tokio::spawn(keep_log(sandbox.log, group));
         let ended = watch_exit(parts, incarnation, sandbox.exit);
+        let folder = parts.project.group(&shared.welcome.group);
+        let quota = Quota { folder, limit: limits.disk.as_bytes(), every: MEASURE_EVERY };
         let session = Self {
             shared,
             runtime: Arc::clone(&parts.runtime),
             process: sandbox.process,
             limits,
-            project: parts.project.clone(),
+            quota,
             ended,
             _link: DropGuard(stop),
         };
@@ -271,6 +224,14 @@ impl Session {
         };
         self.stop().await;
         Err(SessionError::Silent(silent))
+    }
+
+    /// The same session, with another time between two looks at how full its folder is while a
+    /// turn is under way; it must not be zero.
+    #[must_use]
+    pub fn measuring_every(mut self, every: Duration) -> Self {
+        self.quota.every = every;
+        self
     }
 
     /// Whether the agent runs, can be told something, and is not at work on a turn that
@@ -326,6 +287,9 @@ impl Session {
         audience: &Audience,
     ) -> TurnEnd {
         let overtime = Instant::now() + self.limits.turn.as_duration();
+        // On its own, so that a folder that takes long to measure holds up nothing else.
+        let quota = self.quota.clone();
+        let mut full = pin!(quota.exceeded());
         // Once the turn is to end, how it will have ended, and until when the agent may obey.
         let mut ending: Option<(TurnEnd, Instant)> = None;
         loop {
@@ -347,6 +311,7 @@ impl Session {
                 () = self.shared.orders.closed(), if ending.is_none() => {
                     TurnEnd::Lost("its link ended".to_owned())
                 }
+                () = &mut full, if ending.is_none() => TurnEnd::DiskFull,
                 () = tokio::time::sleep_until(until) => match ending {
                     None => TurnEnd::TimedOut,
                     Some((end, _)) => {
@@ -382,7 +347,7 @@ impl Session {
             }
             Event::CallEnded { .. } => {
                 let _ = audience.try_send(Progress::ToolEnded);
-                if self.is_disk_full().await {
+                if self.quota.is_exceeded().await {
                     Seen::Stop(TurnEnd::DiskFull)
                 } else {
                     Seen::Nothing
@@ -390,40 +355,6 @@ impl Session {
             }
             Event::Round { .. } => Seen::Nothing,
         }
-    }
-
-    /// Whether the group's folder is over its limit.
-    async fn is_disk_full(&self) -> bool {
-        let folder = self.project.group(&self.shared.welcome.group);
-        let limit = self.limits.disk.as_bytes();
-        let measured = tokio::task::spawn_blocking(move || Folder::open(&folder)?.usage()).await;
-        match measured {
-            Ok(Ok(bytes)) => bytes > limit,
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "the group's folder cannot be measured");
-                false
-            }
-            Err(_) => false,
-        }
-    }
-
-    /// Gives the turn under way more messages. Says whether they were given; if not, they wait
-    /// for a turn of their own.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub async fn steer(
-        &self,
-        messages: Vec<MessageSeq>,
-        prompt: String,
-    ) -> Result<bool, StoreError> {
-        steer(&self.shared, messages, prompt).await
-    }
-
-    /// The side of this session that other tasks may steer while it runs a turn.
-    #[must_use]
-    pub fn helm(&self) -> Helm {
-        Helm { shared: Arc::clone(&self.shared) }
     }
 
     /// Lets the agent finish and end by itself; by force where it does not.
@@ -452,73 +383,6 @@ impl Session {
         }
         let _ = tokio::time::timeout(STOP_MAX, ended(&mut self.ended)).await;
     }
-}
-
-/// Reaches the turn under way of a session from another task.
-#[derive(Clone, Debug)]
-pub struct Helm {
-    shared: Arc<Shared>,
-}
-
-impl Helm {
-    /// See [`Session::steer`].
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub async fn steer(
-        &self,
-        messages: Vec<MessageSeq>,
-        prompt: String,
-    ) -> Result<bool, StoreError> {
-        steer(&self.shared, messages, prompt).await
-    }
-}
-
-async fn steer(
-    shared: &Shared,
-    messages: Vec<MessageSeq>,
-    prompt: String,
-) -> Result<bool, StoreError> {
-    // The end of a turn and a steer for it come one after the other: see `Event::Done`.
-    let _wheel = shared.wheel.lock().await;
-    if messages.is_empty() {
-        return Ok(false);
-    }
-    let turn = match &*shared.in_flight() {
-        Some(in_flight) if in_flight.stage == Stage::Open => in_flight.id.clone(),
-        _ => return Ok(false),
-    };
-    let attached = attach(shared, &turn, &messages).await?;
-    if attached.len() == messages.len()
-        && shared.orders.try_send(Order::Steer { turn: turn.clone(), prompt }).is_ok()
-    {
-        if let Some(in_flight) = shared.in_flight().as_mut() {
-            in_flight.steers.push_back(messages);
-        }
-        return Ok(true);
-    }
-    if !attached.is_empty() {
-        shared.store.detach(&turn, &attached).await?;
-    }
-    Ok(false)
-}
-
-/// Gives messages to a turn, and says which it took: the prompt tells of all of them, so it
-/// must be all or none.
-async fn attach(
-    shared: &Shared,
-    turn: &TurnId,
-    messages: &[MessageSeq],
-) -> Result<Vec<MessageSeq>, StoreError> {
-    let mut attached = Vec::new();
-    for message in messages {
-        match shared.store.attach(turn, &[*message]).await {
-            Ok(0) | Err(StoreError::TurnState { .. }) => break,
-            Ok(_) => attached.push(*message),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(attached)
 }
 
 /// What following found in an event.
@@ -601,225 +465,5 @@ async fn serve(
             }
         }
         () = stop.cancelled() => {}
-    }
-}
-
-/// Stores what models were used for.
-fn keep_usage(shared: Arc<Shared>) -> mpsc::Sender<gateway::Usage> {
-    let (sender, mut inbox) = mpsc::channel::<gateway::Usage>(USAGE_MAX);
-    tokio::spawn(async move {
-        while let Some(usage) = inbox.recv().await {
-            let turn = shared.account().clone();
-            let kept = store::Usage {
-                turn,
-                group: shared.welcome.group.clone(),
-                model: usage.model,
-                prompt_tokens: usage.prompt_tokens,
-                completion_tokens: usage.completion_tokens,
-                duration: usage.duration,
-                outcome: match usage.outcome {
-                    gateway::UsageOutcome::Done => store::UsageOutcome::Answered,
-                    gateway::UsageOutcome::Cut => store::UsageOutcome::Cancelled,
-                    gateway::UsageOutcome::Failed => store::UsageOutcome::Failed,
-                },
-                at: shared.clock.now(),
-            };
-            if let Err(error) = shared.store.record_usage(kept).await {
-                tracing::warn!(%error, "the use of a model is not recorded");
-            }
-        }
-    });
-    sender
-}
-
-/// Passes an agent's log on, line by line, as much of it as is bearable.
-async fn keep_log(mut log: Box<dyn AsyncRead + Send + Unpin>, group: GroupName) {
-    let mut buffer = vec![0; LOG_LINE_MAX];
-    let mut line = Vec::new();
-    let (mut second, mut taken, mut dropped) = (Instant::now(), 0, 0_usize);
-    while let Ok(count @ 1..) = log.read(&mut buffer).await {
-        if second.elapsed() >= Duration::from_secs(1) {
-            log_dropped(&group, std::mem::take(&mut dropped));
-            (second, taken) = (Instant::now(), 0);
-        }
-        taken += count;
-        if taken > LOG_RATE_MAX {
-            dropped += count;
-            continue;
-        }
-        for byte in &buffer[..count] {
-            if *byte == b'\n' || line.len() >= LOG_LINE_MAX {
-                log_line(&group, &line);
-                line.clear();
-            }
-            if *byte != b'\n' {
-                line.push(*byte);
-            }
-        }
-    }
-    log_line(&group, &line);
-    log_dropped(&group, dropped);
-}
-
-fn log_dropped(group: &GroupName, bytes: usize) {
-    if bytes > 0 {
-        tracing::warn!(target: "babybot::agent", %group, bytes, "the agent's log is too much");
-    }
-}
-
-fn log_line(group: &GroupName, line: &[u8]) {
-    let text: String =
-        String::from_utf8_lossy(line).chars().filter(|character| !character.is_control()).collect();
-    if !text.is_empty() {
-        tracing::info!(target: "babybot::agent", %group, "{text}");
-    }
-}
-
-impl Shared {
-    fn in_flight(&self) -> std::sync::MutexGuard<'_, Option<InFlight>> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn account(&self) -> std::sync::MutexGuard<'_, Option<TurnId>> {
-        self.account.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The routes of one link: the agent's own, and the gateway's for all else.
-fn routes(shared: Arc<Shared>, gateway: Router) -> Router {
-    Router::new()
-        .route("/hello", post(hello))
-        .route("/turns", get(turns))
-        .route("/turns/{turn}/events", post(report))
-        .layer(DefaultBodyLimit::max(BODY_MAX))
-        .with_state(shared)
-        .fallback_service(gateway)
-}
-
-/// A refusal in words.
-fn refuse(status: StatusCode, why: impl Into<String>) -> Response {
-    (status, why.into()).into_response()
-}
-
-async fn hello(State(shared): State<Arc<Shared>>, Json(hello): Json<Hello>) -> Response {
-    if hello.protocol != PROTOCOL {
-        let why = format!(
-            "the agent is babybot {} and speaks protocol {}, the host is babybot {} and speaks \
-             protocol {PROTOCOL}: build the image again",
-            hello.version,
-            hello.protocol,
-            env!("CARGO_PKG_VERSION"),
-        );
-        return refuse(StatusCode::CONFLICT, why);
-    }
-    if shared.greeted.swap(true, Ordering::SeqCst) {
-        return refuse(StatusCode::CONFLICT, "this link was greeted before");
-    }
-    Json(&shared.welcome).into_response()
-}
-
-async fn turns(State(shared): State<Arc<Shared>>) -> Response {
-    if !shared.greeted.load(Ordering::SeqCst) {
-        return refuse(StatusCode::FORBIDDEN, "greet first");
-    }
-    let Some(inbox) = shared.inbox.lock().unwrap_or_else(PoisonError::into_inner).take() else {
-        return refuse(StatusCode::CONFLICT, "orders have one reader");
-    };
-    shared.ready.send_replace(true);
-    let lines = futures_util::stream::unfold(inbox, |mut inbox| async move {
-        let order = inbox.recv().await?;
-        let mut line = serde_json::to_vec(&order).unwrap_or_default();
-        line.push(b'\n');
-        Some((Ok::<_, Infallible>(Bytes::from(line)), inbox))
-    });
-    Body::from_stream(lines).into_response()
-}
-
-/// Stores what the agent reports. Only then it is answered.
-async fn report(
-    State(shared): State<Arc<Shared>>,
-    Path(turn): Path<TurnId>,
-    body: Bytes,
-) -> Response {
-    let events: Result<Vec<Event>, _> = body
-        .split(|byte| *byte == b'\n')
-        .filter(|line| !line.is_empty())
-        .map(serde_json::from_slice)
-        .collect();
-    let events = match events {
-        Ok(events) => events,
-        Err(error) => return refuse(StatusCode::BAD_REQUEST, error.to_string()),
-    };
-    for event in events {
-        let follower = match store_event(&shared, &turn, &event).await {
-            Ok(follower) => follower,
-            Err(response) => return response,
-        };
-        // Not while the wheel is held: who follows may be waiting for it.
-        let _ = follower.send(event).await;
-    }
-    StatusCode::NO_CONTENT.into_response()
-}
-
-/// Stores an event of the turn under way, and says who follows that turn.
-async fn store_event(
-    shared: &Shared,
-    turn: &TurnId,
-    event: &Event,
-) -> Result<mpsc::Sender<Event>, Response> {
-    let _wheel = shared.wheel.lock().await;
-    let (follower, late) = match &*shared.in_flight() {
-        Some(in_flight) if in_flight.id == *turn && in_flight.stage == Stage::Open => {
-            (in_flight.events.clone(), in_flight.late(event))
-        }
-        _ => return Err(refuse(StatusCode::CONFLICT, "this turn is not under way")),
-    };
-    let stage = record(shared, turn, event, &late).await.map_err(|error| {
-        tracing::warn!(%turn, %error, "a report of the agent is refused");
-        refuse(StatusCode::CONFLICT, crate::error::chain(&error))
-    })?;
-    if let Some(in_flight) = shared.in_flight().as_mut() {
-        in_flight.stage = stage;
-    }
-    Ok(follower)
-}
-
-/// Puts an event into the store, and says where the turn stands after it. `late` are messages
-/// that came too late for an answer.
-async fn record(
-    shared: &Shared,
-    turn: &TurnId,
-    event: &Event,
-    late: &[MessageSeq],
-) -> Result<Stage, StoreError> {
-    let now = shared.clock.now();
-    match event {
-        Event::Round { .. } | Event::CallBegan { .. } | Event::CallEnded { .. } => {
-            shared.store.journal(turn, std::slice::from_ref(event), now).await?;
-            Ok(Stage::Open)
-        }
-        Event::Text { .. } => Ok(Stage::Open),
-        Event::Done { text, .. } => {
-            // They wait for the next turn. Before the end is stored, so that a crash in
-            // between loses nothing.
-            if !late.is_empty() {
-                shared.store.detach(turn, late).await?;
-            }
-            shared.store.finish_turn(turn, text, now).await?;
-            Ok(Stage::Answered)
-        }
-        Event::Failed { .. } => Ok(Stage::GivenUp),
-    }
-}
-
-impl InFlight {
-    /// The messages sent as steering that an answer does not take into account.
-    fn late(&self, event: &Event) -> Vec<MessageSeq> {
-        match event {
-            Event::Done { steers, .. } => {
-                self.steers.iter().skip(*steers as usize).flatten().copied().collect()
-            }
-            _ => Vec::new(),
-        }
     }
 }

@@ -35,6 +35,7 @@ where
     let (requests, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(WINDOW)
+        // As on the host's end: one that is not read blocks no other.
         .initial_connection_window_size(WINDOW * STREAMS_MAX)
         .max_send_buf_size(WINDOW as usize)
         .max_header_list_size(HEADERS_MAX)

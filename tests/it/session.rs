@@ -1,6 +1,7 @@
 //! From a stored message to a stored reply, with real agents and with played ones.
 
 mod agent;
+mod disk;
 mod puppet;
 
 use std::sync::Arc;
@@ -251,20 +252,6 @@ async fn a_turn_that_takes_too_long_is_stopped_and_the_chat_is_told() {
     let notice = (PostKind::Notice, format!("I could not answer: {why}."));
     assert_eq!(shop.posts().await, [notice]);
     assert!(!pids[0].is_alive());
-    worker.rest().await;
-}
-
-#[tokio::test]
-async fn a_turn_that_fills_its_folder_is_stopped_and_the_chat_is_told() {
-    let limits = Limits { disk: ByteSize::bytes(64 << 10), ..Limits::default() };
-    let (shop, fake) = with_fake(limits).await;
-    fake.answer("/api/chat", shell("head -c 200000 /dev/zero > big"));
-    fake.answer("/api/chat", shell("echo $$ > pids; exec sleep 1000"));
-    shop.say("fill it").await;
-    let mut worker = shop.worker();
-    let worked = shop.work(&mut worker).await;
-    let Worked::GivenUp(why) = worked else { panic!("{worked:?}") };
-    assert_eq!(why, "groups/family holds more than 64KiB (limits.disk)");
     worker.rest().await;
 }
 

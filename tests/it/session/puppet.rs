@@ -18,8 +18,8 @@ use crate::support::workshop::{Puppet, Puppets};
 type Orders = Pin<Box<dyn Stream<Item = Result<Order, LinkError>> + Send>>;
 
 /// An agent after its greeting.
-struct Greeted {
-    link: Link,
+pub(super) struct Greeted {
+    pub(super) link: Link,
     orders: Orders,
     _rest: (tokio::io::DuplexStream, oneshot::Sender<Exit>),
 }
@@ -28,7 +28,7 @@ fn hello(protocol: u32) -> Hello {
     Hello { version: "9.9.9".into(), protocol, capabilities: Vec::new() }
 }
 
-async fn greet(puppet: Puppet) -> Greeted {
+pub(super) async fn greet(puppet: Puppet) -> Greeted {
     let Puppet { io, log, exit } = puppet;
     let (link, connection) = client::connect(io).await.unwrap();
     tokio::spawn(connection);
@@ -39,23 +39,23 @@ async fn greet(puppet: Puppet) -> Greeted {
 }
 
 impl Greeted {
-    async fn order(&mut self) -> Order {
+    pub(super) async fn order(&mut self) -> Order {
         tokio::time::timeout(PATIENCE, self.orders.next()).await.unwrap().unwrap().unwrap()
     }
 
-    async fn turn(&mut self) -> TurnId {
+    pub(super) async fn turn(&mut self) -> TurnId {
         match self.order().await {
             Order::Turn(order) => order.turn,
             other => panic!("{other:?}"),
         }
     }
 
-    async fn answer(&self, turn: &TurnId, text: &str, steers: u32) {
+    pub(super) async fn answer(&self, turn: &TurnId, text: &str, steers: u32) {
         self.link.report(turn, &[Event::Done { text: text.into(), steers }]).await.unwrap();
     }
 }
 
-async fn stage() -> (Workshop, mpsc::UnboundedReceiver<Puppet>) {
+pub(super) async fn stage() -> (Workshop, mpsc::UnboundedReceiver<Puppet>) {
     let (runtime, puppets) = Puppets::new();
     (Plan::scripted("").runtime(runtime).build().await, puppets)
 }
@@ -256,7 +256,7 @@ async fn orders_arrive_while_an_answer_of_the_model_is_not_read() {
 }
 
 /// Lets time pass at once, and then go on as usual: what other threads do takes real time.
-async fn pass(time: Duration) {
+pub(super) async fn pass(time: Duration) {
     tokio::time::pause();
     tokio::time::sleep(time).await;
     tokio::time::resume();
@@ -296,7 +296,7 @@ async fn a_link_that_is_dead_ends_the_turn_long_before_its_limit() {
 
 /// What is logged on this thread.
 #[derive(Clone, Default)]
-struct Logged(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Logged(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Logged {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -310,18 +310,23 @@ impl Write for Logged {
 }
 
 impl Logged {
-    fn text(&self) -> String {
+    /// Takes what is logged until the guard is dropped.
+    pub(super) fn take() -> (Self, tracing::subscriber::DefaultGuard) {
+        let logged = Self::default();
+        let writer = logged.clone();
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        (logged, tracing::subscriber::set_default(subscriber))
+    }
+
+    pub(super) fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_agents_log_is_bounded_and_commands_no_terminal() {
-    let logged = Logged::default();
-    let writer = logged.clone();
-    let subscriber =
-        tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (logged, _guard) = Logged::take();
     let (shop, mut puppets) = stage().await;
     let mut worker = shop.worker();
     let agent = async {

@@ -1,0 +1,149 @@
+//! What an agent may ask of its session over the link: greet, take orders, report.
+//!
+//! A report is stored before it is answered, and only of the turn under way. What it
+//! means for the turn is the turn loop's business; all other requests are the
+//! gateway's.
+
+use std::convert::Infallible;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Json, Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use tokio::sync::mpsc;
+
+use super::state::{Shared, Stage};
+use crate::name::TurnId;
+use crate::protocol::{BODY_MAX, Event, Hello, PROTOCOL};
+use crate::store::{MessageSeq, StoreError};
+
+/// The routes of one link: the agent's own, and the gateway's for all else.
+pub(super) fn routes(shared: Arc<Shared>, gateway: Router) -> Router {
+    Router::new()
+        .route("/hello", post(hello))
+        .route("/turns", get(turns))
+        .route("/turns/{turn}/events", post(report))
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .with_state(shared)
+        .fallback_service(gateway)
+}
+
+/// A refusal in words.
+fn refuse(status: StatusCode, why: impl Into<String>) -> Response {
+    (status, why.into()).into_response()
+}
+
+async fn hello(State(shared): State<Arc<Shared>>, Json(hello): Json<Hello>) -> Response {
+    if hello.protocol != PROTOCOL {
+        let why = format!(
+            "the agent is babybot {} and speaks protocol {}, the host is babybot {} and speaks \
+             protocol {PROTOCOL}: build the image again",
+            hello.version,
+            hello.protocol,
+            env!("CARGO_PKG_VERSION"),
+        );
+        return refuse(StatusCode::CONFLICT, why);
+    }
+    if shared.greeted.swap(true, Ordering::SeqCst) {
+        return refuse(StatusCode::CONFLICT, "this link was greeted before");
+    }
+    Json(&shared.welcome).into_response()
+}
+
+async fn turns(State(shared): State<Arc<Shared>>) -> Response {
+    if !shared.greeted.load(Ordering::SeqCst) {
+        return refuse(StatusCode::FORBIDDEN, "greet first");
+    }
+    let Some(inbox) = shared.inbox.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+        return refuse(StatusCode::CONFLICT, "orders have one reader");
+    };
+    shared.ready.send_replace(true);
+    let lines = futures_util::stream::unfold(inbox, |mut inbox| async move {
+        let order = inbox.recv().await?;
+        let mut line = serde_json::to_vec(&order).unwrap_or_default();
+        line.push(b'\n');
+        Some((Ok::<_, Infallible>(Bytes::from(line)), inbox))
+    });
+    Body::from_stream(lines).into_response()
+}
+
+/// Stores what the agent reports. Only then it is answered.
+async fn report(
+    State(shared): State<Arc<Shared>>,
+    Path(turn): Path<TurnId>,
+    body: Bytes,
+) -> Response {
+    let events: Result<Vec<Event>, _> = body
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(serde_json::from_slice)
+        .collect();
+    let events = match events {
+        Ok(events) => events,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, error.to_string()),
+    };
+    for event in events {
+        let follower = match store_event(&shared, &turn, &event).await {
+            Ok(follower) => follower,
+            Err(response) => return response,
+        };
+        // Not while the wheel is held: who follows may be waiting for it.
+        let _ = follower.send(event).await;
+    }
+    StatusCode::NO_CONTENT.into_response()
+}
+
+/// Stores an event of the turn under way, and says who follows that turn.
+async fn store_event(
+    shared: &Shared,
+    turn: &TurnId,
+    event: &Event,
+) -> Result<mpsc::Sender<Event>, Response> {
+    let _wheel = shared.wheel.lock().await;
+    let (follower, late) = match &*shared.in_flight() {
+        Some(in_flight) if in_flight.id == *turn && in_flight.stage == Stage::Open => {
+            (in_flight.events.clone(), in_flight.late(event))
+        }
+        _ => return Err(refuse(StatusCode::CONFLICT, "this turn is not under way")),
+    };
+    let stage = record(shared, turn, event, &late).await.map_err(|error| {
+        tracing::warn!(%turn, %error, "a report of the agent is refused");
+        refuse(StatusCode::CONFLICT, crate::error::chain(&error))
+    })?;
+    if let Some(in_flight) = shared.in_flight().as_mut() {
+        in_flight.stage = stage;
+    }
+    Ok(follower)
+}
+
+/// Puts an event into the store, and says where the turn stands after it. `late` are messages
+/// that came too late for an answer.
+async fn record(
+    shared: &Shared,
+    turn: &TurnId,
+    event: &Event,
+    late: &[MessageSeq],
+) -> Result<Stage, StoreError> {
+    let now = shared.clock.now();
+    match event {
+        Event::Round { .. } | Event::CallBegan { .. } | Event::CallEnded { .. } => {
+            shared.store.journal(turn, std::slice::from_ref(event), now).await?;
+            Ok(Stage::Open)
+        }
+        Event::Text { .. } => Ok(Stage::Open),
+        Event::Done { text, .. } => {
+            // They wait for the next turn. Before the end is stored, so that a crash in
+            // between loses nothing.
+            if !late.is_empty() {
+                shared.store.detach(turn, late).await?;
+            }
+            shared.store.finish_turn(turn, text, now).await?;
+            Ok(Stage::Answered)
+        }
+        Event::Failed { .. } => Ok(Stage::GivenUp),
+    }
+}

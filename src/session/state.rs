@@ -1,0 +1,97 @@
+//! What the tasks of one session share: its turn under way, and the way to its agent.
+//!
+//! Only values and their locks. What is done to them is the business of the turn
+//! loop, of `routes` and of `steer`.
+
+use std::collections::VecDeque;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{mpsc, watch};
+
+use crate::clock::Clock;
+use crate::name::TurnId;
+use crate::protocol::{Event, Order, Welcome};
+use crate::store::{MessageSeq, Store};
+
+/// Orders that wait for an agent to read them.
+const ORDERS_MAX: usize = 16;
+
+/// What the turn loop and the routes of the link work with.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) welcome: Welcome,
+    pub(super) store: Store,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) greeted: AtomicBool,
+    pub(super) ready: watch::Sender<bool>,
+    pub(super) orders: mpsc::Sender<Order>,
+    pub(super) inbox: Mutex<Option<mpsc::Receiver<Order>>>,
+    pub(super) turn: Mutex<Option<InFlight>>,
+    /// Whom the use of a model is put down to: the turn under way, or the last one, whose
+    /// last report may come after its end.
+    pub(super) account: Mutex<Option<TurnId>>,
+    /// Held while something is stored of the turn under way, and while it ends: nothing is
+    /// stored of a turn that is over, and its messages change one after the other.
+    pub(super) wheel: tokio::sync::Mutex<()>,
+}
+
+/// The turn that a session is at work on.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    pub(super) id: TurnId,
+    pub(super) events: mpsc::Sender<Event>,
+    /// Messages sent as steering, in order; those not taken into account go back to waiting.
+    pub(super) steers: VecDeque<Vec<MessageSeq>>,
+    pub(super) stage: Stage,
+}
+
+/// What the agent last said of a turn's end. The first word counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Nothing yet.
+    Open,
+    /// It answered, and the reply is stored.
+    Answered,
+    /// It gave up.
+    GivenUp,
+}
+
+impl Shared {
+    /// What a session begins with: nobody has greeted, and no turn is under way.
+    pub(super) fn new(welcome: Welcome, store: Store, clock: Arc<dyn Clock>) -> Self {
+        let (orders, inbox) = mpsc::channel(ORDERS_MAX);
+        Self {
+            welcome,
+            store,
+            clock,
+            greeted: AtomicBool::new(false),
+            ready: watch::Sender::new(false),
+            orders,
+            inbox: Mutex::new(Some(inbox)),
+            turn: Mutex::new(None),
+            account: Mutex::new(None),
+            wheel: tokio::sync::Mutex::default(),
+        }
+    }
+
+    pub(super) fn in_flight(&self) -> MutexGuard<'_, Option<InFlight>> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn account(&self) -> MutexGuard<'_, Option<TurnId>> {
+        self.account.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl InFlight {
+    /// The messages sent as steering that an answer does not take into account.
+    pub(super) fn late(&self, event: &Event) -> Vec<MessageSeq> {
+        match event {
+            Event::Done { steers, .. } => {
+                self.steers.iter().skip(*steers as usize).flatten().copied().collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
