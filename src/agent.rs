@@ -16,6 +16,7 @@ mod turn;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -105,7 +106,9 @@ async fn follow(
     welcome: &Welcome,
     orders: impl futures_util::Stream<Item = Result<Order, LinkError>> + Send,
 ) -> Result<(), AgentError> {
-    let bench = Workbench::new(welcome).map_err(|error| AgentError::Start(error.to_string()))?;
+    let bench = Workbench::new(welcome)
+        .map(Arc::new)
+        .map_err(|error| AgentError::Start(error.to_string()))?;
     let mut transcript = Transcript::open(bench.home())
         .map_err(|error| AgentError::Start(format!("the transcript: {error}")))?;
     let mut orders = std::pin::pin!(orders);
@@ -196,7 +199,7 @@ impl Handle {
 async fn answer_turn(
     link: &Link,
     welcome: &Welcome,
-    bench: &Workbench,
+    bench: &Arc<Workbench>,
     transcript: &mut Transcript,
     order: &TurnOrder,
     (steering, cancel): (Steering, CancellationToken),

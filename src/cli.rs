@@ -85,6 +85,8 @@ pub struct Context {
     pub color_stdout: bool,
     /// Whether stderr takes colour.
     pub color_stderr: bool,
+    /// How often `--quiet` was given: once for no progress, twice for no notes either.
+    pub quiet: u8,
 }
 
 impl Context {
@@ -102,6 +104,21 @@ impl Context {
             manifest: cli.manifest.clone(),
             color_stdout: color(io::stdout().is_terminal()),
             color_stderr: color(io::stderr().is_terminal()),
+            quiet: cli.quiet,
+        }
+    }
+
+    /// Tells of progress, unless it is not wanted.
+    pub fn progress(&self, text: &str) {
+        if self.quiet == 0 {
+            tell(text);
+        }
+    }
+
+    /// Tells something worth knowing, unless not even that is wanted.
+    pub fn note(&self, text: &str) {
+        if self.quiet < 2 {
+            tell(text);
         }
     }
 
@@ -138,13 +155,22 @@ impl Context {
 /// # Errors
 /// When stdout cannot be written for another reason, such as a full disk.
 pub fn print(text: &str) -> Result<(), Error> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match write(text) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Error::failed("write to stdout", &error))
         }
         _ => Ok(()),
     }
+}
+
+/// Writes to stdout what has to arrive there.
+///
+/// # Errors
+/// When it does not, a reader that went away included.
+pub fn write(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
 }
 
 /// Writes progress or a diagnostic to stderr, where failing to is nobody's business.

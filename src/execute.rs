@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 use crate::name::GroupName;
 use crate::plan::{Plan, Work};
 use crate::process::{self, Process};
-use crate::project::{Folder, Project, SettingsFile};
+use crate::project::{Project, SettingsFile};
 use crate::resource::ResourceId;
 use crate::runtime::process::MARKER;
 use crate::store::Store;
@@ -145,7 +145,7 @@ impl Machine {
         let path = self.project.global();
         self.project.make_folder(&path).map_err(|error| error.to_string())?;
         let write = || {
-            let folder = Folder::open(&path)?;
+            let folder = self.project.folder(&path)?;
             if folder.is_file("MEMORY.md")? {
                 return Ok(());
             }
@@ -164,7 +164,7 @@ impl Machine {
             let mut text = serde_json::to_vec_pretty(&SettingsFile { env: env.clone() })?;
             text.push(b'\n');
             let owner = self.project.owner();
-            let folder = Folder::open(&path)?.child_or_make(".ollama", owner)?;
+            let folder = self.project.folder(&path)?.child_or_make(".ollama", owner)?;
             folder.write("settings.json", &text, 0o600, owner)
         };
         write().map_err(|error: std::io::Error| {

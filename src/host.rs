@@ -110,6 +110,7 @@ impl Host {
             }
         }
         parts.store.recover_outbox().await?;
+        parts.store.forget_journals().await?;
         Ok(Self { parts, instance, specs: Arc::new(specs), zone, retry_first: RETRY_FIRST })
     }
 
@@ -151,6 +152,19 @@ impl Host {
                 wakes: true,
             })
             .await?;
+        Ok(())
+    }
+
+    /// Cancels whatever turn of a group is not over. Its agent may still be at work on it: what
+    /// that reports from now on is refused.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn cancel_open(&self, group: &GroupName) -> Result<(), HostError> {
+        let store = &self.parts.store;
+        for turn in store.unfinished(Some(group)).await? {
+            store.cancel_turn(&turn.id, self.parts.clock.now()).await?;
+        }
         Ok(())
     }
 
@@ -297,6 +311,10 @@ impl Worker {
         cancel: &CancellationToken,
         audience: &Audience,
     ) -> Result<TurnEnd, HostError> {
+        if let Some(missing) = self.missing_folder() {
+            let message = format!("{missing} is not there; `babybot apply` makes it");
+            return Ok(TurnEnd::Failed { reason: Failure::Agent, message });
+        }
         match self.wake().await {
             Ok(()) => {}
             Err(SessionError::Store(error)) => return Err(error.into()),
@@ -307,6 +325,14 @@ impl Worker {
         };
         self.helm.send_replace(Some(session.helm()));
         Ok(session.run(turn.id.clone(), prompt, journal, cancel, audience).await)
+    }
+
+    /// A folder of the group that cannot be entered.
+    fn missing_folder(&self) -> Option<String> {
+        let project = &self.host.parts.project;
+        let folders = project.folders(&self.group);
+        let missing = folders.iter().find(|path| project.folder(path).is_err())?;
+        Some(missing.strip_prefix(project.root()).unwrap_or(missing).display().to_string())
     }
 
     async fn give_up(&self, turn: &Turn, end: &TurnEnd) -> Result<Worked, HostError> {
@@ -320,7 +346,8 @@ impl Worker {
             TurnEnd::Done | TurnEnd::Cancelled => String::new(),
         };
         let why: String = why.chars().take(REASON_MAX).collect();
-        let notice = format!("I could not answer: {why}.");
+        let stop = if why.ends_with(['.', '?', '!']) { "" } else { "." };
+        let notice = format!("I could not answer: {why}{stop}");
         let (store, now) = (&self.host.parts.store, self.host.parts.clock.now());
         store.fail_turn_telling(&turn.id, &why, &notice, now).await?;
         Ok(Worked::GivenUp(why))
@@ -334,6 +361,8 @@ impl Worker {
             Some(Spec::Settings { env }) => env.clone(),
             _ => BTreeMap::new(),
         };
+        // A tool that asks for the time is told the group's.
+        let zone = self.spec.timezone.iter().map(|zone| ("TZ".to_owned(), zone.clone()));
         Purpose {
             sandbox: SandboxSpec {
                 instance: instance.clone(),
@@ -343,7 +372,7 @@ impl Worker {
                 home: project.session(&self.group),
                 lock: project.agent_lock(&self.group),
                 user: project.owner(),
-                env: BTreeMap::new(),
+                env: zone.collect(),
             },
             welcome: Welcome {
                 group: self.group.clone(),

@@ -46,7 +46,7 @@
 //!
 //! Foundations carry everything.
 //! - [`name`]: identifiers, each its own type
-//! - [`mod@unit`]: lengths of time and sizes
+//! - [`unit`](mod@unit): lengths of time and sizes
 //! - [`resource`]: what is managed: kinds, names and specs
 //! - [`error`]: how a verb ends
 //! - [`clock`]: moments, and the one way to ask the machine for one

@@ -110,6 +110,18 @@ impl Machine {
         Self { project, gateway, holder }
     }
 
+    /// Opens a folder; something else in its place is not the same as nothing.
+    fn open(&self, path: &Path) -> Known<Folder> {
+        match self.project.folder(path) {
+            Ok(folder) => Known::Is(folder),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Known::Absent,
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                Known::Unknown("something that is not a folder, or a link, is in its place".into())
+            }
+            Err(error) => Known::Unknown(error.to_string()),
+        }
+    }
+
     fn relative(&self, path: &Path) -> String {
         path.strip_prefix(self.project.root()).unwrap_or(path).display().to_string()
     }
@@ -143,7 +155,7 @@ impl Look for Machine {
     }
 
     fn global_memory(&self) -> Known<Seen> {
-        let folder = match open(&self.project.global()) {
+        let folder = match self.open(&self.project.global()) {
             Known::Is(folder) => folder,
             Known::Absent => return Known::Absent,
             Known::Unknown(why) => return Known::Unknown(why),
@@ -159,7 +171,7 @@ impl Look for Machine {
         let folders = self.project.folders(group);
         let mut missing = BTreeSet::new();
         for path in &folders {
-            match open(path) {
+            match self.open(path) {
                 Known::Is(_) => {}
                 Known::Absent => {
                     missing.insert(self.relative(path));
@@ -178,7 +190,7 @@ impl Look for Machine {
 
     fn settings(&self, group: &GroupName) -> Known<Seen> {
         let read = || -> io::Result<Option<Vec<u8>>> {
-            let home = Folder::open(&self.project.session(group))?;
+            let home = self.project.folder(&self.project.session(group))?;
             home.child(".ollama")?.read("settings.json", SETTINGS_MAX)
         };
         match read() {
@@ -234,14 +246,5 @@ impl Look for Machine {
                 ModelState::Unknown(why) => Known::Unknown(why),
             }
         })
-    }
-}
-
-/// Opens a folder; something else in its place is not the same as nothing.
-fn open(path: &Path) -> Known<Folder> {
-    match Folder::open(path) {
-        Ok(folder) => Known::Is(folder),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Known::Absent,
-        Err(error) => Known::Unknown(error.to_string()),
     }
 }

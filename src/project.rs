@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -176,6 +176,21 @@ impl Project {
         [self.group(group), self.session(group), self.mailbox(group)]
     }
 
+    /// Opens a folder of the project without following a link on the way to it.
+    ///
+    /// # Errors
+    /// When it is not there, or not a folder, or behind a link, or outside the project.
+    pub fn folder(&self, path: &Path) -> io::Result<Folder> {
+        let outside = |_| io::Error::other("it is outside the project");
+        let below = path.strip_prefix(&self.root).map_err(outside)?;
+        let mut folder = Folder::open(&self.root)?;
+        for name in below {
+            let name = name.to_str().ok_or_else(|| io::Error::other("its name is not UTF-8"))?;
+            folder = folder.child(name)?;
+        }
+        Ok(folder)
+    }
+
     /// Makes `data/` and what every controller needs in it.
     ///
     /// # Errors
@@ -213,7 +228,7 @@ impl Project {
         match fs::DirBuilder::new().mode(mode).create(path) {
             Ok(()) => self.give(path),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                Folder::open(path).map(drop).map_err(|source| io_at(path, source))
+                self.folder(path).map(drop).map_err(|source| io_at(path, source))
             }
             Err(source) => Err(io_at(path, source)),
         }
@@ -258,8 +273,12 @@ impl Project {
     /// When the folder is a copy, or the file cannot be read.
     pub fn known_instance(&self) -> Result<Option<InstanceId>, ProjectError> {
         let path = self.data().join("instance");
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
+        let bytes = match self
+            .folder(&self.data())
+            .and_then(|data| data.read("instance", SMALL_FILE_MAX))
+        {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(io_at(&path, source)),
         };
@@ -283,7 +302,7 @@ impl Project {
         let here = self.place()?;
         let file = InstanceFile { instance: clock.instance_id(), ..here };
         let text = serde_json::to_vec_pretty(&file).map_err(|error| io_at(&path, error.into()))?;
-        let folder = Folder::open(&self.data()).map_err(|source| io_at(&path, source))?;
+        let folder = self.folder(&self.data()).map_err(|source| io_at(&path, source))?;
         folder
             .write("instance", &text, 0o600, self.owner)
             .map_err(|source| io_at(&path, source))?;
@@ -310,7 +329,8 @@ impl Project {
     /// When it cannot be told.
     pub fn lock_holder(&self) -> Result<Option<String>, ProjectError> {
         let path = self.data().join("lock");
-        let mut file = match File::open(&path) {
+        let opened = self.folder(&self.data()).and_then(|data| data.file("lock", OFlags::RDONLY));
+        let mut file = match opened {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(io_at(&path, source)),
@@ -329,13 +349,9 @@ impl Project {
     pub fn lock(&self, verb: &str, now: Timestamp) -> Result<InstanceLock, ProjectError> {
         self.prepare()?;
         let path = self.data().join("lock");
-        let mut file = File::options()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
+        let mut file = self
+            .folder(&self.data())
+            .and_then(|data| data.file("lock", OFlags::RDWR | OFlags::CREATE))
             .map_err(|source| io_at(&path, source))?;
         let deadline = Instant::now() + LOOKERS;
         loop {
@@ -381,7 +397,8 @@ const OPEN_FOLDER: OFlags =
     OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC).union(OFlags::RDONLY);
 
 impl Folder {
-    /// Opens the folder at `path`; its last component must not be a link.
+    /// Opens the folder at `path`; its last component must not be a link. For what lies within
+    /// a project, see [`Project::folder`].
     ///
     /// # Errors
     /// When it is not there, not a folder, or a link.
@@ -413,24 +430,30 @@ impl Folder {
         }
     }
 
+    /// Opens the regular file `name` for its owner alone; with [`OFlags::CREATE`], makes it first.
+    fn file(&self, name: &str, access: OFlags) -> io::Result<File> {
+        // Without NONBLOCK, opening a planted pipe would wait for ever.
+        let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, single(name)?, flags, Mode::from_raw_mode(0o600))?;
+        let stat = rustix::fs::fstat(&fd)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_nlink != 1 {
+            return Err(io::Error::other("not a regular file of its own"));
+        }
+        Ok(File::from(fd))
+    }
+
     /// Reads the regular file `name`, at most `bytes_max` of it; `None` if there is none.
     ///
     /// # Errors
     /// When it is a link, a special file, has another name elsewhere, is larger, or cannot be read.
     pub fn read(&self, name: &str, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
-        // Without NONBLOCK, opening a planted pipe would wait for ever.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let fd = match rustix::fs::openat(&self.fd, single(name)?, flags, Mode::empty()) {
-            Ok(fd) => fd,
-            Err(Errno::NOENT) => return Ok(None),
-            Err(error) => return Err(error.into()),
+        let file = match self.file(name, OFlags::RDONLY) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
         };
-        let stat = rustix::fs::fstat(&fd)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_nlink != 1 {
-            return Err(io::Error::other("not a regular file of its own"));
-        }
         let mut bytes = Vec::new();
-        File::from(fd).take(bytes_max + 1).read_to_end(&mut bytes)?;
+        file.take(bytes_max + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > bytes_max {
             return Err(io::Error::other(format!("larger than {bytes_max} bytes")));
         }

@@ -30,6 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rustix::fs::OFlags;
 use thiserror::Error;
 
 use crate::name::TurnId;
@@ -40,7 +41,7 @@ pub use generations::{
     HISTORY_LENGTH_MAX, NewGeneration, Outcome,
 };
 pub use journal::{
-    JOURNAL_CALLS_MAX, JOURNAL_ENTRY_SIZE_MAX, JOURNAL_ROUNDS_MAX, JOURNAL_SIZE_MAX,
+    JOURNAL_CALLS_MAX, JOURNAL_ENTRY_SIZE_MAX, JOURNAL_ROUNDS_MAX, JOURNAL_SIZE_MAX, JOURNALS_KEPT,
 };
 pub use messages::{
     Accepted, Incoming, MESSAGE_TEXT_MAX, Message, MessageSeq, SENDER_LENGTH_MAX, TURN_CONTEXT_MAX,
@@ -58,6 +59,9 @@ pub use writer::{BATCH_LENGTH_MAX, QUEUE_LENGTH_MAX};
 
 /// How long a write waits for a program that should not be writing here at all.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One connection has one user at a time, and a link that somebody planted is not followed.
+const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_NO_MUTEX.union(OpenFlags::SQLITE_OPEN_NOFOLLOW);
 
 /// What the write-ahead log is cut back to after a checkpoint, in bytes.
 const LOG_SIZE_KEPT: i64 = 16 << 20;
@@ -361,11 +365,12 @@ impl Store {
     /// # Errors
     /// The file cannot be read, is damaged, or is of another format.
     pub fn read_only(path: &Path) -> Result<Option<Reader>, StoreError> {
-        let there = path
-            .try_exists()
-            .map_err(|error| StoreError::Open { path: path.to_owned(), source: Arc::new(error) })?;
-        if !there {
-            return Ok(None);
+        match std::fs::symlink_metadata(path) {
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                return Err(StoreError::Open { path: path.to_owned(), source: Arc::new(error) });
+            }
         }
         readable(path).map_err(|fault| fault.at(path))
     }
@@ -414,6 +419,7 @@ fn make_private(path: &Path) -> std::io::Result<()> {
         .create(true)
         .truncate(false)
         .mode(0o600)
+        .custom_flags(i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default())
         .open(path)?;
     if file.metadata()?.permissions().mode() & 0o077 != 0 {
         file.set_permissions(Permissions::from_mode(0o600))?;
@@ -422,7 +428,7 @@ fn make_private(path: &Path) -> std::io::Result<()> {
 }
 
 fn writable(path: &Path, size: Option<ByteSize>) -> Result<Connection, Fault> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | FLAGS;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     // A file that is not ours to change is refused before anything in it changes.
@@ -454,7 +460,7 @@ fn bound(connection: &Connection, size: ByteSize) -> rusqlite::Result<()> {
 }
 
 fn readable(path: &Path) -> Result<Option<Reader>, Fault> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | FLAGS;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     migrations::check_known(&connection, path)?;

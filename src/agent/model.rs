@@ -167,8 +167,8 @@ fn classify(status: u16, message: &str) -> ModelError {
     match status {
         _ if says(OVERFLOW) => ModelError::Overflow(message),
         500.. if says(UNPARSABLE) => ModelError::Unparsable(message),
-        // 502: the gateway could not reach the server at all.
-        500 | 503 | 504 => ModelError::Busy(message),
+        // 502 is the gateway's word for a server that is not there, which may be starting.
+        500 | 502..=504 => ModelError::Busy(message),
         _ => ModelError::Unavailable(message),
     }
 }

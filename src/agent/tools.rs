@@ -9,7 +9,8 @@ mod files;
 mod shell;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -129,6 +130,14 @@ struct EditArguments {
     new_text: String,
 }
 
+/// A call of one of the file tools.
+#[derive(Debug)]
+enum FileCall {
+    Read(ReadArguments),
+    Write(WriteArguments),
+    Edit(EditArguments),
+}
+
 impl Workbench {
     /// The workbench of an agent that was welcomed like this.
     pub(super) fn new(welcome: &Welcome) -> io::Result<Self> {
@@ -170,23 +179,43 @@ impl Workbench {
 
     /// Runs a call to its end.
     pub(super) async fn call(
-        &self,
+        self: &Arc<Self>,
         tool: &str,
         arguments: &Value,
         place: CallPlace<'_>,
         cancel: &CancellationToken,
     ) -> Outcome {
-        let result = match tool {
+        let call = match tool {
             "bb_shell" if self.shell.is_some() => match parse(&SHELL, arguments) {
                 Ok(arguments) => return self.shell(arguments, place, cancel).await,
                 Err(message) => Err(message),
             },
-            "bb_read_file" => parse(&READ_FILE, arguments).and_then(|arg| self.read_file(&arg)),
-            "bb_write_file" => parse(&WRITE_FILE, arguments).and_then(|arg| self.write_file(&arg)),
-            "bb_edit_file" => parse(&EDIT_FILE, arguments).and_then(|arg| self.edit_file(&arg)),
+            "bb_read_file" => parse(&READ_FILE, arguments).map(FileCall::Read),
+            "bb_write_file" => parse(&WRITE_FILE, arguments).map(FileCall::Write),
+            "bb_edit_file" => parse(&EDIT_FILE, arguments).map(FileCall::Edit),
             _ => Err(format!("there is no tool `{tool}`; there are: {}", self.names().join(", "))),
         };
+        let result = match call {
+            Ok(call) => {
+                // A slow disk must hold up neither a cancellation nor the link.
+                let bench = Arc::clone(self);
+                let work = tokio::task::spawn_blocking(move || bench.file(&call));
+                tokio::select! {
+                    () = cancel.cancelled() => return Outcome::Cancelled,
+                    result = work => result.unwrap_or_else(|error| Err(error.to_string())),
+                }
+            }
+            Err(message) => Err(message),
+        };
         Outcome::Result(result.unwrap_or_else(|message| format!("error: {message}")))
+    }
+
+    fn file(&self, call: &FileCall) -> Result<String, String> {
+        match call {
+            FileCall::Read(arguments) => self.read_file(arguments),
+            FileCall::Write(arguments) => self.write_file(arguments),
+            FileCall::Edit(arguments) => self.edit_file(arguments),
+        }
     }
 
     fn names(&self) -> Vec<&'static str> {
@@ -195,7 +224,26 @@ impl Workbench {
     }
 
     /// The real path of what the model calls `path`.
-    fn resolve(&self, path: &str) -> PathBuf {
+    ///
+    /// In a container every path is the sandbox's own. Where nothing walls the agent in, the
+    /// file tools keep to the group's places, links followed; the shell keeps to nothing.
+    fn resolve(&self, path: &str) -> Result<PathBuf, String> {
+        let path = self.locate(path);
+        if self.places.is_empty() {
+            return Ok(path);
+        }
+        let real = real_path(&path);
+        let places = self.places.iter().map(|place| PathBuf::from(&place.host));
+        let allowed = places.chain([self.home.clone(), self.workdir.clone(), std::env::temp_dir()]);
+        for place in allowed {
+            if real.starts_with(std::fs::canonicalize(&place).unwrap_or(place)) {
+                return Ok(path);
+            }
+        }
+        Err(format!("{}: outside this group's folders", path.display()))
+    }
+
+    fn locate(&self, path: &str) -> PathBuf {
         if let Some(below) = path.strip_prefix("~/") {
             return self.home.join(below);
         }
@@ -207,6 +255,25 @@ impl Workbench {
         }
         self.workdir.join(written)
     }
+}
+
+/// Where a path leads, as far as it is there; what is not there yet is appended as it is written.
+fn real_path(path: &Path) -> PathBuf {
+    for folder in path.ancestors() {
+        if let Ok(real) = std::fs::canonicalize(folder) {
+            let rest = path.strip_prefix(folder).unwrap_or(Path::new(""));
+            return rest.components().fold(real, |mut real, component| {
+                match component {
+                    Component::ParentDir => {
+                        real.pop();
+                    }
+                    component => real.push(component),
+                }
+                real
+            });
+        }
+    }
+    path.to_path_buf()
 }
 
 fn describe(tool: &Tool) -> Value {
@@ -251,7 +318,7 @@ pub(super) mod tests {
     use std::collections::BTreeMap;
 
     /// A workbench whose folders are below `root`.
-    pub(crate) fn bench(root: &Path, output: u64) -> Workbench {
+    pub(crate) fn bench(root: &Path, output: u64) -> Arc<Workbench> {
         let welcome = Welcome {
             group: GroupName::new("home").unwrap(),
             assistant: "Baby".to_owned(),
@@ -269,10 +336,10 @@ pub(super) mod tests {
         bench.home = root.join("home");
         std::fs::create_dir_all(&bench.workdir).unwrap();
         std::fs::create_dir_all(&bench.home).unwrap();
-        bench
+        Arc::new(bench)
     }
 
-    pub(crate) async fn call(bench: &Workbench, tool: &str, arguments: Value) -> String {
+    pub(crate) async fn call(bench: &Arc<Workbench>, tool: &str, arguments: Value) -> String {
         let place = CallPlace { turn: "00000000", round: 0, index: 0 };
         match bench.call(tool, &arguments, place, &CancellationToken::new()).await {
             Outcome::Result(result) => result,
@@ -302,9 +369,30 @@ pub(super) mod tests {
         let root = tempfile::tempdir().unwrap();
         let bench = bench(root.path(), 1);
         let group = root.path().join("group");
-        assert_eq!(bench.resolve("/workspace/group/a/b"), group.join("a/b"));
-        assert_eq!(bench.resolve("a"), group.join("a"));
-        assert_eq!(bench.resolve("~/x"), root.path().join("home/x"));
-        assert_eq!(bench.resolve("/workspace/groupies"), Path::new("/workspace/groupies"));
+        assert_eq!(bench.locate("/workspace/group/a/b"), group.join("a/b"));
+        assert_eq!(bench.locate("a"), group.join("a"));
+        assert_eq!(bench.locate("~/x"), root.path().join("home/x"));
+        assert_eq!(bench.locate("/workspace/groupies"), Path::new("/workspace/groupies"));
+    }
+
+    #[tokio::test]
+    async fn without_a_wall_the_file_tools_keep_to_the_groups_places() {
+        // Not below the temporary folder, which is everybody's.
+        let here = std::env::current_exe().unwrap();
+        let root = tempfile::tempdir_in(here.parent().unwrap()).unwrap();
+        let bench = bench(root.path(), 1 << 20);
+        let secret = root.path().join("secret");
+        std::fs::write(&secret, "secret").unwrap();
+        std::os::unix::fs::symlink(&secret, bench.workdir.join("link")).unwrap();
+        for path in ["../secret", "link", "/etc/passwd", "new/../../secret"] {
+            let read = call(&bench, "bb_read_file", json!({"path": path})).await;
+            assert!(read.ends_with("outside this group's folders"), "{path}: {read}");
+            let written =
+                call(&bench, "bb_write_file", json!({"path": path, "content": "x"})).await;
+            assert!(written.ends_with("outside this group's folders"), "{path}: {written}");
+        }
+        assert_eq!(std::fs::read_to_string(&secret).unwrap(), "secret");
+        let inside = call(&bench, "bb_write_file", json!({"path": "a/b", "content": "x"})).await;
+        assert_eq!(inside, "wrote 1 bytes to a/b");
     }
 }

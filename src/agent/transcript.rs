@@ -14,6 +14,8 @@ use crate::name::TurnId;
 
 /// Above this size, in bytes, the file becomes the previous one and a new one is begun.
 const SIZE_MAX: u64 = 16 << 20;
+/// Turns that are remembered; a window holds fewer.
+const PAST_MAX: usize = 500;
 /// How much of the file's end is read for the history, in bytes.
 const TAIL_MAX: u64 = 2 << 20;
 
@@ -66,10 +68,7 @@ impl Transcript {
         let folder = home.join(".ollama");
         fs::create_dir_all(&folder)?;
         let path = folder.join("transcript.jsonl");
-        if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > SIZE_MAX) {
-            fs::rename(&path, folder.join("transcript.previous.jsonl"))?;
-        }
-        let mut file = File::options().create(true).read(true).append(true).open(&path)?;
+        let mut file = open(&path)?;
         let past = read_past(&mut file)?;
         Ok(Self { path, file, past, open: None })
     }
@@ -81,10 +80,22 @@ impl Transcript {
 
     /// Begins a turn; an earlier attempt at the same turn is forgotten.
     pub(super) fn begin(&mut self, turn: &TurnId, prompt: &str) {
+        self.keep_within_bounds();
         self.past.retain(|past| past.turn != *turn);
         self.open =
             Some(PastTurn { turn: turn.clone(), prompt: prompt.to_owned(), messages: Vec::new() });
         self.write(&Line::Turn { turn: turn.clone(), prompt: prompt.to_owned() });
+    }
+
+    /// Lets the oldest go, of the file and of what is remembered of it.
+    fn keep_within_bounds(&mut self) {
+        let surplus = self.past.len().saturating_sub(PAST_MAX);
+        self.past.drain(..surplus);
+        match begin_anew(&self.path) {
+            Ok(Some(file)) => self.file = file,
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "the transcript is not begun anew"),
+        }
     }
 
     /// Adds a message to the turn under way.
@@ -115,6 +126,19 @@ impl Transcript {
             tracing::warn!(%error, path = %self.path.display(), "the transcript is incomplete");
         }
     }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    File::options().create(true).read(true).append(true).open(path)
+}
+
+/// Makes a file that is too large the previous one, and gives the new one.
+fn begin_anew(path: &Path) -> io::Result<Option<File>> {
+    if fs::metadata(path)?.len() <= SIZE_MAX {
+        return Ok(None);
+    }
+    fs::rename(path, path.with_file_name("transcript.previous.jsonl"))?;
+    open(path).map(Some)
 }
 
 /// Reads the turns at the end of the file and mends a last line that was cut.

@@ -56,7 +56,7 @@ impl Steering {
 pub(super) struct Turn<'a> {
     pub(super) link: &'a Link,
     pub(super) welcome: &'a Welcome,
-    pub(super) bench: &'a Workbench,
+    pub(super) bench: &'a Arc<Workbench>,
     pub(super) transcript: &'a mut Transcript,
     pub(super) order: &'a TurnOrder,
     pub(super) steering: Steering,
@@ -292,14 +292,15 @@ impl Turn<'_> {
         index: u32,
         call: &Call,
     ) -> Result<String, TurnError> {
-        if index as usize >= CALLS_MAX {
-            return Ok(format!("skipped: at most {CALLS_MAX} calls at once"));
-        }
-        if self.steering.is_waiting() {
-            return Ok("skipped: the user sent a new message".to_owned());
-        }
         let (tool, arguments) = (call.tool.clone(), call.arguments.clone());
-        self.report(Event::CallBegan { round, index, tool, arguments }).await?;
+        let began = Event::CallBegan { round, index, tool, arguments };
+        if let Some(result) = self.why_skipped(index) {
+            // In the journal too: what was skipped is not made up for after a restart.
+            let ended = Event::CallEnded { round, index, result: result.clone() };
+            self.link.report(&self.order.turn, &[began, ended]).await?;
+            return Ok(result);
+        }
+        self.report(began).await?;
         let turn = &self.order.turn.as_str()[..8];
         let place = CallPlace { turn, round, index };
         let result = match self.bench.call(&call.tool, &call.arguments, place, &self.cancel).await {
@@ -309,6 +310,17 @@ impl Turn<'_> {
         self.report(Event::CallEnded { round, index, result: result.clone() }).await?;
         progress.recent.push(format!("{}\0{}\0{result}", call.tool, call.arguments));
         Ok(result)
+    }
+
+    /// Why a call is not run, if it is not.
+    fn why_skipped(&self, index: u32) -> Option<String> {
+        if index as usize >= CALLS_MAX {
+            Some(format!("skipped: at most {CALLS_MAX} calls at once"))
+        } else if self.steering.is_waiting() {
+            Some("skipped: the user sent a new message".to_owned())
+        } else {
+            None
+        }
     }
 
     fn break_loops(&self, progress: &mut Progress) -> Result<(), TurnError> {

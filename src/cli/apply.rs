@@ -9,7 +9,7 @@ use crate::error::{Error, Exit};
 use crate::execute::{self, Outcome as StepOutcome};
 use crate::observe::{self, Holder};
 use crate::plan::render::{self, Color};
-use crate::project::InstanceLock;
+use crate::project::{InstanceLock, Project};
 use crate::reconcile::{self, ApplyError, Approved};
 use crate::source::Source;
 use crate::store::{Store, StoreError};
@@ -36,14 +36,14 @@ pub async fn run(args: &ApplyArgs, context: &Context) -> Outcome {
         Err(exit) => return Ok(exit),
     };
     let preview = Preview::make(&source, context).await?;
-    print(&preview.text(context.stdout_color()))?;
+    print(&preview.text_for_apply(context.stdout_color()))?;
     preview.refuse_strangers()?;
     if preview.plan.is_empty() {
         return if preview.plan.is_held_back() { Err(held_back()) } else { Ok(Exit::Ok) };
     }
     let risks = approve::approve(&preview, &args.approval, context)?;
     let lock = preview.project.lock("apply", SystemClock.now()).map_err(project_error)?;
-    let store = open_store(&preview, &lock)?;
+    let store = open_store(&preview.project, &lock)?;
     carry_out(&source, &preview, risks, &lock, &store, context).await
 }
 
@@ -51,8 +51,7 @@ pub async fn run(args: &ApplyArgs, context: &Context) -> Outcome {
 ///
 /// # Errors
 /// When it cannot be opened.
-pub fn open_store(preview: &Preview, _lock: &InstanceLock) -> Result<Store, Error> {
-    let project = &preview.project;
+pub fn open_store(project: &Project, _lock: &InstanceLock) -> Result<Store, Error> {
     project.instance(&SystemClock).map_err(project_error)?;
     let store =
         Store::open(&project.database()).map_err(|error| store_error("open the store", &error))?;
@@ -88,7 +87,7 @@ pub async fn carry_out(
     let approved =
         Approved { desired: &preview.desired, text: &source.text, plan: &preview.plan, risks };
     let progress = |id: &crate::resource::ResourceId, outcome: &StepOutcome| match outcome {
-        StepOutcome::Done => tell(&format!("  ✓ {id}\n")),
+        StepOutcome::Done => context.progress(&format!("  ✓ {id}\n")),
         StepOutcome::Failed(why) => tell(&format!("  ✗ {id}: {why}\n")),
         StepOutcome::HeldBack(by) => tell(&format!("  ↷ {id}: not begun, because {by} failed\n")),
     };
@@ -105,7 +104,12 @@ pub async fn carry_out(
         return Err(Error::new(Exit::PartlyApplied, "something changed while it was applied")
             .hinted("run `babybot apply` again"));
     }
-    tell(&format!("Applied generation {}.\n", applied.generation));
+    context.progress(&format!("Applied generation {}.\n", applied.generation));
+    if applied.left.is_held_back() {
+        let text = "what waits for something unknown was not applied";
+        return Err(Error::new(Exit::PartlyApplied, text)
+            .hinted("mend what is unknown above and run `babybot apply` again"));
+    }
     Ok(Exit::Ok)
 }
 

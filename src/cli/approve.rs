@@ -91,7 +91,7 @@ fn ask(preview: &Preview) -> Result<bool, Error> {
     // What takes something away or opens something is not agreed to by reflex.
     let grave = !preview.plan.risks_to_name().is_empty();
     tell(&if grave {
-        format!("Apply {changes}? Some need care. Type `{name}` to go on: ")
+        format!("Apply {changes}? Some need care. Type the project's name, `{name}`, to go on: ")
     } else {
         format!("Apply {changes}? [y/N] ")
     });

@@ -18,11 +18,12 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::approve::{self, ApprovalArgs};
 use crate::cli::load::{load, stderr_colors};
 use crate::cli::preview::{Preview, project_error};
-use crate::cli::{Context, Outcome, apply, print, tell};
+use crate::cli::{self, Context, Outcome, apply, tell};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Exit, chain};
 use crate::gateway::Gateway;
 use crate::host::{self, Host, HostError, Worked, Worker};
+use crate::manifest::diagnostic::closest;
 use crate::name::{ChannelName, GroupName};
 use crate::observe::{self, Holder, Look as _};
 use crate::observed::{Applied, Known};
@@ -57,6 +58,7 @@ pub struct ChatArgs {
 
 /// A conversation with everything it needs.
 struct Chat {
+    context: Context,
     host: Host,
     worker: Worker,
     group: GroupName,
@@ -70,18 +72,24 @@ struct Chat {
 /// # Errors
 /// Whatever kept the reply from being given.
 pub async fn run(args: &ChatArgs, context: &Context) -> Outcome {
+    let said = what_was_said(args)?;
     let project = Project::open(context.project()).map_err(project_error)?;
     project.known_instance().map_err(project_error)?;
     let gateway = Gateway::new(project.root().to_path_buf())
         .map_err(|error| Error::failed("reach models", &error))?;
     let look = observe::Machine::new(project.clone(), gateway.clone(), Holder::Another);
     let (lock, store, applied) = match look.applied() {
-        Known::Is(applied) => {
+        Known::Is(_) => {
             let lock = project.lock("chat", SystemClock.now()).map_err(project_error)?;
+            let store = apply::open_store(&project, &lock)?;
+            // Only now nobody else applies anything.
+            let Known::Is(applied) = look.applied() else {
+                return Err(Error::new(Exit::Failed, "what was applied cannot be read any more"));
+            };
             mention_pending(&look, &applied, context).await;
-            (lock, open_store(&project)?, applied)
+            (lock, store, applied)
         }
-        Known::Absent => match apply_first(args, context).await? {
+        Known::Absent => match apply_first(args, said.as_ref(), context).await? {
             Ok(ready) => ready,
             Err(exit) => return Ok(exit),
         },
@@ -90,23 +98,50 @@ pub async fn run(args: &ChatArgs, context: &Context) -> Outcome {
         }
     };
     let group = choose_group(args.group.as_deref(), &applied)?;
-    let mut chat = Chat::begin(project, gateway, store, applied, group, lock).await?;
-    let outcome = chat.talk(args).await;
-    match &outcome {
-        // Whoever stops it does not wait for an agent that may not obey.
-        Err(error) if error.exit() == Exit::Interrupted => chat.worker.end().await,
-        _ => chat.worker.rest().await,
-    }
+    refuse_empty(said.as_ref())?;
+    let mut chat = Chat::begin(project, gateway, store, applied, group, lock, context).await?;
+    let outcome = chat.talk(said).await;
+    chat.end(&outcome).await;
     outcome
 }
 
-fn open_store(project: &Project) -> Result<Store, Error> {
-    Store::open(&project.database()).map_err(|error| apply::store_error("open the store", &error))
+/// What there is to say before anything is done: nothing yet, in a conversation.
+fn what_was_said(args: &ChatArgs) -> Result<Option<String>, Error> {
+    let text = match &args.message {
+        Some(message) => message.clone(),
+        None if io::stdin().is_terminal() => return Ok(None),
+        None => {
+            let mut text = String::new();
+            io::stdin()
+                .lock()
+                .take(MESSAGE_TEXT_MAX as u64 + 1)
+                .read_to_string(&mut text)
+                .map_err(|error| Error::failed("read the message from stdin", &error))?;
+            text
+        }
+    };
+    if text.len() > MESSAGE_TEXT_MAX {
+        let text = format!("the message is longer than {MESSAGE_TEXT_MAX} bytes");
+        return Err(Error::new(Exit::Usage, text)
+            .hinted("put it into a file in the group's folder and ask about the file"));
+    }
+    Ok(Some(text))
+}
+
+/// Refuses to say nothing. After the group was found: a message in its place is more telling.
+fn refuse_empty(said: Option<&String>) -> Result<(), Error> {
+    match said {
+        Some(text) if text.trim().is_empty() => {
+            Err(Error::new(Exit::Usage, "the message is empty"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Applies the manifest on an instance that never was.
 async fn apply_first(
     args: &ChatArgs,
+    said: Option<&String>,
     context: &Context,
 ) -> Result<Result<(InstanceLock, Store, Applied), Exit>, Error> {
     let source = match load(context) {
@@ -125,11 +160,12 @@ async fn apply_first(
             .collect(),
     };
     choose_group(args.group.as_deref(), &wanted)?;
-    tell(&preview.text(context.stderr_color()));
+    refuse_empty(said)?;
+    context.progress(&preview.text_for_apply(context.stderr_color()));
     preview.refuse_strangers()?;
     let risks = approve::approve(&preview, &args.approval, context)?;
     let lock = preview.project.lock("chat", SystemClock.now()).map_err(project_error)?;
-    let store = apply::open_store(&preview, &lock)?;
+    let store = apply::open_store(&preview.project, &lock)?;
     match apply::carry_out(&source, &preview, risks, &lock, &store, context).await? {
         Exit::Ok => {}
         exit => return Ok(Err(exit)),
@@ -154,12 +190,12 @@ async fn mention_pending(look: &observe::Machine, applied: &Applied, context: &C
                 let count = pending.steps.len();
                 let changes =
                     if count == 1 { "1 change is" } else { &format!("{count} changes are") };
-                tell(&format!("note: {changes} not applied (`babybot plan`); {running}\n"));
+                context.note(&format!("note: {changes} not applied (`babybot plan`); {running}\n"));
             }
         }
         Err(report) => {
-            tell(&report.human(stderr_colors(context)));
-            tell(&format!("note: {} is not valid; {running}\n", report.name));
+            context.note(&report.human(stderr_colors(context)));
+            context.note(&format!("note: {} is not valid; {running}\n", report.name));
         }
     }
 }
@@ -176,27 +212,34 @@ fn choose_group(named: Option<&str>, applied: &Applied) -> Result<GroupName, Err
         .collect();
     let names: Vec<&str> = groups.iter().map(|(name, _)| name.as_str()).collect();
     let usage = |message: String, hint: String| Error::new(Exit::Usage, message).hinted(hint);
-    match named {
-        Some(named) => match groups.iter().find(|(name, _)| name.as_str() == named) {
-            Some((name, _)) => Ok((*name).clone()),
-            None if named.contains(char::is_whitespace) => Err(usage(
-                "the first argument is the group".to_owned(),
-                format!("babybot chat {} {named:?}", names.first().unwrap_or(&"GROUP")),
-            )),
-            None => Err(usage(
-                format!("there is no group `{named}`"),
-                format!("there are: {}", names.join(", ")),
-            )),
-        },
-        None => match (groups.iter().find(|(_, spec)| spec.main), groups.as_slice()) {
-            (Some((main, _)), _) => Ok((*main).clone()),
-            (None, [(only, _)]) => Ok((*only).clone()),
-            (None, _) => Err(usage(
-                "which group? None of them is main".to_owned(),
-                format!("name one of: {}", names.join(", ")),
-            )),
-        },
+    if groups.is_empty() {
+        return Err(Error::new(Exit::Failed, "no group was applied")
+            .hinted("`babybot plan` shows what is in the way"));
     }
+    let default = match (groups.iter().find(|(_, spec)| spec.main), groups.as_slice()) {
+        (Some((main, _)), _) => Some(*main),
+        (None, [(only, _)]) => Some(*only),
+        (None, _) => None,
+    };
+    let Some(named) = named else {
+        return default.cloned().ok_or_else(|| {
+            let hint = format!("name one of: {}", names.join(", "));
+            usage("which group? None of them is main".to_owned(), hint)
+        });
+    };
+    if let Some((name, _)) = groups.iter().find(|(name, _)| name.as_str() == named) {
+        return Ok((*name).clone());
+    }
+    let meant = closest(&named.to_lowercase(), names.iter().copied());
+    let hint = match (meant, default) {
+        (Some(meant), _) => format!("did you mean `{meant}`?"),
+        (None, Some(default)) => format!(
+            "there are: {}; to say it to {default}: babybot chat {default} {named:?}",
+            names.join(", ")
+        ),
+        (None, None) => format!("there are: {}", names.join(", ")),
+    };
+    Err(usage(format!("there is no group `{named}`"), hint))
 }
 
 impl Chat {
@@ -208,6 +251,7 @@ impl Chat {
         applied: Applied,
         group: GroupName,
         lock: InstanceLock,
+        context: &Context,
     ) -> Result<Self, Error> {
         let setup = |error: io::Error| Error::failed("become the controller", &error);
         // Both ends of a link hide from the tools; and what an agent leaves behind comes here.
@@ -215,7 +259,6 @@ impl Chat {
             .map_err(|error| setup(error.into()))?;
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
             .map_err(|error| setup(error.into()))?;
-        let interrupts = signal(SignalKind::interrupt()).map_err(setup)?;
         let instance = project.instance(&SystemClock).map_err(project_error)?;
         let zone = zone_of(&applied, &group);
         let program = "/proc/self/exe".into();
@@ -230,50 +273,56 @@ impl Chat {
         let host =
             Host::take_over(parts, instance, applied.specs, zone).await.map_err(host_error)?;
         let mut worker = host.worker(&group).map_err(host_error)?;
-        if lifecycle == Some(Lifecycle::Always) {
-            worker.wake().await.map_err(|error| Error::failed("start the agent", &error))?;
+        if lifecycle == Some(Lifecycle::Always)
+            && let Err(error) = worker.wake().await
+        {
+            // The first message says it to whoever wrote it.
+            tracing::info!(%error, "the agent does not start");
         }
-        Ok(Self { host, worker, group, interrupts, _lock: lock })
+        // Until here, Ctrl-C ends the process, and that is all there is to end.
+        let interrupts = signal(SignalKind::interrupt()).map_err(setup)?;
+        Ok(Self { context: context.clone(), host, worker, group, interrupts, _lock: lock })
     }
 
-    async fn talk(&mut self, args: &ChatArgs) -> Outcome {
+    async fn talk(&mut self, said: Option<String>) -> Outcome {
         // What was left unfinished comes first, and is not the answer to what is said now.
         self.answer_all().await?;
         self.deliver(Manner::Earlier).await?;
-        if let Some(message) = &args.message {
-            return self.say(message).await;
+        match said {
+            Some(message) => self.say(&message).await,
+            None => self.converse().await,
         }
-        if !io::stdin().is_terminal() {
-            let mut text = String::new();
-            io::stdin()
-                .lock()
-                .take(MESSAGE_TEXT_MAX as u64 + 1)
-                .read_to_string(&mut text)
-                .map_err(|error| Error::failed("read the message from stdin", &error))?;
-            return self.say(&text).await;
+    }
+
+    /// Lets the agent rest; at once where somebody asked for it.
+    async fn end(&mut self, outcome: &Outcome) {
+        let stopped = matches!(outcome, Err(error) if error.exit() == Exit::Interrupted);
+        if !stopped {
+            tokio::select! {
+                () = self.worker.rest() => return,
+                _ = self.interrupts.recv() => {}
+            }
         }
-        self.converse().await
+        self.worker.end().await;
     }
 
     /// Says one thing and gives the reply.
     async fn say(&mut self, message: &str) -> Outcome {
-        if message.trim().is_empty() {
-            return Err(Error::new(Exit::Usage, "the message is empty"));
-        }
         self.host.accept(&self.group, "owner", message).await.map_err(host_error)?;
         let worked = self.answer_all().await?;
         self.deliver(Manner::Reply).await?;
         match worked {
             Some(Worked::Answered) => Ok(Exit::Ok),
             Some(Worked::Cancelled) => Err(Error::new(Exit::Interrupted, "stopped")),
-            Some(Worked::GivenUp(why)) => Err(Error::new(Exit::Failed, why)),
+            // The notice was delivered, and says why.
+            Some(Worked::GivenUp(_)) => Ok(Exit::Failed),
             None => Err(Error::new(Exit::Failed, "the message got no answer")),
         }
     }
 
     /// A conversation, line by line, until its end.
     async fn converse(&mut self) -> Outcome {
-        tell(&format!("Talking to {}. Ctrl-D ends.\n", self.group));
+        tell(&format!("Talking to {}. Ctrl-D or `exit` ends.\n", self.group));
         let mut lines = read_lines();
         let idle = self.worker.idle_after();
         loop {
@@ -294,11 +343,15 @@ impl Chat {
                 tell("\n");
                 return Ok(Exit::Ok);
             };
-            if line.trim().is_empty() {
-                continue;
+            match line.trim() {
+                "" => continue,
+                "exit" | "quit" | "/exit" | "/quit" => return Ok(Exit::Ok),
+                _ => {}
             }
             self.host.accept(&self.group, "owner", &line).await.map_err(host_error)?;
-            self.answer_all().await?;
+            if self.answer_all().await? == Some(Worked::Cancelled) {
+                tell("stopped\n");
+            }
             self.deliver(Manner::Reply).await?;
         }
     }
@@ -313,13 +366,14 @@ impl Chat {
             let worked = loop {
                 tokio::select! {
                     worked = &mut work => break worked.map_err(host_error)?,
-                    Some(step) = progress.recv() => show(&step),
+                    Some(step) = progress.recv() => show(&step, &self.context),
                     _ = self.interrupts.recv() => {
                         if cancel.is_cancelled() {
-                            // The link closes with this, and the agent ends by itself.
+                            // What was stopped does not come back at the next start.
+                            self.host.cancel_open(&self.group).await.map_err(host_error)?;
                             return Err(Error::new(Exit::Interrupted, "stopped at once"));
                         }
-                        tell("stopping; Ctrl-C again to stop at once\n");
+                        tell("\nstopping; Ctrl-C again to stop at once\n");
                         cancel.cancel();
                     }
                 }
@@ -337,14 +391,22 @@ impl Chat {
         let store = &self.host.parts().store;
         let failed = |error| apply::store_error("deliver the reply", &error);
         let chat = host::terminal_chat(&self.group);
-        for post in store.due(&ChannelName::terminal()).await.map_err(failed)? {
-            if post.chat != chat {
-                continue;
-            }
+        for post in store.due_in(&ChannelName::terminal(), &chat).await.map_err(failed)? {
             let uncertain = post.state == PostState::Uncertain;
             let post = store.sending(post.id).await.map_err(failed)?;
-            hand_over(&post, manner, uncertain)?;
-            store.delivered(post.id, SystemClock.now()).await.map_err(failed)?;
+            let question = match (manner, &post.turn) {
+                (Manner::Earlier, Some(turn)) => store.turn_messages(turn).await.map_err(failed)?,
+                _ => Vec::new(),
+            };
+            let question = question.first().map(|message| message.incoming.text.as_str());
+            match hand_over(&post, manner, question, uncertain) {
+                Ok(()) => store.delivered(post.id, SystemClock.now()).await.map_err(failed)?,
+                Err(error) => {
+                    store.undelivered(post.id, &error.to_string()).await.map_err(failed)?;
+                    return Err(Error::failed("write the reply to stdout", &error)
+                        .hinted("it is kept, and the next `babybot chat` gives it"));
+                }
+            }
         }
         Ok(())
     }
@@ -359,15 +421,26 @@ enum Manner {
     Earlier,
 }
 
-fn hand_over(post: &Post, manner: Manner, uncertain: bool) -> Result<(), Error> {
+fn hand_over(
+    post: &Post,
+    manner: Manner,
+    question: Option<&str>,
+    uncertain: bool,
+) -> io::Result<()> {
+    /// What is shown of the message that is answered, in characters.
+    const QUESTION_MAX: usize = 60;
     let text = readable(&post.text);
     match (post.kind, manner) {
         (PostKind::Notice, _) => tell(&format!("{text}\n")),
         (_, Manner::Earlier) => {
             let again = if uncertain { " (perhaps shown before)" } else { "" };
-            tell(&format!("an answer from before{again}: {text}\n"));
+            let question =
+                readable(question.unwrap_or_default().lines().next().unwrap_or_default());
+            let short: String = question.chars().take(QUESTION_MAX).collect();
+            let cut = if short.len() < question.len() { "…" } else { "" };
+            tell(&format!("an answer from before{again}, to “{short}{cut}”: {text}\n"));
         }
-        (_, Manner::Reply) => print(&format!("{text}\n"))?,
+        (_, Manner::Reply) => cli::write(&format!("{text}\n"))?,
     }
     Ok(())
 }
@@ -377,11 +450,11 @@ fn readable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
 }
 
-fn show(progress: &Progress) {
+fn show(progress: &Progress, context: &Context) {
     match progress {
         Progress::Tool { name, arguments } => {
             let arguments: String = readable(arguments).chars().take(200).collect();
-            tell(&format!("  · {name} {arguments}\n"));
+            context.progress(&format!("  · {name} {arguments}\n"));
         }
         Progress::Retry { why, wait } => {
             let seconds = Duration::as_secs(wait);

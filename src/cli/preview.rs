@@ -1,5 +1,7 @@
 //! What `plan`, `apply` and `chat` begin with: the machine looked at, the plan made.
 
+use std::io;
+
 use crate::cli::Context;
 use crate::desired::{Desired, Remark};
 use crate::error::{Error, Exit};
@@ -58,6 +60,14 @@ impl Preview {
         render::text(&self.plan, &self.heading, color)
     }
 
+    /// The plan for a person who is about to be asked, without the command that would ask again.
+    #[must_use]
+    pub fn text_for_apply(&self, color: Color) -> String {
+        let text = self.text(color);
+        let lines = text.lines().filter(|line| !line.starts_with("Next: "));
+        lines.map(|line| format!("{line}\n")).collect()
+    }
+
     /// A second opinion on the plan, before anybody is asked to approve it.
     ///
     /// # Errors
@@ -100,6 +110,10 @@ pub fn project_error(error: ProjectError) -> Error {
         }
         ProjectError::Copied { path } => Error::new(Exit::Refused, error.to_string())
             .hinted(format!("if this is to be an installation of its own: rm {}", path.display())),
+        ProjectError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            Error::failed("use this project", &error)
+                .hinted("run babybot as the user that the project folder belongs to")
+        }
         _ => Error::failed("use this project", &error),
     }
 }

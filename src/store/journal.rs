@@ -42,6 +42,9 @@ pub(super) const ROUNDS: &str =
 pub(super) const CALLS: &str = "SELECT idx, tool, result FROM turn_calls
     WHERE turn = :turn AND round = :round ORDER BY idx";
 
+/// Turns that are over whose journals are kept, for whoever wants to know what was done.
+pub const JOURNALS_KEPT: u32 = 1_000;
+
 impl Store {
     /// Records the rounds and calls among `events`, all of them or none; the
     /// others are not the journal's. What was recorded before changes nothing,
@@ -70,6 +73,32 @@ impl Store {
     pub async fn journal_of(&self, turn: &TurnId) -> Result<Vec<JournalRound>, StoreError> {
         let turn = turn.clone();
         self.call(move |connection| journal_of(connection, &turn)).await
+    }
+}
+
+impl Store {
+    /// Forgets the journals of all but the newest [`JOURNALS_KEPT`] turns that are over. Their
+    /// messages and replies stay. Returns how many entries went.
+    ///
+    /// # Errors
+    /// It could not be written.
+    pub async fn forget_journals(&self) -> Result<usize, StoreError> {
+        self.call(|connection| {
+            let mut count = 0;
+            // Calls first: they stand on their rounds.
+            for table in ["turn_calls", "turn_rounds"] {
+                count += connection.execute(
+                    &format!(
+                        "DELETE FROM {table} WHERE turn IN (
+                            SELECT id FROM turns WHERE state NOT IN ('queued', 'running')
+                            ORDER BY ended_at DESC, id DESC LIMIT -1 OFFSET {JOURNALS_KEPT})"
+                    ),
+                    [],
+                )?;
+            }
+            Ok(count)
+        })
+        .await
     }
 }
 
@@ -283,7 +312,10 @@ fn find_call(
         .optional()?)
 }
 
-pub(super) fn journal_of(connection: &Connection, turn: &TurnId) -> Result<Vec<JournalRound>, Fault> {
+pub(super) fn journal_of(
+    connection: &Connection,
+    turn: &TurnId,
+) -> Result<Vec<JournalRound>, Fault> {
     let mut rounds: Vec<JournalRound> = connection
         .prepare(ROUNDS)?
         .query_map(named_params! { ":turn": turn.as_str() }, |row| {

@@ -125,6 +125,12 @@ pub(super) const DUE: &str = "SELECT * FROM outbox INDEXED BY outbox_open
     WHERE state IN ('pending', 'sending', 'uncertain') AND state <> 'sending' AND channel = :channel
     ORDER BY id LIMIT :limit";
 
+/// The same for one chat, which what is due in others must not push out of the limit.
+pub(super) const DUE_IN_CHAT: &str = "SELECT * FROM outbox INDEXED BY outbox_open
+    WHERE state IN ('pending', 'sending', 'uncertain') AND state <> 'sending' AND channel = :channel
+        AND chat = :chat
+    ORDER BY id LIMIT :limit";
+
 pub(super) const MOVE: &str = "UPDATE outbox SET
         state = :state,
         attempts = attempts + (:state = 'sending'),
@@ -172,6 +178,29 @@ impl Store {
             let mut statement = connection.prepare(DUE)?;
             let posts = statement.query_map(
                 named_params! { ":channel": channel.as_str(), ":limit": OUTBOX_DUE_MAX },
+                post,
+            )?;
+            Ok(posts.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// As [`Store::due`], for one chat.
+    ///
+    /// # Errors
+    /// They could not be read.
+    pub async fn due_in(
+        &self,
+        channel: &ChannelName,
+        chat: &ChatId,
+    ) -> Result<Vec<Post>, StoreError> {
+        let (channel, chat) = (channel.clone(), chat.clone());
+        self.call(move |connection| {
+            let mut statement = connection.prepare(DUE_IN_CHAT)?;
+            let posts = statement.query_map(
+                named_params! {
+                    ":channel": channel.as_str(), ":chat": chat.as_str(), ":limit": OUTBOX_DUE_MAX,
+                },
                 post,
             )?;
             Ok(posts.collect::<Result<_, _>>()?)

@@ -26,6 +26,7 @@ pub const PER_MESSAGE_STATEMENTS: &[&str] = &[
     outbox::FIND,
     outbox::OF_TURN,
     outbox::DUE,
+    outbox::DUE_IN_CHAT,
     outbox::MOVE,
     usage::OF_TURN,
 ];

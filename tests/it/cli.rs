@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::folder::{Folder, QUICK};
+use crate::support::folder::{Folder, QUICK, Terminal};
 use crate::support::ollama::{FakeOllama, Reply, Trace};
 
 #[test]
@@ -210,10 +210,12 @@ fn a_group_that_is_not_there_is_answered_with_those_that_are() {
     let folder = Folder::with(&two);
     let ran = folder.run(&["chat", "--yes", "hone", "hi"]);
     assert_eq!(ran.code, Some(64), "{ran:?}");
-    assert!(ran.stderr.contains("home, office"), "{ran:?}");
+    assert!(ran.stderr.contains("did you mean `home`?"), "{ran:?}");
     assert!(!folder.path("data").exists(), "a mistyped group applied the manifest");
     let none = folder.run(&["chat", "--yes"]);
     assert_eq!(none.code, Some(64), "{none:?}");
+    assert!(none.stderr.contains("home, office"), "{none:?}");
+    let folder = Folder::with(QUICK);
     let swapped = folder.run(&["chat", "--yes", "what is on today?"]);
     assert!(swapped.stderr.contains("babybot chat home \"what is on today?\""), "{swapped:?}");
 }
@@ -328,7 +330,7 @@ fn an_unreadable_store_is_unknown_and_nothing_is_planned_over_it() {
 }
 
 #[test]
-fn no_ollama_is_a_clear_error_at_once_and_the_message_is_kept() {
+fn no_ollama_is_said_at_once_and_tried_again_until_somebody_has_enough() {
     let manifest = QUICK.replace(
         "kind = \"rehearsal\"",
         "kind = \"ollama\"\nurl = \"http://127.0.0.1:9\"\nmodel = \"qwen3:8b\"",
@@ -338,10 +340,113 @@ fn no_ollama_is_a_clear_error_at_once_and_the_message_is_kept() {
     assert_eq!(applied.code, Some(0), "{applied:?}");
     let plan = folder.run(&["plan", "--detailed-exitcode"]);
     assert_eq!(plan.code, Some(0), "{plan:?}");
+    let mut terminal = folder.at_terminal(&["chat", "home", "hello"]);
+    terminal.wait_for("127.0.0.1:9");
+    terminal.wait_for("trying again in 5 s");
+    interrupt(&terminal);
+    let (code, screen) = terminal.end();
+    assert_eq!(code, Some(130), "{screen}");
+}
+
+#[test]
+fn a_script_with_a_mistake_is_no_reason_to_try_again() {
+    let folder = Folder::with(
+        &QUICK.replace("kind = \"rehearsal\"", "kind = \"rehearsal\"\nscript = \"play.toml\""),
+    );
+    folder.write("play.toml", "[[rule]]\nwhen = \"\"\nsteps = [{ repy = \"x\" }]\n");
+    folder.run(&["apply", "--yes"]);
     let ran = folder.run(&["chat", "home", "hello"]);
     assert_eq!(ran.code, Some(1), "{ran:?}");
-    assert!(ran.stderr.contains("127.0.0.1:9"), "{ran:?}");
-    assert!(ran.stdout.is_empty(), "{ran:?}");
+    assert!(ran.stderr.contains("play.toml:3") && !ran.stderr.contains("again"), "{ran:?}");
+    assert_eq!(ran.stderr.matches("play.toml:3").count(), 1, "said twice: {ran:?}");
+}
+
+#[test]
+fn links_that_are_planted_among_our_own_files_are_refused() {
+    for file in ["lock", "instance", "babybot.db"] {
+        let folder = Folder::with(QUICK);
+        folder.run(&["apply", "--yes"]);
+        let victim = folder.path("victim");
+        std::fs::write(&victim, "precious").unwrap();
+        let planted = folder.path("data").join(file);
+        std::fs::remove_file(&planted).unwrap();
+        std::os::unix::fs::symlink(&victim, &planted).unwrap();
+        for verb in
+            [&["apply", "--yes=privileged,destructive"][..], &["chat", "--yes", "home", "hi"]]
+        {
+            let ran = folder.run(verb);
+            assert_ne!(ran.code, Some(0), "{file}: {ran:?}");
+        }
+        assert_eq!(folder.read("victim"), "precious", "{file} was followed");
+    }
+}
+
+#[test]
+fn what_waits_for_something_unknown_is_no_success() {
+    let folder = Folder::with(QUICK);
+    folder.write("groups", "in the way");
+    let ran = folder.run(&["apply", "--yes"]);
+    assert_eq!(ran.code, Some(4), "{ran:?}");
+    assert!(ran.stderr.contains("unknown"), "{ran:?}");
+    let chat = folder.run(&["chat", "hello"]);
+    assert!(chat.stderr.contains("no group was applied"), "{chat:?}");
+}
+
+#[test]
+fn a_folder_that_is_gone_is_named_with_what_makes_it_again() {
+    let folder = Folder::with(QUICK);
+    folder.run(&["apply", "--yes"]);
+    std::fs::remove_dir_all(folder.path("groups/home")).unwrap();
+    let ran = folder.run(&["chat", "home", "hello"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("groups/home is not there; `babybot apply` makes it"), "{ran:?}");
+    assert_eq!(folder.run(&["apply", "--yes"]).code, Some(0));
+    assert_eq!(folder.run(&["chat", "home", "hello"]).code, Some(0));
+}
+
+#[test]
+fn a_reply_that_nobody_read_is_given_the_next_time() {
+    let folder = Folder::with(QUICK);
+    folder.run(&["apply", "--yes"]);
+    let mut command = folder.command(&["chat", "home", "write milk to list.txt"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{}", String::from_utf8_lossy(&ended.stderr));
+    let next = folder.run(&["chat", "home", "hello"]);
+    assert_eq!(next.code, Some(0), "{next:?}");
+    assert!(next.stderr.contains("to “write milk to list.txt”: (rehearsal)"), "{next:?}");
+}
+
+#[test]
+fn ctrl_c_ends_a_chat_that_waits_for_its_message() {
+    let folder = Folder::with(QUICK);
+    let mut command = folder.command(&["chat", "home"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let stdin = child.stdin.take();
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    kill_process(pid, Signal::INT).unwrap();
+    assert!(!child.wait().unwrap().success());
+    drop(stdin);
+    assert!(!folder.path("data").exists(), "it became a controller before it had anything to say");
+}
+
+#[test]
+fn a_message_that_is_too_long_is_refused_before_anything_happens() {
+    let folder = Folder::with(QUICK);
+    let ran = folder.feed(&["chat", "--yes", "home"], &"x".repeat(80_000));
+    assert_eq!(ran.code, Some(64), "{ran:?}");
+    assert!(ran.stderr.contains("longer than 65536 bytes"), "{ran:?}");
+    assert!(!folder.path("data").exists());
+}
+
+#[test]
+fn quiet_leaves_the_reply_alone() {
+    let folder = Folder::with(QUICK);
+    let ran = folder.run(&["-q", "chat", "--yes", "home", "write milk to list.txt"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.stderr.is_empty(), "{ran:?}");
+    assert!(ran.stdout.contains("list.txt"), "{ran:?}");
 }
 
 #[test]
@@ -364,11 +469,11 @@ fn at_a_terminal_a_person_is_asked_and_may_say_no() {
 fn a_grave_change_is_not_agreed_to_by_reflex() {
     let folder = Folder::with(&QUICK.replace("bind =", "main = true\nbind ="));
     let mut terminal = folder.at_terminal(&["apply"]);
-    terminal.wait_for("Type `home` to go on");
+    terminal.wait_for("Type the project's name, `home`, to go on");
     terminal.type_in("y\n");
     assert_eq!(terminal.end().0, Some(7));
     let mut terminal = folder.at_terminal(&["apply"]);
-    terminal.wait_for("Type `home` to go on");
+    terminal.wait_for("Type the project's name, `home`, to go on");
     terminal.type_in("home\n");
     assert_eq!(terminal.end().0, Some(0));
 }
@@ -390,7 +495,7 @@ fn what_changed_while_a_person_was_thinking_is_not_applied() {
 fn a_conversation_goes_line_by_line_and_on_after_a_restart() {
     let folder = Folder::with(QUICK);
     let mut terminal = folder.at_terminal(&["chat", "--yes", "home"]);
-    terminal.wait_for("Ctrl-D ends");
+    terminal.wait_for("ends.");
     terminal.type_in("write milk to list.txt\n");
     terminal.wait_for("(rehearsal)");
     terminal.type_in("read list.txt\n");
@@ -409,19 +514,24 @@ fn a_conversation_goes_line_by_line_and_on_after_a_restart() {
 fn ctrl_c_stops_the_answer_and_then_the_conversation() {
     let folder = Folder::with(QUICK);
     let mut terminal = folder.at_terminal(&["chat", "--yes", "home"]);
-    terminal.wait_for("Ctrl-D ends");
+    terminal.wait_for("ends.");
     terminal.type_in("run `echo begun > begun; sleep 300`\n");
     terminal.wait_for("bb_shell");
-    let pid = Pid::from_raw(i32::try_from(terminal.child.id()).unwrap()).unwrap();
-    kill_process(pid, Signal::INT).unwrap();
+    interrupt(&terminal);
     terminal.wait_for("stopping");
+    terminal.wait_for("stopped");
     terminal.wait_for("> ");
     terminal.type_in("write still here to note.txt\n");
     terminal.wait_for("(rehearsal)");
-    kill_process(pid, Signal::INT).unwrap();
+    interrupt(&terminal);
     let (code, screen) = terminal.end();
     assert_eq!(code, Some(130), "{screen}");
     assert_eq!(folder.read("groups/home/note.txt"), "still here\n");
+}
+
+fn interrupt(terminal: &Terminal) {
+    let pid = Pid::from_raw(i32::try_from(terminal.child.id()).unwrap()).unwrap();
+    kill_process(pid, Signal::INT).unwrap();
 }
 
 #[test]

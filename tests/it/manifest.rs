@@ -775,7 +775,12 @@ async fn init_names_the_file_that_was_asked_for_and_no_other() {
 }
 
 fn context(folder: &std::path::Path) -> Context {
-    Context { manifest: folder.join("babybot.toml"), color_stdout: false, color_stderr: false }
+    Context {
+        manifest: folder.join("babybot.toml"),
+        color_stdout: false,
+        color_stderr: false,
+        quiet: 0,
+    }
 }
 
 /// A manifest that holds one more value, at the place of a field.

@@ -13,6 +13,8 @@ use super::{EditArguments, ReadArguments, Workbench, WriteArguments};
 
 /// Largest file that is edited, in bytes.
 const EDIT_MAX: u64 = 8 << 20;
+/// How far into a file lines are counted, in bytes.
+const SCAN_MAX: usize = 256 << 20;
 /// Longest line that is shown, in bytes.
 const LINE_MAX: usize = 2_000;
 /// Lines that are read where the model does not say.
@@ -22,15 +24,22 @@ type Answer = Result<String, String>;
 
 impl Workbench {
     pub(super) fn read_file(&self, arguments: &ReadArguments) -> Answer {
-        let file = open(&self.resolve(&arguments.path)).map_err(|e| named(&arguments.path, &e))?;
+        let file = open(&self.resolve(&arguments.path)?).map_err(|e| named(&arguments.path, &e))?;
         let first = arguments.offset.unwrap_or(1).max(1);
         let limit = arguments.limit.unwrap_or(LINES_DEFAULT).max(1);
         let mut reader = BufReader::new(file);
         let mut text = String::new();
         let mut line = Vec::new();
         let mut number = 0;
+        let mut scanned = 0;
         loop {
             line.clear();
+            if scanned > SCAN_MAX {
+                return Err(format!(
+                    "{}: only its first {SCAN_MAX} bytes are read",
+                    arguments.path
+                ));
+            }
             // A line longer than this is a file without lines: what follows is not shown.
             let count = (&mut reader)
                 .take(1 << 20)
@@ -39,6 +48,7 @@ impl Workbench {
             if count == 0 {
                 break;
             }
+            scanned += count;
             number += 1;
             if number < first {
                 continue;
@@ -58,7 +68,7 @@ impl Workbench {
     }
 
     pub(super) fn write_file(&self, arguments: &WriteArguments) -> Answer {
-        let path = self.resolve(&arguments.path);
+        let path = self.resolve(&arguments.path)?;
         replace(&path, arguments.content.as_bytes()).map_err(|e| named(&arguments.path, &e))?;
         Ok(format!("wrote {} bytes to {}", arguments.content.len(), arguments.path))
     }
@@ -71,7 +81,7 @@ impl Workbench {
         if old_text.is_empty() {
             return Err("old_text is empty; use bb_write_file to write a whole file".to_owned());
         }
-        let path = self.resolve(written);
+        let path = self.resolve(written)?;
         let mut text = String::new();
         let file = open(&path).map_err(|e| named(written, &e))?;
         file.take(EDIT_MAX + 1).read_to_string(&mut text).map_err(|e| named(written, &e))?;
@@ -175,22 +185,21 @@ fn line_matches(text: &str, old: &str, trim: fn(&str) -> &str) -> Vec<(usize, us
     found
 }
 
-/// The five lines around the one that is most like the first line of `old`.
+/// The five lines around the one that is most like the first line of `old`, as far as a few
+/// thousand lines and the beginnings of them tell.
 fn closest(text: &str, old: &str) -> String {
-    let wanted = old.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    let best = (0..lines.len()).max_by(|a, b| {
-        let likeness = |index: &usize| strsim::normalized_levenshtein(lines[*index].trim(), wanted);
-        likeness(a).total_cmp(&likeness(b))
-    });
+    const LINES_MAX: usize = 5_000;
+    const BEGINNING: usize = 200;
+    let beginning = |line: &str| line.trim().chars().take(BEGINNING).collect::<String>();
+    let wanted = old.lines().map(beginning).find(|line| !line.is_empty()).unwrap_or_default();
+    let likeness = |line: &str| strsim::normalized_levenshtein(&beginning(line), &wanted);
+    let lines: Vec<&str> = text.lines().take(LINES_MAX).collect();
+    let likenesses: Vec<f64> = lines.iter().map(|line| likeness(line)).collect();
+    let best = (0..lines.len()).max_by(|a, b| likenesses[*a].total_cmp(&likenesses[*b]));
     let start = best.unwrap_or_default().saturating_sub(2);
-    lines
-        .iter()
-        .skip(start)
-        .take(5)
-        .map(|line| shown(line.as_bytes()))
-        .collect::<Vec<_>>()
-        .join("\n")
+    let shown: Vec<String> =
+        lines.iter().skip(start).take(5).map(|line| shown(line.as_bytes())).collect();
+    shown.join("\n")
 }
 
 #[cfg(test)]

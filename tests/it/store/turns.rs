@@ -3,8 +3,9 @@
 use babybot::name::ChatId;
 use babybot::protocol::{Event, JournalCall, JournalRound};
 use babybot::store::{
-    Incoming, JOURNAL_CALLS_MAX, JOURNAL_ENTRY_SIZE_MAX, JOURNAL_ROUNDS_MAX, MESSAGE_TEXT_MAX,
-    MessageSeq, PER_MESSAGE_STATEMENTS, REPLY_TEXT_MAX, Store, StoreError, TurnState,
+    Incoming, JOURNAL_CALLS_MAX, JOURNAL_ENTRY_SIZE_MAX, JOURNAL_ROUNDS_MAX, JOURNALS_KEPT,
+    MESSAGE_TEXT_MAX, MessageSeq, PER_MESSAGE_STATEMENTS, REPLY_TEXT_MAX, Store, StoreError,
+    TurnState,
 };
 use serde_json::json;
 
@@ -426,4 +427,33 @@ async fn a_turn_is_taken_up_with_all_it_is_run_from_and_again_after_it_was_broke
     store.finish_turn(&turn_id(1), "done", at(5)).await.unwrap();
     let next = store.take_up(&family, &turn_id(2), at(6)).await.unwrap().unwrap();
     assert_eq!((next.turn.id, next.messages[0].incoming.text.as_str()), (turn_id(2), "two"));
+}
+
+#[tokio::test]
+async fn old_journals_are_forgotten_and_what_was_said_is_not() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    let family = group("family");
+    let turns = u128::from(JOURNALS_KEPT) + 3;
+    for number in 1..=turns {
+        let id = turn_id(number);
+        store.accept(message(&number.to_string(), "hello")).await.unwrap();
+        let moment = at(i64::try_from(number).unwrap());
+        store.take_up(&family, &id, moment).await.unwrap().unwrap();
+        let round = Event::Round { round: 0, message: json!({"role": "assistant"}) };
+        let call = json!({"command": "true"});
+        let began =
+            Event::CallBegan { round: 0, index: 0, tool: "bb_shell".to_owned(), arguments: call };
+        store.journal(&id, &[round, began], moment).await.unwrap();
+        if number < turns {
+            store.finish_turn(&id, "hi", moment).await.unwrap();
+        }
+    }
+    // Two turns that are over are beyond the newest; each had a round and a call.
+    assert_eq!(store.forget_journals().await.unwrap(), 4);
+    assert!(store.journal_of(&turn_id(2)).await.unwrap().is_empty());
+    assert_eq!(store.journal_of(&turn_id(3)).await.unwrap().len(), 1);
+    assert_eq!(store.journal_of(&turn_id(turns)).await.unwrap().len(), 1, "it is not over");
+    assert_eq!(store.turn_messages(&turn_id(1)).await.unwrap().len(), 1);
+    assert_eq!(store.posts_of(&turn_id(1)).await.unwrap().len(), 1);
 }
