@@ -18,7 +18,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Exit};
-use crate::plan::render::Color;
+use crate::plan::render::{self, Color};
 
 /// You write babybot.toml; babybot makes the machine match it: one agent per chat group,
 /// answering with your own models.
@@ -137,11 +137,7 @@ impl Context {
     /// ` --manifest PATH` where a command to be typed needs it.
     #[must_use]
     pub fn manifest_argument(&self) -> String {
-        if self.manifest == Path::new("babybot.toml") {
-            String::new()
-        } else {
-            format!(" --manifest {}", self.manifest.display())
-        }
+        render::manifest_argument(&self.manifest.display().to_string())
     }
 
     /// The project root: the folder the manifest stands in.

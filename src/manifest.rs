@@ -10,6 +10,7 @@ mod decode;
 pub mod diagnostic;
 pub mod fields;
 mod groups;
+mod hidden;
 mod models;
 mod place;
 mod read;
@@ -95,6 +96,11 @@ fn syntax_problem(fault: &Fault, lines: &place::Lines<'_>) -> Diagnostic {
                 None => problem,
             }
         }
+        FaultKind::ForeignLetter => {
+            Diagnostic::new(Code::Syntax, "a key or name has a letter that none has here")
+                .at(at, "not in a key or name")
+                .helped("names are a-z, 0-9 and -, as in `[groups.kitchen]`")
+        }
         FaultKind::Other => {
             let help = if fault.message.starts_with("string values must be quoted") {
                 "write a text in quotes, and `true`, `false` and numbers without"
@@ -176,7 +182,7 @@ pub enum SecretSource {
 pub struct Group {
     /// The place of its name.
     pub at: Span,
-    /// Whether it administers the others.
+    /// Whether it is the main group.
     pub main: bool,
     /// Where it listens.
     pub bind: Vec<Binding>,

@@ -238,6 +238,9 @@ impl Look for Machine {
     fn model<'a>(&'a self, spec: &'a ModelSpec) -> BoxFuture<'a, Known<Seen>> {
         Box::pin(async {
             match self.gateway.look(spec).await {
+                ModelState::Is(facts) if facts.remote => {
+                    Known::Is(Seen::Model(Availability::Elsewhere))
+                }
                 ModelState::Is(_) => Known::Is(Seen::Model(Availability::Present)),
                 ModelState::Absent => Known::Is(Seen::Model(Availability::Missing)),
                 ModelState::Unknown(why) => Known::Unknown(why),

@@ -87,4 +87,6 @@ pub enum Availability {
     Present,
     /// It answers and has not.
     Missing,
+    /// It has, but would have it answered elsewhere, which the gateway refuses.
+    Elsewhere,
 }

@@ -242,6 +242,14 @@ impl Default for Limits {
     }
 }
 
+/// Whether Ollama would send a request for the model of this name to ollama.com.
+#[must_use]
+pub fn is_cloud_model(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let name = name.strip_suffix(":latest").unwrap_or(&name);
+    name.ends_with(":cloud") || name.ends_with("-cloud")
+}
+
 /// A model as it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
@@ -298,7 +306,7 @@ pub struct GroupSpec {
     pub assistant: String,
     /// The time zone of its prompts, an IANA name; `None`: the machine's own.
     pub timezone: Option<String>,
-    /// Whether this group administers the others.
+    /// Whether this is the main group.
     pub main: bool,
     /// Where it listens.
     pub bind: Vec<Binding>,

@@ -100,7 +100,7 @@ fn bytes(path: &Path, name: &str) -> Result<Vec<u8>, Box<Diagnostic>> {
     if let Some(what) = what {
         return Err(Box::new(
             Diagnostic::new(Code::NotAFile, format!("{name} is {what}, not a file"))
-                .helped("name the manifest itself with --manifest, such as ./babybot.toml"),
+                .helped("name a file with --manifest PATH, or move this away and write one with `babybot init`"),
         ));
     }
     let mut bytes = Vec::new();
@@ -121,8 +121,9 @@ fn unreadable(name: &str, error: &io::Error) -> Box<Diagnostic> {
             .helped("`babybot init` writes one; --manifest PATH names another")
     } else if matches!(error.raw_os_error(), Some(code) if code == rustix::io::Errno::NXIO.raw_os_error())
     {
-        Diagnostic::new(Code::NotAFile, format!("{name} is not a file"))
-            .helped("name the manifest itself with --manifest, such as ./babybot.toml")
+        Diagnostic::new(Code::NotAFile, format!("{name} is not a file")).helped(
+            "name a file with --manifest PATH, or move this away and write one with `babybot init`",
+        )
     } else {
         Diagnostic::new(Code::Unreadable, format!("cannot read {name}: {error}"))
             .helped("check that you may read it: ls -l")

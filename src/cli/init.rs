@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::cli::{Context, Outcome, print};
 use crate::error::{Error, Exit};
 use crate::manifest::starter::{Findings, OLLAMA_URL, Ollama, starter};
+use crate::resource::is_cloud_model;
 
 /// How long Ollama has to answer.
 const OLLAMA_DEADLINE: Duration = Duration::from_millis(1500);
@@ -35,6 +36,9 @@ pub async fn run(_args: &InitArgs, context: &Context) -> Outcome {
     // Asked again when writing; here it only spares the wait for Ollama.
     if path.symlink_metadata().is_ok() {
         return Err(already_there(path));
+    }
+    if !folder_of(path).is_dir() {
+        return Err(no_folder(path));
     }
     let findings = look().await;
     write_new(path, &starter(&findings))?;
@@ -101,23 +105,17 @@ async fn installed_models(url: &str) -> Option<Vec<String>> {
 /// A model's name, if the manifest takes it and the model can converse.
 fn usable(name: &str) -> Option<String> {
     let lower = name.to_ascii_lowercase();
-    let cloud = lower.ends_with(":cloud") || lower.ends_with("-cloud");
     let plain = !name.is_empty() && name.len() <= 256 && name.bytes().all(|c| c.is_ascii_graphic());
-    (plain && !cloud && !lower.contains("embed")).then(|| name.to_owned())
+    (plain && !is_cloud_model(name) && !lower.contains("embed")).then(|| name.to_owned())
 }
 
 /// Writes a file that appears whole, and only where there is none.
 fn write_new(path: &Path, text: &str) -> Result<(), Error> {
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    let doing = format!("write {}", path.display());
-    let failed = |error: &io::Error| Error::failed(&doing, error);
+    let failed = |error: &io::Error| not_written(path, error);
     let mut file = tempfile::Builder::new()
         .prefix(".babybot-init-")
         .permissions(std::fs::Permissions::from_mode(0o644))
-        .tempfile_in(folder)
+        .tempfile_in(folder_of(path))
         .map_err(|error| failed(&error))?;
     file.write_all(text.as_bytes()).map_err(|error| failed(&error))?;
     file.as_file().sync_all().map_err(|error| failed(&error))?;
@@ -130,9 +128,46 @@ fn write_new(path: &Path, text: &str) -> Result<(), Error> {
     }
 }
 
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    }
+}
+
 fn already_there(path: &Path) -> Error {
-    Error::new(Exit::Failed, format!("{} is already there", path.display()))
+    let shown = path.display();
+    if let (Ok(target), Err(_)) = (path.read_link(), path.metadata()) {
+        let words = format!("{shown} is a link to {}, which is not there", target.display());
+        return Error::new(Exit::Failed, words).hinted(
+            "nothing is written through it: remove the link, or name another path with --manifest",
+        );
+    }
+    Error::new(Exit::Failed, format!("{shown} is already there"))
         .hinted("it was left as it is; `babybot validate` checks it, --manifest PATH names another")
+}
+
+fn no_folder(path: &Path) -> Error {
+    let folder = folder_of(path).display().to_string();
+    Error::new(Exit::Failed, format!("{folder} is not a folder"))
+        .hinted("make it first, or name another path with --manifest")
+}
+
+/// Why the file was not written, without the name that it had for a moment.
+fn not_written(path: &Path, error: &io::Error) -> Error {
+    let cause = match error.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::from(error.kind()),
+    };
+    let failed = Error::failed(&format!("write {}", path.display()), &cause);
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            let folder = folder_of(path).display();
+            failed
+                .hinted(format!("you may not write in {folder}: name another path with --manifest"))
+        }
+        _ => failed,
+    }
 }
 
 fn told(path: &Path, findings: &Findings) -> String {
@@ -215,7 +250,14 @@ mod tests {
     #[test]
     fn models_that_leave_the_machine_or_cannot_converse_are_passed_over() {
         assert_eq!(usable("qwen3:8b").as_deref(), Some("qwen3:8b"));
-        for name in ["gpt-oss:120b-cloud", "kimi:cloud", "nomic-embed-text:latest", "", "a b"] {
+        for name in [
+            "gpt-oss:120b-cloud",
+            "kimi:cloud",
+            "x-cloud:latest",
+            "nomic-embed-text:latest",
+            "",
+            "a b",
+        ] {
             assert_eq!(usable(name), None, "{name}");
         }
     }

@@ -6,6 +6,7 @@ use crate::cli::{Context, Outcome, print};
 use crate::error::{Error, Exit};
 use crate::plan::render;
 use crate::resource::Risk;
+use crate::source;
 
 /// Shows what `babybot apply` would change, field by field, and how much each change may hurt.
 ///
@@ -13,7 +14,7 @@ use crate::resource::Risk;
 /// something to do, unless --detailed-exitcode or --fail-on says otherwise.
 #[derive(Debug, clap::Args)]
 pub struct PlanArgs {
-    /// How to print the plan: for a person, or as one JSON object
+    /// How to print the plan, or the problems of the manifest: for a person, or as one JSON object
     #[arg(long, value_enum, default_value_t = PlanFormat::Human)]
     pub format: PlanFormat,
     /// End with 2 if there is something to do
@@ -38,7 +39,17 @@ pub enum PlanFormat {
 /// # Errors
 /// When the machine cannot be looked at, or stdout cannot be written.
 pub async fn run(args: &PlanArgs, context: &Context) -> Outcome {
-    let source = match load(context) {
+    let source = match args.format {
+        PlanFormat::Human => load(context),
+        PlanFormat::Json => match source::read(&context.manifest) {
+            Ok(source) => Ok(source),
+            Err(report) => {
+                print(&report.json())?;
+                Err(Exit::ManifestInvalid)
+            }
+        },
+    };
+    let source = match source {
         Ok(source) => source,
         Err(exit) => return Ok(exit),
     };

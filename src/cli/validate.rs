@@ -40,8 +40,6 @@ pub fn run(args: &ValidateArgs, context: &Context) -> Outcome {
         }
         (ValidateFormat::Human, Err(report)) => {
             tell(&report.human(stderr_colors(context)));
-            let count = count(report.problems.len(), "error");
-            print(&format!("{} is not valid: {count}\n", report.name))?;
             Ok(Exit::ManifestInvalid)
         }
         (ValidateFormat::Json, Ok(source)) => {

@@ -4,7 +4,7 @@
 //! that is split within a character, and errors in mid-stream. What the library
 //! does soundly, the list of models and the shape of `/api/show`, it does here.
 
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _};
 use ollama_rs::models::ModelInfo;
@@ -55,27 +55,30 @@ impl Ollama {
     }
 
     /// Makes sure, before anything is sent to it, that the model is not somewhere
-    /// else under a harmless name. What cannot be learnt now is asked again.
+    /// else under a harmless name. What cannot be learnt now is asked again, and
+    /// until it is known nothing is sent.
     async fn check_local(&self) -> Result<(), Refusal> {
         if self.local.initialized() {
             return Ok(());
         }
         let question = json!({ "model": self.model });
-        let shown = timeout(QUESTION_MAX, async {
-            let answer = self.send(Endpoint::Show, &question).await.ok()?;
-            let known = answer.status.is_success();
-            let body = answer.whole().await.ok()?;
-            serde_json::from_slice::<Value>(&body).ok().filter(|_| known)
-        });
-        match shown.await.ok().flatten() {
-            Some(shown) if rules::is_remote(&shown) => Err(rules::cloud_refused()),
-            Some(_) => {
+        let shown = async {
+            let answer = self.send(Endpoint::Show, &question).await?;
+            let status = answer.status;
+            Ok((status, answer.whole().await?))
+        };
+        let (status, body) = timeout(QUESTION_MAX, shown).await.map_err(|_| too_busy())??;
+        if !status.is_success() {
+            return Err(Refusal::passed(status, body));
+        }
+        match serde_json::from_slice::<Value>(&body) {
+            Ok(shown) if rules::is_remote(&shown) => Err(rules::cloud_refused()),
+            Ok(_) => {
                 // Another request may have been first with the same news.
                 let _ = self.local.set(());
                 Ok(())
             }
-            // The request itself will say what is wrong with server or model.
-            None => Ok(()),
+            Err(_) => Err(Refusal::gateway("the model's server sent what is not JSON")),
         }
     }
 }
@@ -184,7 +187,7 @@ async fn question(
     };
     let answered = timeout(QUESTION_MAX, asked).await.map_err(|_| late())?;
     let (status, body) = answered.map_err(|refusal| refusal.message)?;
-    if status == axum::http::StatusCode::NOT_FOUND {
+    if status == StatusCode::NOT_FOUND {
         return Ok((false, Value::Null));
     }
     if !status.is_success() {
@@ -192,6 +195,13 @@ async fn question(
     }
     let value = serde_json::from_slice(&body).map_err(|_| "the server sent what is not JSON")?;
     Ok((true, value))
+}
+
+/// What is said while the server does not say where the model runs.
+fn too_busy() -> Refusal {
+    let words =
+        format!("server busy, please try again: {} whether it runs the model itself", late());
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, words)
 }
 
 fn late() -> String {

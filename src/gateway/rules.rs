@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::upstream::{Endpoint, Refusal};
 use crate::name::ModelName;
-use crate::resource::ModelSpec;
+use crate::resource::{ModelSpec, is_cloud_model};
 use crate::unit::Period;
 
 /// Most tokens of one answer, however large the context is.
@@ -87,7 +87,7 @@ pub(super) fn check_model(
     let asked = ["model", "name"].iter().find_map(|field| request.get(*field)?.as_str());
     let asked = asked.filter(|asked| !asked.is_empty());
     let asked = asked.ok_or_else(|| Refusal::bad_request("model is required"))?;
-    if is_cloud(asked) || is_cloud(spec.wire_name()) {
+    if is_cloud_model(asked) || is_cloud_model(spec.wire_name()) {
         return Err(cloud_refused());
     }
     if same_model(asked, spec.wire_name()) || same_model(asked, name.as_str()) {
@@ -100,13 +100,6 @@ pub(super) fn check_model(
 pub(super) fn cloud_refused() -> Refusal {
     let words = "cloud models are refused: the gateway serves only models of your own server";
     Refusal::new(StatusCode::FORBIDDEN, words)
-}
-
-/// Whether Ollama would send a request for this model to ollama.com.
-pub(super) fn is_cloud(model: &str) -> bool {
-    let model = model.to_ascii_lowercase();
-    let model = model.strip_suffix(":latest").unwrap_or(&model);
-    model.ends_with(":cloud") || model.ends_with("-cloud")
 }
 
 /// Whether both mean the same model: `x` is `x:latest`.
@@ -238,9 +231,9 @@ mod tests {
 
     #[test]
     fn cloud_models_are_known_by_their_names() {
-        assert!(is_cloud("gpt-oss:120b-cloud"));
-        assert!(is_cloud("x:Cloud"));
-        assert!(is_cloud("x-cloud:latest"));
-        assert!(!is_cloud("cloudy:8b"));
+        assert!(is_cloud_model("gpt-oss:120b-cloud"));
+        assert!(is_cloud_model("x:Cloud"));
+        assert!(is_cloud_model("x-cloud:latest"));
+        assert!(!is_cloud_model("cloudy:8b"));
     }
 }

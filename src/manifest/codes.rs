@@ -176,7 +176,7 @@ codes! {
     "Remove one of the two. `babybot chat GROUP` reaches a group that is not bound, too.";
     /// there are two main groups
     TwoMains = 202,
-    "The main group administers the others. There is at most one.",
+    "The main group is the one that `babybot chat` without a name talks to, and will administer the others. There is at most one.",
     "[groups.home]\nmain = true\n[groups.work]\nmain = true",
     "Remove `main = true` from one of them.";
     /// a model is not declared
@@ -249,4 +249,9 @@ codes! {
     "A binding is the name of a channel, or `channel:chat`. A terminal is one conversation and has no chats.",
     "[groups.home]\nbind = [\"terminal:me\"]",
     "Write the channel's name alone: bind = [\"terminal\"].";
+    /// a variable holds a secret
+    SecretVariable = 218,
+    "`env` is never for secrets: the agent and its tools can read it, and the manifest is kept in history. A variable whose name ends in TOKEN, SECRET, PASSWORD, PASSWD, API_KEY, ACCESS_KEY, PRIVATE_KEY or CREDENTIALS is taken to hold one.",
+    "[groups.home]\nenv = { GITHUB_TOKEN = \"…\" }",
+    "Remove it; if the manifest was shared, replace the secret. If it holds no secret, give the variable another name.";
 }

@@ -11,6 +11,7 @@ use super::codes::Code;
 use super::diagnostic::{Diagnostic, closest, listed, quote, shown};
 use super::fields::{self, Field, TEXT_LENGTH_MAX, Type};
 use super::place::Lines;
+use super::render::PROBLEMS_MAX;
 use super::syntax::Mended;
 use super::{Span, Written};
 use crate::resource::MilliCpus;
@@ -191,23 +192,44 @@ impl<'d> Decoder<'d> {
                 continue;
             }
             let absent = taken.iter().copied().filter(|key| !section.table.contains_key(*key));
-            let meant = closest(key, absent).or_else(|| {
+            // Past what anybody is shown, what may have been meant is not worth the search.
+            let many = self.problems.len() >= PROBLEMS_MAX;
+            let near = (!many).then(|| closest(key, absent)).flatten();
+            let meant = near.or_else(|| {
                 // A table may be written in several places, so this may be one more of them.
-                value.get_ref().is_table().then(|| closest(key, taken.iter().copied())).flatten()
+                let again = !many && value.get_ref().is_table();
+                again.then(|| closest(key, taken.iter().copied())).flatten()
             });
             if let Some(meant) = meant {
                 self.lost.insert(join(&section.path, meant));
             }
-            let label = meant.map_or_else(
-                || "not known here".to_owned(),
-                |meant| format!("did you mean `{meant}`?"),
-            );
+            let label = match meant {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None if many => "not known here".to_owned(),
+                None => self.written_already(section, key, &taken),
+            };
             self.note(
                 Diagnostic::new(Code::UnknownKey, format!("unknown key {} in {place}", quote(key)))
                     .at(at, label)
                     .helped(format!("known keys: {}", listed(taken.iter().copied()))),
             );
         }
+    }
+
+    /// What is said of an unknown key that is none of those still missing.
+    fn written_already(&self, section: &Section<'_, '_>, key: &str, taken: &[&str]) -> String {
+        let meant = closest(key, taken.iter().copied());
+        let written = meant.and_then(|meant| section.table.get_key_value(meant));
+        written.map_or_else(
+            || "not known here".to_owned(),
+            |(name, _)| {
+                let line = self.span(&name.span()).line;
+                format!(
+                    "did you mean `{}`, which is written already on line {line}?",
+                    name.get_ref()
+                )
+            },
+        )
     }
 
     /// Notes that a required key is not there.
@@ -357,7 +379,7 @@ impl<'d> Decoder<'d> {
 
     fn decode_text(&mut self, key: &str, value: &Spanned<DeValue<'_>>) -> Option<Scalar> {
         let Some(text) = value.get_ref().as_str() else {
-            self.wrong_type(key, value, "a text in quotes");
+            self.wrong_type(key, value, "a text, in quotes");
             return None;
         };
         if text.len() > TEXT_LENGTH_MAX {
@@ -516,12 +538,17 @@ impl<'d> Decoder<'d> {
         );
     }
 
+    /// Notes a value of another type; `expected` is that type and, after a comma, how to write it.
     fn wrong_type(&mut self, key: &str, value: &Spanned<DeValue<'_>>, expected: &str) {
+        let short = expected.split(", ").next().unwrap_or(expected);
         let at = self.span(&value.span());
         self.note(
-            Diagnostic::new(Code::WrongType, format!("{} is {}", quote(key), article(value)))
-                .at(at, format!("this is {}", article(value)))
-                .helped(format!("{} takes {expected}", quote(key))),
+            Diagnostic::new(
+                Code::WrongType,
+                format!("{} must be {short}, not {}", quote(key), article(value)),
+            )
+            .at(at, format!("this is {}", article(value)))
+            .helped(format!("{} takes {expected}", quote(key))),
         );
     }
 }
@@ -562,6 +589,7 @@ fn article(value: &Spanned<DeValue<'_>>) -> &'static str {
         DeValue::Float(_) => "a decimal number",
         DeValue::Boolean(_) => "a boolean",
         DeValue::Datetime(_) => "a date or time",
+        DeValue::Array(_) if is_table_list(value) => "a list of tables",
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
     }

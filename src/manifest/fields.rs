@@ -92,7 +92,7 @@ pub struct Field {
     pub sample: &'static str,
     /// What it means.
     pub doc: &'static str,
-    /// What changing it may do, where that is more than `safe`.
+    /// The worst that a change of it can be planned as, where that is more than `safe`.
     pub risk: Option<Risk>,
     /// The `kind` beside it that it belongs to; `None`: any.
     pub of_kind: Option<&'static str>,
@@ -219,7 +219,7 @@ fn project() -> Vec<Field> {
             Type::Text,
             "\"Baby\"",
             "\"Baby\"",
-            None,
+            Some(Risk::Disruptive),
             "What the assistant is called. The default trigger is `@` and this name.",
         ),
         row(
@@ -243,8 +243,8 @@ fn project() -> Vec<Field> {
 
 fn limits(table: &str, built_in: bool) -> Vec<Field> {
     let or = |default: &'static str| if built_in { default } else { "inherited" };
-    let limit = |key: &str, takes, default, sample, risk, doc| {
-        row(format!("{table}.limits.{key}"), takes, or(default), sample, Some(risk), doc)
+    let limit = |key: &str, takes, default, sample, doc| {
+        row(format!("{table}.limits.{key}"), takes, or(default), sample, None, doc)
     };
     vec![
         limit(
@@ -252,7 +252,6 @@ fn limits(table: &str, built_in: bool) -> Vec<Field> {
             Type::Cpus { min: CPUS_MIN, max: CPUS_MAX },
             "2",
             "0.5",
-            Risk::Disruptive,
             "Processor cores of the whole sandbox. Not with runtime `none`, which cannot enforce it.",
         ),
         limit(
@@ -260,7 +259,6 @@ fn limits(table: &str, built_in: bool) -> Vec<Field> {
             Type::Size { min: MEMORY_MIN, max: MEMORY_MAX },
             "\"1GiB\"",
             "\"2GiB\"",
-            Risk::Disruptive,
             "Memory of the whole sandbox. Not with runtime `none`, which cannot enforce it.",
         ),
         limit(
@@ -268,7 +266,6 @@ fn limits(table: &str, built_in: bool) -> Vec<Field> {
             Type::Integer { min: PIDS_MIN, max: PIDS_MAX },
             "256",
             "128",
-            Risk::Disruptive,
             "Processes and threads of the whole sandbox. Not with runtime `none`, which cannot enforce it.",
         ),
         limit(
@@ -276,7 +273,6 @@ fn limits(table: &str, built_in: bool) -> Vec<Field> {
             Type::Duration { min: TURN_MIN, max: TURN_MAX },
             "\"30m\"",
             "\"10m\"",
-            Risk::Safe,
             "Hard stop of one turn.",
         ),
         limit(
@@ -284,7 +280,6 @@ fn limits(table: &str, built_in: bool) -> Vec<Field> {
             Type::Duration { min: IDLE_MIN, max: IDLE_MAX },
             "\"30m\"",
             "\"5m\"",
-            Risk::Safe,
             "An on-demand agent with nothing to do stops after this.",
         ),
         limit(
@@ -292,7 +287,6 @@ fn limits(table: &str, built_in: bool) -> Vec<Field> {
             Type::Size { min: OUTPUT_MIN, max: OUTPUT_MAX },
             "\"10MiB\"",
             "\"1MiB\"",
-            Risk::Safe,
             "What is kept of one tool call's output.",
         ),
         limit(
@@ -300,7 +294,6 @@ fn limits(table: &str, built_in: bool) -> Vec<Field> {
             Type::Size { min: DISK_MIN, max: DISK_MAX },
             "\"2GiB\"",
             "\"500MiB\"",
-            Risk::Safe,
             "What the group's folder may hold; over it the turn stops.",
         ),
     ]
@@ -313,7 +306,7 @@ fn secrets() -> Vec<Field> {
             Type::Text,
             "one of env and file",
             "\"TELEGRAM_TOKEN\"",
-            Some(Risk::Privileged),
+            None,
             "The environment variable of the controller that holds the value.",
         ),
         row(
@@ -321,7 +314,7 @@ fn secrets() -> Vec<Field> {
             Type::Text,
             "one of env and file",
             "\"~/.config/babybot/telegram\"",
-            Some(Risk::Privileged),
+            None,
             "The file that holds the value; `~` is your home folder.",
         ),
     ]
@@ -351,7 +344,7 @@ fn models() -> Vec<Field> {
             Type::Text,
             REQUIRED,
             "\"qwen3:8b\"",
-            Some(Risk::Disruptive),
+            None,
             "The model as Ollama calls it. Cloud models are refused: what is said here stays here.",
         )
         .of("ollama"),
@@ -360,7 +353,7 @@ fn models() -> Vec<Field> {
             Type::Integer { min: CONTEXT_TOKENS_MIN, max: CONTEXT_TOKENS_MAX },
             "16384",
             "8192",
-            Some(Risk::Disruptive),
+            None,
             "The context window in tokens (`num_ctx`): one value per model, or Ollama loads it anew for each.",
         ),
         row(
@@ -390,7 +383,7 @@ fn channels() -> Vec<Field> {
         Type::Choice(&["terminal"]),
         REQUIRED,
         "\"terminal\"",
-        Some(Risk::Privileged),
+        None,
         "`terminal`: the terminal of `babybot chat`. The channel `terminal` is there without being declared.",
     )]
 }
@@ -406,23 +399,23 @@ fn group_parts(table: &str, built_in: bool) -> Vec<Field> {
             Type::Text,
             "\"@\" and assistant.name",
             "\"@Baby\"",
-            None,
-            "The word that wakes the agent.",
+            Some(Risk::Disruptive),
+            "The word that wakes the agent in a chat that others write in, too. What is typed at `babybot chat` needs none.",
         ),
         part(
             "requires_trigger",
             Type::Boolean,
             "true; false for the main group",
             "false",
-            None,
-            "Whether only messages with the trigger wake the agent.",
+            Some(Risk::Privileged),
+            "Whether only messages with the trigger wake the agent, in chats that others write in, too. `babybot chat` always reaches it.",
         ),
         part(
             "model",
             Type::Text,
             "the only declared model",
             "\"local\"",
-            Some(Risk::Disruptive),
+            Some(Risk::Privileged),
             "The model that answers, by its name under `[models]`.",
         ),
         part(
@@ -430,7 +423,7 @@ fn group_parts(table: &str, built_in: bool) -> Vec<Field> {
             Type::Choice(&["on-demand", "always"]),
             "\"on-demand\"",
             "\"always\"",
-            Some(Risk::Disruptive),
+            None,
             "When the agent runs: from the first message until it is idle, or as long as babybot does.",
         ),
         part(
@@ -438,7 +431,7 @@ fn group_parts(table: &str, built_in: bool) -> Vec<Field> {
             Type::Text,
             "none",
             "\"de_DE.UTF-8\"",
-            Some(Risk::Disruptive),
+            None,
             "An environment variable of the agent's tools. Never a secret: the agent can read it.",
         ),
     ];
@@ -454,7 +447,7 @@ fn groups() -> Vec<Field> {
             "false",
             "true",
             Some(Risk::Privileged),
-            "Whether this group administers the others. At most one does.",
+            "Whether this is the main group: the one that `babybot chat` without a name talks to, and that will administer the others in a later release. At most one is.",
         ),
         row(
             "groups.<group>.bind",
@@ -462,7 +455,7 @@ fn groups() -> Vec<Field> {
             "nowhere",
             "[\"terminal\"]",
             Some(Risk::Privileged),
-            "Where the group listens: a channel, or `channel:chat` where a channel has chats. `babybot chat` reaches every group, bound or not.",
+            "Where the group listens: a channel, or `channel:chat` where a channel has chats. `babybot chat GROUP` reaches every group, bound or not.",
         ),
     ];
     fields.extend(group_parts("groups.<group>", true));

@@ -7,6 +7,7 @@ use super::codes::Code;
 use super::decode::{Decoder, Section, join};
 use super::diagnostic::{Diagnostic, closest, listed, quote};
 use super::fields::GROUPS_MAX;
+use super::hidden::names_secret;
 use super::read::{Names, check_name, check_word};
 use super::{Group, Span, Written};
 use crate::name::{ChannelName, GroupName, ModelName};
@@ -148,6 +149,16 @@ fn variables(
     let Some(section) = decoder.section(parent, "env") else { return found };
     for (name, at, value) in decoder.named_texts(&section) {
         let sound = check_variable_name(decoder, &name, at);
+        if names_secret(&name) {
+            decoder.note(
+                Diagnostic::new(
+                    Code::SecretVariable,
+                    format!("the variable {} looks as if it held a secret", quote(&name)),
+                )
+                .at(at, "a secret?")
+                .helped("take it out: the agent can read `env`, and so can whoever reads this file; if the file was shared, replace the secret; if it is none, give the variable another name"),
+            );
+        }
         let unusable = value.value.contains(['\0', '\n', '\r']);
         if let Some(at) = value.at.filter(|_| unusable) {
             decoder.note(
@@ -185,7 +196,7 @@ fn check_variable_name(decoder: &mut Decoder<'_>, name: &str, at: Span) -> bool 
 }
 
 /// Notes a text that no environment variable is called.
-pub(super) fn check_variable_form(decoder: &mut Decoder<'_>, name: &str, at: Span) -> bool {
+fn check_variable_form(decoder: &mut Decoder<'_>, name: &str, at: Span) -> bool {
     let plain = is_variable_name(name);
     if !plain {
         decoder.note(
@@ -200,7 +211,7 @@ pub(super) fn check_variable_form(decoder: &mut Decoder<'_>, name: &str, at: Spa
     plain
 }
 
-fn is_variable_name(name: &str) -> bool {
+pub(super) fn is_variable_name(name: &str) -> bool {
     name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_')
         && name.bytes().next().is_some_and(|first| !first.is_ascii_digit())
 }
@@ -360,7 +371,7 @@ pub(super) fn check_mains(decoder: &mut Decoder<'_>, drafts: &[Draft]) {
             )
             .at(*at, "main again here")
             .at(*first, "first here")
-            .helped("one group administers the others: remove `main = true` from one of them"),
+            .helped("there is one main group: remove `main = true` from one of them"),
         );
     }
 }

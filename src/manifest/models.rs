@@ -8,7 +8,7 @@ use super::diagnostic::{Diagnostic, quote};
 use super::read::check_name;
 use super::{Declared, Written};
 use crate::name::ModelName;
-use crate::resource::ModelSpec;
+use crate::resource::{ModelSpec, is_cloud_model};
 use crate::unit::Period;
 
 const OLLAMA_URL: &str = "http://127.0.0.1:11434";
@@ -75,8 +75,8 @@ fn model(decoder: &mut Decoder<'_>, section: &Section<'_, '_>) -> Option<ModelSp
 
 fn check_model_name(decoder: &mut Decoder<'_>, model: &Written<String>) {
     let Some(at) = model.at else { return };
-    let name = model.value.to_ascii_lowercase();
-    if name.ends_with(":cloud") || name.ends_with("-cloud") {
+    let name = model.value.as_str();
+    if is_cloud_model(name) {
         decoder.note(
             Diagnostic::new(
                 Code::CloudModel,

@@ -269,7 +269,7 @@ fn secret(
     }
     let source = match (env, file) {
         (Some(env), None) => {
-            groups::check_variable_form(decoder, &env.value, env.at?);
+            check_variable_of_secret(decoder, &env.value, env.at?);
             SecretSource::Env(env.value)
         }
         (None, Some(file)) => {
@@ -279,6 +279,18 @@ fn secret(
         _ => return None,
     };
     Some(source)
+}
+
+/// Notes a text that no environment variable is called. It may be the secret itself, so it is not
+/// repeated.
+fn check_variable_of_secret(decoder: &mut Decoder<'_>, name: &str, at: Span) {
+    if !groups::is_variable_name(name) {
+        decoder.note(
+            Diagnostic::new(Code::BadVariable, "`env` does not name an environment variable")
+                .at(at, "is not a name")
+                .helped("`env` takes the name of a variable, never what is in it: letters, digits and _, and no digit first"),
+        );
+    }
 }
 
 fn channels(

@@ -15,7 +15,11 @@ const SECTIONS: &[(&str, &str, &str)] = &[
         "runtime.limits",
         "What one group may use. Every limit is settled by itself: the group's own, else that of `[defaults.group.limits]`, else the one here, else the built-in.",
     ),
-    ("`[secrets]`", "secrets.<secret>", "Where a secret is, never what it is."),
+    (
+        "`[secrets]`",
+        "secrets.<secret>",
+        "Where a secret is, never what it is. Nothing uses one yet: the channels and tools of later releases will.",
+    ),
     ("`[models.<model>]`", "models.<model>", ""),
     ("`[channels.<channel>]`", "channels.<channel>", ""),
     ("`[defaults.group]`", "defaults.group", "What a group takes where it says nothing itself."),
@@ -27,6 +31,9 @@ const SECTIONS: &[(&str, &str, &str)] = &[
 pub fn markdown() -> String {
     let mut text = INTRODUCTION.to_owned();
     text.push_str("\n## Keys\n");
+    text.push_str(
+        "\n\"A change is\" says the worst that `babybot plan` can make of a changed key; what a change of yours is, the plan itself says. Removing a group is destructive, whatever its keys.\n",
+    );
     for (heading, table, remark) in SECTIONS {
         text.push_str(&format!("\n### {heading}\n\n"));
         if !remark.is_empty() {
@@ -63,7 +70,10 @@ fn belongs(field: &Field, table: &str) -> bool {
 fn row(field: &Field, table: &str) -> String {
     let key = field.path.strip_prefix(table).unwrap_or(&field.path).trim_start_matches('.');
     let of = field.of_kind.map(|kind| format!(" Only of kind `{kind}`.")).unwrap_or_default();
-    let risk = field.risk.map_or("safe", |risk| risk.word());
+    let risk = match field.risk {
+        Some(risk) => format!("up to {risk}"),
+        None => "safe".to_owned(),
+    };
     let default =
         if field.default.starts_with(['"', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'])
             && !field.default.contains(" and ")

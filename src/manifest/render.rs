@@ -16,6 +16,8 @@ use super::place::Lines;
 
 /// Most problems shown to a person at once.
 pub const SHOWN_MAX: usize = 50;
+/// Most problems given to a program at once.
+pub const PROBLEMS_MAX: usize = 1_000;
 /// Longest line of the manifest shown as a snippet, in bytes.
 const SNIPPET_LINE_MAX: usize = 500;
 
@@ -52,11 +54,16 @@ pub fn human(name: &str, text: &str, problems: &[Diagnostic], colors: Colors) ->
     written
 }
 
-/// The problems for a program: one JSON object on one line.
+/// The problems for a program: one JSON object on one line; `more` says how many are left out.
 #[must_use]
 pub fn json(name: &str, problems: &[Diagnostic]) -> String {
-    let problems: Vec<Value> = problems.iter().map(|problem| one_json(name, problem)).collect();
-    let mut text = json!({ "valid": problems.is_empty(), "problems": problems }).to_string();
+    let given = problems.iter().take(PROBLEMS_MAX);
+    let listed: Vec<Value> = given.map(|problem| one_json(name, problem)).collect();
+    let mut object = json!({ "valid": problems.is_empty(), "problems": listed });
+    if problems.len() > PROBLEMS_MAX {
+        object["more"] = (problems.len() - PROBLEMS_MAX).into();
+    }
+    let mut text = object.to_string();
     text.push('\n');
     text
 }
@@ -178,14 +185,17 @@ impl<'s> Snippets<'s> {
             b'\r' => text.as_bytes().get(at + 1) != Some(&b'\n'),
             _ => byte < b' ' || byte == 0x7f,
         };
+        let named = super::hidden::hidden(text);
         let secrets = || {
             let secret = |span: &Span| text[span.offset..span.offset + span.length].contains('@');
-            problems.iter().filter_map(move |problem| match problem.code {
+            let reported = problems.iter().filter_map(move |problem| match problem.code {
                 Code::SecretLiteral => problem.span(),
                 // An address may have credentials in it.
                 Code::BadUrl => problem.span().filter(secret),
                 _ => None,
-            })
+            });
+            let reported = reported.map(|span| span.offset..span.offset + span.length);
+            reported.chain(named.iter().cloned())
         };
         let mut shown = Cow::Borrowed(text);
         if text.bytes().enumerate().any(|(at, byte)| steers(at, byte)) || secrets().next().is_some()
@@ -198,7 +208,7 @@ impl<'s> Snippets<'s> {
                 }
             }
             for span in secrets() {
-                for byte in &mut bytes[span.offset..span.offset + span.length] {
+                for byte in &mut bytes[span] {
                     if !matches!(*byte, b'\n' | b'\r' | b'"' | b'\'') {
                         *byte = b'*';
                     }

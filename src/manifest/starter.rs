@@ -46,7 +46,7 @@ pub fn starter(findings: &Findings) -> String {
     let mut text = String::from(
         "# What your babybot is made of. `babybot plan` shows what it would do, `babybot apply` does it.\n\
          # Lines that begin with `#!` are switched off: remove the `#! ` to switch them on.\n\
-         # Every key is explained in docs/MANIFEST.md; `babybot schema` prints a schema for editors.\n\
+         # `babybot schema` describes every key, also to editors; `babybot explain CODE` says more of an error.\n\
          schema = 1\n\
          name   = \"home\"\n\
          \n\
@@ -62,8 +62,8 @@ pub fn starter(findings: &Findings) -> String {
          # Talk to it with `babybot chat home`.\n\
          [groups.home]\n\
          bind = [\"terminal\"]\n\
-         requires_trigger = false          # answer everything, not only what begins with @Baby\n\
-         #! main = true                    # this group administers the others\n\
+         #! requires_trigger = false       # in chats with others: answer everything, not only what begins with @Baby\n\
+         #! main = true                    # what `babybot chat` without a name talks to; will administer the others\n\
          #! lifecycle = \"always\"           # default: on-demand, from the first message until it is idle\n",
     );
     text

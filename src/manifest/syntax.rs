@@ -49,6 +49,8 @@ pub(crate) enum FaultKind {
     NoValue,
     /// A key or table written before; where, if that is known.
     Duplicate(Option<Range<usize>>),
+    /// A key or name without quotes has a character that needs them.
+    ForeignLetter,
     /// Anything else.
     Other,
 }
@@ -211,6 +213,10 @@ fn first_fault(statement: &str, offset: usize) -> Option<Fault> {
         .filter(|error| error.message() != DUPLICATE && !is_conflict(error.message()))
         .min_by_key(|error| error.span().map_or(0, |span| span.start))?;
     let message = first.message().to_owned();
+    if let Some(at) = foreign_letter(statement) {
+        let at = offset + at.start..offset + at.end;
+        return Some(Fault { kind: FaultKind::ForeignLetter, at, message });
+    }
     let own = lacks_value(statement);
     let kind = if own || NO_VALUE.iter().any(|words| message.starts_with(words)) {
         FaultKind::NoValue
@@ -229,6 +235,15 @@ fn first_fault(statement: &str, offset: usize) -> Option<Fault> {
         _ => 0..statement.lines().next().unwrap_or_default().trim_end().len(),
     };
     Some(Fault { kind, at: offset + at.start..offset + at.end, message })
+}
+
+/// The first character beyond ASCII in the bare key or name that a statement begins with.
+fn foreign_letter(statement: &str) -> Option<Range<usize>> {
+    let ends = |c: char| matches!(c, ']' | '=' | '"' | '\'' | '#') || c.is_whitespace();
+    let start = statement.len() - statement.trim_start_matches('[').len();
+    let key = statement[start..].split(ends).next().unwrap_or_default();
+    let (at, letter) = key.char_indices().find(|(_, c)| !c.is_ascii())?;
+    Some(start + at..start + at + letter.len_utf8())
 }
 
 /// The length of the plain key that a statement begins with.

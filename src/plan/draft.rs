@@ -200,25 +200,40 @@ impl Draft<'_> {
                 _ => false,
             };
             if !before && risk::unwalled(group, &outcome) {
-                self.mark_missing_wall(id, name, group);
+                self.mark_missing_wall(id, name, group, &outcome);
             }
         }
     }
 
-    fn mark_missing_wall(&mut self, id: &ResourceId, name: &GroupName, group: &GroupSpec) {
+    fn mark_missing_wall(
+        &mut self,
+        id: &ResourceId,
+        name: &GroupName,
+        group: &GroupSpec,
+        outcome: &BTreeMap<ResourceId, Spec>,
+    ) {
         let at = self.desired.resources.get(id).and_then(|wanted| wanted.fields.get("runtime"));
+        let rehearsed = match self.before.get(id) {
+            Some(Spec::Group(before)) => risk::rehearsal(&before.model, self.before),
+            _ => false,
+        };
+        let meaning = if rehearsed && !risk::rehearsal(&group.model, outcome) {
+            risk::NO_WALL_ANY_MORE
+        } else {
+            risk::NO_WALL
+        };
         let line = |path: String| FieldChange {
             path,
             from: Some(group.runtime.word().to_owned()),
             to: Some(group.runtime.word().to_owned()),
-            meaning: Some(risk::NO_WALL.to_owned()),
+            meaning: Some(meaning.to_owned()),
             at: at.copied(),
             risk: Risk::Privileged,
         };
         if let Some(step) = self.build.get_mut(id) {
             match step.fields.iter_mut().find(|field| field.path == "runtime") {
                 Some(field) => {
-                    field.meaning = Some(risk::NO_WALL.to_owned());
+                    field.meaning = Some(meaning.to_owned());
                     field.risk = Risk::Privileged;
                 }
                 None => step.fields.push(line("runtime".to_owned())),
@@ -236,8 +251,12 @@ impl Draft<'_> {
             self.notes.push(Note { kind: NoteKind::Unknown, ids: Vec::new(), text });
         }
         for (id, wanted) in &self.desired.resources {
-            if let Spec::Model(ModelSpec::Ollama { url, model, .. }) = &wanted.spec {
-                self.remark_on_model(id, url, model);
+            match &wanted.spec {
+                Spec::Model(ModelSpec::Ollama { url, model, .. }) => {
+                    self.remark_on_model(id, url, model);
+                }
+                Spec::Model(ModelSpec::Rehearsal { .. }) => self.remark_on_rehearsal(id),
+                _ => {}
             }
         }
         if self.observed.controller == Controller::Absent {
@@ -256,10 +275,23 @@ impl Draft<'_> {
                 let text = format!("{url} does not have it: {}", pull(url, model));
                 self.note(NoteKind::Missing, id, text);
             }
+            Some(Known::Is(Seen::Model(Availability::Elsewhere))) => {
+                let text = format!(
+                    "{url} has it answered in the cloud, and the gateway refuses it: choose a model that runs on your own server"
+                );
+                self.note(NoteKind::Missing, id, text);
+            }
             look => {
                 let why = why_unknown(look);
                 self.note(NoteKind::Unknown, id, format!("unknown whether {url} has it: {why}"));
             }
+        }
+    }
+
+    /// Only its script can keep a rehearsal from answering.
+    fn remark_on_rehearsal(&mut self, id: &ResourceId) {
+        if let Some(Known::Unknown(why)) = self.observed.looks.get(id) {
+            self.note(NoteKind::Unknown, id, format!("cannot answer: {why}"));
         }
     }
 

@@ -279,11 +279,7 @@ impl Page<'_> {
     }
 
     fn next_command(&self) -> String {
-        let manifest = &self.heading.manifest;
-        let mut command = "babybot apply".to_owned();
-        if manifest.strip_prefix("./").unwrap_or(manifest) != "babybot.toml" {
-            let _ = write!(command, " --manifest {}", quoted(&shown(manifest)));
-        }
+        let mut command = format!("babybot apply{}", manifest_argument(&self.heading.manifest));
         let names: Vec<&str> = self.plan.risks_to_name().into_iter().map(Risk::word).collect();
         command.push_str(" --yes");
         if !names.is_empty() {
@@ -338,6 +334,10 @@ fn values(field: &FieldChange) -> String {
     let value = |value: &str| if value.is_empty() { "(none)".to_owned() } else { shown(value) };
     match (&field.from, &field.to) {
         (None, Some(to)) => value(to),
+        // What did not change is listed for what it comes to mean.
+        (Some(from), Some(to)) if from == to && field.meaning.is_some() => {
+            format!("{} (unchanged)", value(to))
+        }
         (Some(from), Some(to)) if from == to => value(to),
         (Some(from), Some(to)) => format!("{} → {}", value(from), value(to)),
         (Some(from), None) => format!("{} → (none)", value(from)),
@@ -379,6 +379,16 @@ fn shown(text: &str) -> String {
         }
     }
     shown
+}
+
+/// ` --manifest PATH` where a command to be typed needs it.
+#[must_use]
+pub fn manifest_argument(manifest: &str) -> String {
+    if manifest.strip_prefix("./").unwrap_or(manifest) == "babybot.toml" {
+        String::new()
+    } else {
+        format!(" --manifest {}", quoted(&shown(manifest)))
+    }
 }
 
 /// An argument as a shell takes it.

@@ -16,6 +16,10 @@ use crate::resource::{
 /// What is said of a group whose agent nothing holds back and not only its owner drives.
 pub(super) const NO_WALL: &str = "does not isolate: the agent runs as you, on this machine";
 
+/// What is said of it where the model has just come to decide for itself what to do.
+pub(super) const NO_WALL_ANY_MORE: &str = "does not isolate, and the model no longer rehearses: \
+    the agent runs as you, on this machine";
+
 /// The specs on either side of a change.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sides<'a> {
@@ -131,7 +135,7 @@ fn acts(from: &ModelName, to: &ModelName, sides: Sides<'_>) -> bool {
     !acted && !rehearsal(to, sides.after)
 }
 
-fn rehearsal(model: &ModelName, specs: &BTreeMap<ResourceId, Spec>) -> bool {
+pub(super) fn rehearsal(model: &ModelName, specs: &BTreeMap<ResourceId, Spec>) -> bool {
     match specs.get(&ResourceId::Model(model.clone())) {
         Some(Spec::Model(model)) => model.is_rehearsal(),
         _ => false,

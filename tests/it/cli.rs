@@ -6,6 +6,7 @@ use std::process::Stdio;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::folder::{Folder, QUICK, Terminal};
+use crate::support::ollama::{FakeOllama, Reply, Trace};
 
 #[test]
 fn after_an_apply_nothing_is_left_to_do() {
@@ -58,6 +59,60 @@ fn a_typo_is_shown_in_its_place_and_nothing_else_happens() {
         assert!(ran.stderr.contains("did you mean `requires_trigger`?"), "{ran:?}");
     }
     assert!(!folder.path("data").exists());
+}
+
+#[test]
+fn a_program_that_asks_for_a_plan_is_given_the_problems() {
+    let folder = Folder::with(&QUICK.replace("requires_trigger", "requires_triger"));
+    let plan = folder.run(&["plan", "--format", "json"]);
+    assert_eq!(plan.code, Some(3), "{plan:?}");
+    assert_eq!(plan.stdout, folder.run(&["validate", "--format", "json"]).stdout);
+    assert!(plan.stdout.contains("BB0107") && plan.stderr.is_empty(), "{plan:?}");
+}
+
+#[test]
+fn an_invalid_manifest_is_counted_once() {
+    let folder = Folder::with(&QUICK.replace("requires_trigger", "requires_triger"));
+    let ran = folder.run(&["validate"]);
+    assert_eq!((ran.stdout.as_str(), ran.stderr.matches("1 error").count()), ("", 1), "{ran:?}");
+}
+
+#[test]
+fn a_path_is_quoted_where_it_is_to_be_typed() {
+    let folder = Folder::empty();
+    folder.write("my house.toml", QUICK);
+    let ran = folder.run(&["--manifest", "my house.toml", "apply"]);
+    assert_eq!(ran.code, Some(7), "{ran:?}");
+    assert!(ran.stdout.contains("babybot apply --manifest 'my house.toml'"), "{ran:?}");
+    assert!(ran.stderr.contains(" --manifest 'my house.toml'"), "{ran:?}");
+}
+
+#[test]
+fn a_rehearsal_without_its_script_is_noted() {
+    let folder =
+        Folder::with(&QUICK.replace("\"rehearsal\"\n", "\"rehearsal\"\nscript = \"gone.toml\"\n"));
+    let plan = folder.run(&["plan"]);
+    assert_eq!(plan.code, Some(0), "{plan:?}");
+    assert!(
+        plan.stdout.contains(" ?   model/rehearsal") && plan.stdout.contains("gone.toml"),
+        "{plan:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_is_answered_elsewhere_is_noted() {
+    let fake = FakeOllama::start().await;
+    let shown = serde_json::json!({
+        "remote_host": "https://ollama.com:443", "remote_model": "big", "details": {},
+        "license": "", "modelfile": "", "parameters": "", "template": "", "model_info": {},
+        "capabilities": [],
+    });
+    fake.answer("/api/tags", Trace::one("0.33", "tags").reply);
+    fake.answer("/api/show", Reply::json(200, &shown));
+    let spec = format!("\"ollama\"\nurl = \"{}\"\nmodel = \"automaton\"\n", fake.url);
+    let folder = Folder::with(&QUICK.replace("\"rehearsal\"\n", &spec));
+    let plan = tokio::task::spawn_blocking(move || folder.run(&["plan"])).await.unwrap();
+    assert!(plan.stdout.contains("in the cloud, and the gateway refuses it"), "{plan:?}");
 }
 
 #[test]

@@ -328,6 +328,29 @@ async fn a_model_that_is_elsewhere_under_a_harmless_name_is_sent_nothing() {
 }
 
 #[tokio::test]
+async fn what_is_not_known_to_be_local_is_sent_nothing() {
+    let (house, mut fake) = house().await;
+    // The server takes the question and says nothing.
+    fake.answer("/api/show", Reply::steps([Step::Silence]));
+    let answered = house.chat().await;
+    assert_eq!(answered.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(answered.error().contains("please try again"), "{}", answered.error());
+    for (status, body) in [(500, json!({ "error": "disk on fire" })), (404, json!({}))] {
+        fake.answer("/api/show", Reply::json(status, &body));
+        assert_eq!(house.chat().await.status.as_u16(), status);
+    }
+    fake.answer("/api/show", Reply::stream(["hello"]));
+    assert_eq!(house.chat().await.status, StatusCode::BAD_GATEWAY);
+    fake.answer("/api/show", Reply::steps([Step::Break]));
+    assert_eq!(house.chat().await.status, StatusCode::BAD_GATEWAY);
+    // And once it says so, it is asked.
+    fake.answer("/api/chat", Reply::stream([done()]));
+    assert_eq!(house.chat().await.status, StatusCode::OK);
+    assert_eq!(fake.received().await.path, "/api/chat");
+    assert!(!fake.was_asked());
+}
+
+#[tokio::test]
 async fn show_tells_nothing_about_files_of_the_host() {
     let (house, fake) = house().await;
     let trace = Trace::one("0.33", "show");

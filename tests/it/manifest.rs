@@ -206,6 +206,9 @@ faults! {
     variables_that_belong_to_the_sandbox: "schema = 1\nname = \"home\"\n[models.local]\nkind = \"rehearsal\"\n[groups.home.env]\nPATH = \"/tmp\"\nLD_PRELOAD = \"x\"\nBABYBOT_X = \"x\"\n\"a-b\" = \"x\"\nNOTE = \"two\\nlines\"\n";
     models_that_cannot_be_used: "schema = 1\nname = \"home\"\n[models.a]\nkind = \"ollama\"\nmodel = \"gpt-oss:120b-cloud\"\nurl = \"http://me:secret@127.0.0.1:11434\"\n[models.b]\nkind = \"rehearsal\"\nscript = \"../../etc/passwd\"\n[groups.home]\nmodel = \"a\"\n";
     texts_and_zones: "schema = 1\nname = \"home\"\n[assistant]\nname = \"\"\ntimezone = \"Europe/Belin\"\n[models.local]\nkind = \"rehearsal\"\n[groups.home]\ntrigger = \" @Baby\"\n";
+    a_group_with_a_foreign_letter: "schema = 1\nname = \"home\"\n[models.local]\nkind = \"rehearsal\"\n[groups.Küche]\nmain = true\n[groups.home]\nlärm = 1\n";
+    a_slip_of_a_key_that_is_written_already: "schema = 1\nname = \"home\"\nnme = \"office\"\n[models.local]\nkind = \"rehearsal\"\n[groups.home]\nbind = \"terminal\"\nmain = \"yes\"\nlimits.turn = 5\nlifecycle = true\n";
+    a_variable_that_holds_a_secret: "schema = 1\nname = \"home\"\n[models.local]\nkind = \"rehearsal\"\n[groups.home]\nenv = { LANG = \"C\", GITHUB_TOKEN = \"ghp_hunter2\" }\n[groups.work.env]\ndb_password = \"hunter2\"\nTOKENS_MAX = \"5\"\n";
     columns_count_characters: "schema = 1\nname = \"home\"\n[models.local]\nkind = \"rehearsal\"\n[groups.home]\nenv = { \"GRÜSSE\" = \"日本語\", HOME = \"/\" } # ☕\n";
 }
 
@@ -220,6 +223,47 @@ fn many_problems_are_cut_for_a_person_but_not_for_a_program() {
     let parsed: serde_json::Value =
         serde_json::from_str(&render::json("babybot.toml", &problems)).unwrap();
     assert_eq!(parsed["problems"].as_array().unwrap().len(), 60);
+}
+
+#[test]
+fn no_diagnostic_shows_what_may_be_a_secret() {
+    for spoilt in [
+        "[groups.home]\nenv = { GITHUB_TOKEN = \"hunter2\" }",
+        "[groups.home.env]\nMY_API_KEY = 'hunter2'",
+        "[groups.home]\ntoken = \"hunter2\"",
+        "[groups.home]\nbot = { password = [\"hunter2\"] }",
+        "[groups.home]\npassword = \"hunter2",
+        "[groups.home]\npassword = hunter2",
+        "[groups.home]\npassword \"hunter2\"",
+        "[channels.tg]\nkind = \"telegram\"\ntoken = \"hunter2\"",
+        "[channels.tg]\ntoken = \"hunter2\"\nkind = \"telegram\"",
+        "[secrets]\ntelegram = \"hunter2\"",
+        "[secrets]\ntelegram = { evn = \"hunter2\" }",
+        "[secrets]\ntelegram = { env = \"hunter2-AAF\" }",
+        "[secrets.telegram]\nvalue = \"hunter2\"",
+        "[secrets]\ntelegram = { env = \"A\", file = \"hunter2\" }",
+    ] {
+        let text = format!("{BASE}{spoilt}\n");
+        let problems = problems(&text);
+        let shown = render::human("babybot.toml", &text, &problems, Colors::Plain);
+        assert!(!shown.contains("hunter2"), "{spoilt}: {shown}");
+        let json = render::json("babybot.toml", &problems);
+        assert!(!json.contains("hunter2"), "{spoilt}: {json}");
+    }
+}
+
+#[test]
+fn a_flood_of_problems_is_bounded_and_counted() {
+    let keys: String = (0..50_000).map(|n| format!("key{n} = 1\n")).collect();
+    let text = format!("{BASE}[groups.home]\n{keys}");
+    let problems = problems(&text);
+    assert_eq!(problems.len(), 50_000);
+    let json = render::json("babybot.toml", &problems);
+    let parsed: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(parsed["problems"].as_array().unwrap().len(), render::PROBLEMS_MAX);
+    assert_eq!(parsed["more"], 49_000);
+    let shown = render::human("babybot.toml", &text, &problems, Colors::Plain);
+    assert!(shown.contains("and 49950 more") && shown.ends_with("50000 errors\n"));
 }
 
 #[test]
@@ -632,8 +676,10 @@ fn a_file_that_is_no_manifest_is_explained() {
         report.problems[0].code
     };
     assert_eq!(code("missing"), Code::FileMissing);
-    std::fs::create_dir(path("folder")).unwrap();
-    assert_eq!(code("folder"), Code::NotAFile);
+    std::fs::create_dir(path("babybot.toml")).unwrap();
+    assert_eq!(code("babybot.toml"), Code::NotAFile);
+    let report = source::read(&path("babybot.toml")).unwrap_err();
+    assert!(!report.problems[0].help.as_deref().unwrap().contains("babybot.toml"), "{report:?}");
     rustix::fs::mkfifoat(rustix::fs::CWD, path("pipe"), rustix::fs::Mode::RUSR).unwrap();
     assert_eq!(code("pipe"), Code::NotAFile);
     let _listener = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
@@ -709,8 +755,23 @@ async fn init_does_not_write_through_a_link() {
     let folder = tempfile::tempdir().unwrap();
     let context = context(folder.path());
     std::os::unix::fs::symlink(folder.path().join("elsewhere"), &context.manifest).unwrap();
-    assert_eq!(init::run(&InitArgs {}, &context).await.unwrap_err().exit(), Exit::Failed);
+    let error = init::run(&InitArgs {}, &context).await.unwrap_err();
+    assert_eq!(error.exit(), Exit::Failed);
+    assert!(error.to_string().contains("elsewhere, which is not there"), "{error}");
     assert!(!folder.path().join("elsewhere").exists());
+}
+
+#[tokio::test]
+async fn init_names_the_file_that_was_asked_for_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = context(&folder.path().join("nowhere"));
+    let error = init::run(&InitArgs {}, &missing).await.unwrap_err();
+    assert!(error.to_string().ends_with("nowhere is not a folder"), "{error}");
+    // Nobody, not even root, makes files here.
+    let locked = context(std::path::Path::new("/proc/self"));
+    let error = init::run(&InitArgs {}, &locked).await.unwrap_err();
+    assert!(error.to_string().starts_with("cannot write /proc/self/babybot.toml: "), "{error}");
+    assert!(!error.to_string().contains(".babybot-init-"), "{error}");
 }
 
 fn context(folder: &std::path::Path) -> Context {

@@ -11,6 +11,7 @@ use insta::assert_snapshot;
 use crate::support::plan::{World, desired, id, plan_checked};
 
 mod properties;
+mod risks;
 mod tampered;
 
 const ONE: &str = "
@@ -157,8 +158,8 @@ fn a_model_that_stops_rehearsing_says_which_agents_it_sets_free() {
            url                   http://127.0.0.1:11434                    PRIVILEGED
            model                 qwen3:8b
            keep_alive            30m
-           groups.main.runtime   none                                      PRIVILEGED
-                                 does not isolate: the agent runs as you, on this machine
+           groups.main.runtime   none (unchanged)                          PRIVILEGED
+                                 does not isolate, and the model no longer rehearses: the agent runs as you, on this machine
 
     notes
      ·   container/main, channel/terminal   starts with `babybot chat`

@@ -35,7 +35,7 @@ const HELP: &str = "Hello! No real model is at work here: I follow a few rules, 
     - run sha256sum on list.txt\n\
     For answers by a real model, install Ollama (https://ollama.com), pull a model, and set \
     kind = \"ollama\", url = \"http://127.0.0.1:11434\" and model = \"qwen3:8b\" under your \
-    [models.…] table in babybot.toml.";
+    [models.…] table in babybot.toml. Then run babybot apply.";
 
 /// What was asked for.
 #[derive(Clone, Debug, PartialEq)]
