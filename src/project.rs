@@ -524,15 +524,19 @@ fn measure(folder: &OwnedFd, depth: u32, entries: &mut u64) -> io::Result<u64> {
         }
         *entries += 1;
         if *entries > MEASURED_MAX || depth == 0 {
-            return Err(io::Error::other("too many files to measure"));
+            return Err(io::Error::other("too many files, or too deep, to measure"));
         }
         match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => {
                 bytes += u64::try_from(stat.st_blocks).unwrap_or_default() * 512;
-                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory
-                    && let Ok(child) = rustix::fs::openat(folder, name, OPEN_FOLDER, Mode::empty())
-                {
-                    bytes += measure(&child, depth - 1, entries)?;
+                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                    match rustix::fs::openat(folder, name, OPEN_FOLDER, Mode::empty()) {
+                        Ok(child) => bytes += measure(&child, depth - 1, entries)?,
+                        // Gone, or something else, since it was looked at.
+                        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                        // What nobody may look into could be of any size.
+                        Err(error) => return Err(error.into()),
+                    }
                 }
             }
             // Gone since it was listed.
