@@ -23,7 +23,6 @@ mod rehearsal;
 mod relay;
 mod routes;
 mod rules;
-mod stream;
 mod upstream;
 
 use std::path::PathBuf;

@@ -51,6 +51,7 @@
 //! - [`error`]: how a verb ends
 //! - [`clock`]: moments, and the one way to ask the machine for one
 //! - [`process`]: the machine's processes, named so that none is mistaken for another
+//! - [`line`]: lines out of bytes, however they were cut
 //! - [`logging`]: what is written to stderr while a verb runs
 
 #[cfg(not(target_os = "linux"))]
@@ -67,6 +68,7 @@ pub mod error;
 pub mod execute;
 pub mod gateway;
 pub mod host;
+pub mod line;
 pub mod link;
 pub mod logging;
 pub mod manifest;

@@ -15,9 +15,9 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::queue::Seat;
-use super::stream::Lines;
 use super::upstream::{Answer, broken_off, error_body, error_words};
 use super::{Accounts, Usage, UsageOutcome};
+use crate::line::Lines;
 use crate::unit::Period;
 
 /// A chunk that comes more often than this in a row ends the answer. Ollama's

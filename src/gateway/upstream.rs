@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use serde_json::{Value, json};
 
-use super::stream::LINE_MAX;
+use crate::line::LINE_MAX;
 
 /// Ollama's content type of a whole answer.
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");

@@ -1,6 +1,6 @@
 //! The agent's end: greets, takes orders, reports events, asks the gateway.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::Stream;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{LinkError, PING_EVERY, PING_PATIENCE};
+use crate::line::{LINE_MAX, LineTooLong, Lines};
 use crate::name::TurnId;
 use crate::protocol::{BODY_MAX, Event, HEADERS_MAX, Hello, Order, STREAMS_MAX, WINDOW, Welcome};
 
@@ -154,70 +155,37 @@ async fn read_json<T: DeserializeOwned>(
         .map_err(|error| LinkError::Malformed(error.to_string()))
 }
 
-/// Splits a body into JSON lines, each at most [`BODY_MAX`] bytes.
+/// Splits a body into JSON lines, each at most [`LINE_MAX`] bytes.
 pub fn lines<T: DeserializeOwned + Send>(
     body: Incoming,
 ) -> impl Stream<Item = Result<T, LinkError>> + Send {
-    let state = (body, Buffer::default(), false);
-    futures_util::stream::unfold(state, |(mut body, mut buffer, mut ended)| async move {
+    let state = (Some(body), Lines::default());
+    futures_util::stream::unfold(state, |(mut body, mut lines)| async move {
         loop {
-            if ended && buffer.bytes.is_empty() {
-                return None;
-            }
-            if let Some(line) = buffer.take_line(ended) {
-                if line.iter().all(u8::is_ascii_whitespace) {
-                    continue;
+            let line = match lines.next() {
+                Ok(Some(line)) => Some(line),
+                Ok(None) if body.is_none() => Some(lines.rest()?),
+                Ok(None) => None,
+                Err(LineTooLong) => {
+                    return Some((Err(LinkError::TooLarge(LINE_MAX)), (None, Lines::default())));
                 }
+            };
+            if let Some(line) = line {
                 let value = serde_json::from_slice(&line)
                     .map_err(|error| LinkError::Malformed(error.to_string()));
-                return Some((value, (body, buffer, ended)));
+                return Some((value, (body, lines)));
             }
-            if buffer.bytes.len() > BODY_MAX {
-                buffer = Buffer::default();
-                return Some((Err(LinkError::TooLarge(BODY_MAX)), (body, buffer, true)));
-            }
-            match body.frame().await {
+            match body.as_mut()?.frame().await {
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
-                        buffer.bytes.extend_from_slice(&data);
+                        lines.push(&data);
                     }
                 }
                 Some(Err(error)) => {
-                    buffer = Buffer::default();
-                    return Some((Err(LinkError::from(error)), (body, buffer, true)));
+                    return Some((Err(LinkError::from(error)), (None, Lines::default())));
                 }
-                None => ended = true,
+                None => body = None,
             }
         }
     })
-}
-
-/// What came of a body and is no whole line yet.
-#[derive(Debug, Default)]
-struct Buffer {
-    bytes: BytesMut,
-    /// Where to go on looking for a line feed, so that a long line is searched once.
-    searched: usize,
-}
-
-impl Buffer {
-    fn take_line(&mut self, ended: bool) -> Option<BytesMut> {
-        let found = self.bytes[self.searched..].iter().position(|byte| *byte == b'\n');
-        match found.map(|offset| self.searched + offset) {
-            Some(end) => {
-                self.searched = 0;
-                let mut line = self.bytes.split_to(end + 1);
-                line.truncate(end);
-                Some(line)
-            }
-            None => {
-                self.searched = self.bytes.len();
-                if !ended || self.bytes.is_empty() {
-                    return None;
-                }
-                self.searched = 0;
-                Some(self.bytes.split())
-            }
-        }
-    }
 }

@@ -10,7 +10,7 @@ pub(crate) const FLOORS: &[(&str, &[&str])] = &[
     ("hands", &["session", "observe", "execute"]),
     ("doors", &["source", "runtime", "link", "gateway", "store", "project"]),
     ("paper", PAPER),
-    ("foundations", &["name", "unit", "resource", "error", "clock", "process", "logging"]),
+    ("foundations", &["name", "unit", "resource", "error", "clock", "process", "line", "logging"]),
 ];
 
 /// The rooms that touch nothing but their arguments.
@@ -29,6 +29,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("unit", &[]),
     ("error", &[]),
     ("process", &[]),
+    ("line", &[]),
     ("logging", &[]),
     ("resource", &["name", "unit"]),
     ("clock", &["name", "unit"]),

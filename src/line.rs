@@ -1,23 +1,23 @@
 //! Lines out of bytes, however the bytes were cut on their way.
 //!
-//! Ollama sends one JSON object a line. A chunk may hold several lines, half a
-//! line, or half a character: so bytes are kept until a whole line is there,
-//! and a line is handed on exactly as it came.
+//! Ollama, the link and the journal of a turn send one JSON object a line. A
+//! chunk may hold several lines, half a line, or half a character: so bytes are
+//! kept until a whole line is there, and a line is handed on exactly as it came.
 
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
 /// Longest line, in bytes; Ollama's own client takes as much.
-pub(super) const LINE_MAX: usize = 8 << 20;
+pub const LINE_MAX: usize = 8 << 20;
 
 /// A line that goes on beyond the bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("a line is longer than {LINE_MAX} bytes")]
-pub(super) struct LineTooLong;
+pub struct LineTooLong;
 
 /// Collects chunks and gives lines, each with its line feed.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+pub struct Lines {
     buffer: BytesMut,
     // Where to go on looking for a line feed, so that a long line is searched once.
     searched: usize,
@@ -25,7 +25,7 @@ pub(super) struct Lines {
 
 impl Lines {
     /// Takes the next chunk.
-    pub(super) fn push(&mut self, chunk: &[u8]) {
+    pub fn push(&mut self, chunk: &[u8]) {
         self.buffer.extend_from_slice(chunk);
     }
 
@@ -33,7 +33,7 @@ impl Lines {
     ///
     /// # Errors
     /// [`LineTooLong`] when more than [`LINE_MAX`] bytes came without a line feed.
-    pub(super) fn next(&mut self) -> Result<Option<Bytes>, LineTooLong> {
+    pub fn next(&mut self) -> Result<Option<Bytes>, LineTooLong> {
         while let Some(found) = self.buffer[self.searched..].iter().position(|&b| b == b'\n') {
             let length = self.searched + found + 1;
             self.searched = 0;
@@ -50,7 +50,7 @@ impl Lines {
     }
 
     /// What came after the last line feed, once no more will come.
-    pub(super) fn rest(&mut self) -> Option<Bytes> {
+    pub fn rest(&mut self) -> Option<Bytes> {
         self.searched = 0;
         let rest = self.buffer.split().freeze();
         (!rest.trim_ascii().is_empty()).then_some(rest)
