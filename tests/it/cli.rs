@@ -81,9 +81,10 @@ fn an_invalid_manifest_is_counted_once() {
 fn a_path_is_quoted_where_it_is_to_be_typed() {
     let folder = Folder::empty();
     folder.write("my house.toml", QUICK);
+    let ran = folder.run(&["--manifest", "my house.toml", "plan"]);
+    assert!(ran.stdout.contains("babybot apply --manifest 'my house.toml'"), "{ran:?}");
     let ran = folder.run(&["--manifest", "my house.toml", "apply"]);
     assert_eq!(ran.code, Some(7), "{ran:?}");
-    assert!(ran.stdout.contains("babybot apply --manifest 'my house.toml'"), "{ran:?}");
     assert!(ran.stderr.contains(" --manifest 'my house.toml'"), "{ran:?}");
 }
 
