@@ -33,7 +33,7 @@ impl Lines {
     ///
     /// # Errors
     /// [`LineTooLong`] when more than [`LINE_MAX`] bytes came without a line feed.
-    pub fn next(&mut self) -> Result<Option<Bytes>, LineTooLong> {
+    pub fn take(&mut self) -> Result<Option<Bytes>, LineTooLong> {
         while let Some(found) = self.buffer[self.searched..].iter().position(|&b| b == b'\n') {
             let length = self.searched + found + 1;
             self.searched = 0;
@@ -66,7 +66,7 @@ mod tests {
         let mut found = Vec::new();
         for chunk in chunks {
             lines.push(chunk);
-            while let Some(line) = lines.next().unwrap() {
+            while let Some(line) = lines.take().unwrap() {
                 found.push(line);
             }
         }
@@ -91,8 +91,8 @@ mod tests {
     fn a_line_without_end_is_refused() {
         let mut lines = Lines::default();
         lines.push(&vec![b'x'; LINE_MAX]);
-        assert_eq!(lines.next(), Ok(None));
+        assert_eq!(lines.take(), Ok(None));
         lines.push(b"x");
-        assert_eq!(lines.next(), Err(LineTooLong));
+        assert_eq!(lines.take(), Err(LineTooLong));
     }
 }

@@ -159,7 +159,7 @@ impl Relay {
     /// The next line, or in words why there is none.
     async fn line(&mut self) -> Result<Bytes, String> {
         loop {
-            if let Some(line) = self.lines.next().map_err(|error| broken_off(&error.to_string()))? {
+            if let Some(line) = self.lines.take().map_err(|error| broken_off(&error.to_string()))? {
                 return Ok(line);
             }
             let chunk = timeout(self.silence_max, self.answer.body.next()).await;

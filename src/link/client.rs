@@ -162,7 +162,7 @@ pub fn lines<T: DeserializeOwned + Send>(
     let state = (Some(body), Lines::default());
     futures_util::stream::unfold(state, |(mut body, mut lines)| async move {
         loop {
-            let line = match lines.next() {
+            let line = match lines.take() {
                 Ok(Some(line)) => Some(line),
                 Ok(None) if body.is_none() => Some(lines.rest()?),
                 Ok(None) => None,
