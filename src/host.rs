@@ -21,7 +21,7 @@ use crate::resource::{GroupSpec, Lifecycle, ModelSpec, ResourceId, Spec};
 use crate::route::prompt::{Said, prompt};
 use crate::runtime::{RuntimeError, SandboxSpec};
 use crate::session::{Audience, Helm, Parts, Progress, Purpose, Session, SessionError, TurnEnd};
-use crate::store::{Incoming, Message, StoreError, TakenUp, Turn, TurnState};
+use crate::store::{Incoming, Message, MessageSeq, StoreError, TakenUp, Turn, TurnState};
 
 /// How often a turn is tried again.
 const RETRIES_MAX: u32 = 5;
@@ -135,9 +135,10 @@ impl Host {
         group: &GroupName,
         sender: &str,
         text: &str,
-    ) -> Result<(), HostError> {
+    ) -> Result<MessageSeq, HostError> {
         let now = self.parts.clock.now();
-        self.parts
+        let accepted = self
+            .parts
             .store
             .accept(Incoming {
                 channel: ChannelName::terminal(),
@@ -152,18 +153,18 @@ impl Host {
                 wakes: true,
             })
             .await?;
-        Ok(())
+        Ok(accepted.seq)
     }
 
-    /// Cancels whatever turn of a group is not over. Its agent may still be at work on it: what
-    /// that reports from now on is refused.
+    /// Cancels whatever of a group is not answered: the turn that is not over, and what waits for
+    /// one. An agent may still be at work: what it reports from now on is refused.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn cancel_open(&self, group: &GroupName) -> Result<(), HostError> {
-        let store = &self.parts.store;
-        for turn in store.unfinished(Some(group)).await? {
-            store.cancel_turn(&turn.id, self.parts.clock.now()).await?;
+    pub async fn cancel_all(&self, group: &GroupName) -> Result<(), HostError> {
+        let (store, clock) = (&self.parts.store, &self.parts.clock);
+        while let Some(next) = store.take_up(group, &clock.turn_id(), clock.now()).await? {
+            store.cancel_turn(&next.turn.id, clock.now()).await?;
         }
         Ok(())
     }

@@ -32,7 +32,7 @@ use crate::resource::{GroupSpec, Lifecycle, ResourceId, Spec};
 use crate::runtime::process::{ProcessRuntime, Strays};
 use crate::session::{Parts, Progress};
 use crate::source;
-use crate::store::{MESSAGE_TEXT_MAX, Post, PostKind, PostState, Store};
+use crate::store::{MESSAGE_TEXT_MAX, MessageSeq, Post, PostKind, PostState, Store};
 
 /// Steps of a turn that wait to be shown.
 const PROGRESS_MAX: usize = 64;
@@ -285,9 +285,6 @@ impl Chat {
     }
 
     async fn talk(&mut self, said: Option<String>) -> Outcome {
-        // What was left unfinished comes first, and is not the answer to what is said now.
-        self.answer_all().await?;
-        self.deliver(Manner::Earlier).await?;
         match said {
             Some(message) => self.say(&message).await,
             None => self.converse().await,
@@ -306,14 +303,16 @@ impl Chat {
         self.worker.end().await;
     }
 
-    /// Says one thing and gives the reply.
+    /// Says one thing and gives the reply, after those that were left unfinished.
     async fn say(&mut self, message: &str) -> Outcome {
-        self.host.accept(&self.group, "owner", message).await.map_err(host_error)?;
-        let worked = self.answer_all().await?;
-        self.deliver(Manner::Reply).await?;
-        match worked {
+        let said = self.host.accept(&self.group, "owner", message).await.map_err(host_error)?;
+        match self.answer_all(Some(said)).await? {
             Some(Worked::Answered) => Ok(Exit::Ok),
-            Some(Worked::Cancelled) => Err(Error::new(Exit::Interrupted, "stopped")),
+            Some(Worked::Cancelled) => {
+                // What somebody stopped is not done after all by the next who comes.
+                self.host.cancel_all(&self.group).await.map_err(host_error)?;
+                Err(Error::new(Exit::Interrupted, "stopped"))
+            }
             // The notice was delivered, and says why.
             Some(Worked::GivenUp(_)) => Ok(Exit::Failed),
             None => Err(Error::new(Exit::Failed, "the message got no answer")),
@@ -322,6 +321,7 @@ impl Chat {
 
     /// A conversation, line by line, until its end.
     async fn converse(&mut self) -> Outcome {
+        self.answer_all(None).await?;
         tell(&format!("Talking to {}. Ctrl-D or `exit` ends.\n", self.group));
         let mut lines = read_lines();
         let idle = self.worker.idle_after();
@@ -348,100 +348,103 @@ impl Chat {
                 "exit" | "quit" | "/exit" | "/quit" => return Ok(Exit::Ok),
                 _ => {}
             }
-            self.host.accept(&self.group, "owner", &line).await.map_err(host_error)?;
-            if self.answer_all().await? == Some(Worked::Cancelled) {
+            let said = self.host.accept(&self.group, "owner", &line).await.map_err(host_error)?;
+            if self.answer_all(Some(said)).await? == Some(Worked::Cancelled) {
                 tell("stopped\n");
             }
-            self.deliver(Manner::Reply).await?;
         }
     }
 
-    /// Works until nothing waits. Returns how the last turn came out.
-    async fn answer_all(&mut self) -> Result<Option<Worked>, Error> {
+    /// Works until nothing waits, and gives every reply; the one to `said` is the result. Returns
+    /// how the last turn came out.
+    async fn answer_all(&mut self, said: Option<MessageSeq>) -> Result<Option<Worked>, Error> {
         let mut last = None;
-        let (audience, mut progress) = mpsc::channel(PROGRESS_MAX);
         loop {
-            let cancel = CancellationToken::new();
-            let mut work = std::pin::pin!(self.worker.work(&cancel, &audience));
-            let worked = loop {
-                tokio::select! {
-                    worked = &mut work => break worked.map_err(host_error)?,
-                    Some(step) = progress.recv() => show(&step, &self.context),
-                    _ = self.interrupts.recv() => {
-                        if cancel.is_cancelled() {
-                            // What was stopped does not come back at the next start.
-                            self.host.cancel_open(&self.group).await.map_err(host_error)?;
-                            return Err(Error::new(Exit::Interrupted, "stopped at once"));
-                        }
-                        tell("\nstopping; Ctrl-C again to stop at once\n");
-                        cancel.cancel();
-                    }
-                }
-            };
-            match worked {
+            self.deliver(said).await?;
+            match self.work().await? {
                 None => return Ok(last),
-                cancelled @ Some(Worked::Cancelled) => return Ok(cancelled),
+                Some(Worked::Cancelled) => return Ok(Some(Worked::Cancelled)),
                 worked => last = worked,
             }
         }
     }
 
+    /// Runs the next turn, showing how it goes and listening for Ctrl-C.
+    async fn work(&mut self) -> Result<Option<Worked>, Error> {
+        let (audience, mut progress) = mpsc::channel(PROGRESS_MAX);
+        let cancel = CancellationToken::new();
+        let mut work = std::pin::pin!(self.worker.work(&cancel, &audience));
+        loop {
+            tokio::select! {
+                worked = &mut work => match worked.map_err(host_error)? {
+                    // It came when there was nothing left to stop: as if at the prompt.
+                    None if cancel.is_cancelled() => {
+                        return Err(Error::new(Exit::Interrupted, "stopped"));
+                    }
+                    worked => return Ok(worked),
+                },
+                Some(step) = progress.recv() => show(&step, &self.context),
+                _ = self.interrupts.recv() => {
+                    if cancel.is_cancelled() {
+                        // What was stopped does not come back at the next start.
+                        self.host.cancel_all(&self.group).await.map_err(host_error)?;
+                        return Err(Error::new(Exit::Interrupted, "stopped at once"));
+                    }
+                    tell("\nstopping; Ctrl-C again to stop at once\n");
+                    cancel.cancel();
+                }
+            }
+        }
+    }
+
     /// Gives what waits for this terminal: stored before, marked after.
-    async fn deliver(&self, manner: Manner) -> Result<(), Error> {
+    async fn deliver(&self, said: Option<MessageSeq>) -> Result<(), Error> {
         let store = &self.host.parts().store;
         let failed = |error| apply::store_error("deliver the reply", &error);
         let chat = host::terminal_chat(&self.group);
         for post in store.due_in(&ChannelName::terminal(), &chat).await.map_err(failed)? {
             let uncertain = post.state == PostState::Uncertain;
             let post = store.sending(post.id).await.map_err(failed)?;
-            let question = match (manner, &post.turn) {
-                (Manner::Earlier, Some(turn)) => store.turn_messages(turn).await.map_err(failed)?,
-                _ => Vec::new(),
+            let asked = match &post.turn {
+                Some(turn) => store.turn_messages(turn).await.map_err(failed)?,
+                None => Vec::new(),
             };
-            let question = question.first().map(|message| message.incoming.text.as_str());
-            match hand_over(&post, manner, question, uncertain) {
-                Ok(()) => store.delivered(post.id, SystemClock.now()).await.map_err(failed)?,
-                Err(error) => {
-                    store.undelivered(post.id, &error.to_string()).await.map_err(failed)?;
-                    return Err(Error::failed("write the reply to stdout", &error)
-                        .hinted("it is kept, and the next `babybot chat` gives it"));
-                }
+            let ours = asked.iter().any(|message| Some(message.seq) == said);
+            let handed = match asked.first().filter(|_| !ours) {
+                Some(first) => hand_over_earlier(&post, &first.incoming.text, uncertain),
+                None => hand_over(&post),
+            };
+            if let Err(error) = handed {
+                store.undelivered(post.id, &error.to_string()).await.map_err(failed)?;
+                return Err(Error::failed("write the reply to stdout", &error)
+                    .hinted("it is kept, and the next `babybot chat` gives it"));
             }
+            store.delivered(post.id, SystemClock.now()).await.map_err(failed)?;
         }
         Ok(())
     }
 }
 
-/// What is being delivered.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Manner {
-    /// The answer to what was just said.
-    Reply,
-    /// An answer to something said before.
-    Earlier,
+/// Gives the reply to what was just said: the result, and so on stdout.
+fn hand_over(post: &Post) -> io::Result<()> {
+    let text = readable(&post.text);
+    match post.kind {
+        PostKind::Notice => tell(&format!("{text}\n")),
+        PostKind::Reply | PostKind::Message => cli::write(&format!("{text}\n"))?,
+    }
+    Ok(())
 }
 
-fn hand_over(
-    post: &Post,
-    manner: Manner,
-    question: Option<&str>,
-    uncertain: bool,
-) -> io::Result<()> {
+/// Gives a reply to something that was said before.
+fn hand_over_earlier(post: &Post, asked: &str, uncertain: bool) -> io::Result<()> {
     /// What is shown of the message that is answered, in characters.
-    const QUESTION_MAX: usize = 60;
+    const ASKED_MAX: usize = 60;
+    let asked = readable(asked.lines().next().unwrap_or_default());
+    let short: String = asked.chars().take(ASKED_MAX).collect();
+    let cut = if short.len() < asked.len() { "…" } else { "" };
+    let again = if uncertain { " (perhaps shown before)" } else { "" };
     let text = readable(&post.text);
-    match (post.kind, manner) {
-        (PostKind::Notice, _) => tell(&format!("{text}\n")),
-        (_, Manner::Earlier) => {
-            let again = if uncertain { " (perhaps shown before)" } else { "" };
-            let question =
-                readable(question.unwrap_or_default().lines().next().unwrap_or_default());
-            let short: String = question.chars().take(QUESTION_MAX).collect();
-            let cut = if short.len() < question.len() { "…" } else { "" };
-            tell(&format!("an answer from before{again}, to “{short}{cut}”: {text}\n"));
-        }
-        (_, Manner::Reply) => cli::write(&format!("{text}\n"))?,
-    }
+    tell(&format!("an answer from before{again}, to “{short}{cut}”: {text}\n"));
     Ok(())
 }
 

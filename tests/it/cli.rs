@@ -420,6 +420,46 @@ fn a_reply_that_nobody_read_is_given_the_next_time() {
 }
 
 #[test]
+fn what_was_stopped_is_not_done_by_the_next_who_comes() {
+    let folder = Folder::with(QUICK);
+    folder.run(&["apply", "--yes"]);
+    let slow = "run `echo begun >> begun; sleep 300`";
+    let mut terminal = folder.at_terminal(&["chat", "home", slow]);
+    terminal.wait_for("bb_shell");
+    interrupt(&terminal);
+    terminal.wait_for("stopping");
+    interrupt(&terminal);
+    assert_eq!(terminal.end().0, Some(130));
+    let next = folder.run(&["chat", "home", "hello"]);
+    assert_eq!(next.code, Some(0), "{next:?}");
+    assert!(!next.stderr.contains("an answer from before"), "{next:?}");
+    let begun = std::fs::read_to_string(folder.path("groups/home/begun")).unwrap_or_default();
+    assert!(begun.lines().count() <= 1, "{begun}");
+}
+
+#[test]
+fn a_message_is_stored_before_what_is_older_is_worked_on() {
+    let folder = Folder::with(QUICK);
+    folder.run(&["apply", "--yes"]);
+    let mut old = folder.command(&["chat", "home", "run `echo old >> log; sleep 300`"]);
+    let mut old = old.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut stderr = old.stderr.take().unwrap();
+    let mut seen = Vec::new();
+    while !String::from_utf8_lossy(&seen).contains("bb_shell") {
+        let mut byte = [0];
+        stderr.read_exact(&mut byte).unwrap();
+        seen.extend(byte);
+    }
+    old.kill().unwrap();
+    old.wait().unwrap();
+    let next = folder.run(&["chat", "home", "write new to note.txt"]);
+    assert_eq!(next.code, Some(0), "{next:?}");
+    // Each has its own reply, the older one on stderr.
+    assert!(next.stderr.contains("to “run `echo old"), "{next:?}");
+    assert!(next.stdout.contains("note.txt") && !next.stdout.contains("interrupted"), "{next:?}");
+}
+
+#[test]
 fn ctrl_c_ends_a_chat_that_waits_for_its_message() {
     let folder = Folder::with(QUICK);
     let mut command = folder.command(&["chat", "home"]);
