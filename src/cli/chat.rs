@@ -303,10 +303,15 @@ impl Chat {
         self.worker.end().await;
     }
 
-    /// Says one thing and gives the reply, after those that were left unfinished.
+    /// Says one thing and gives the reply.
     async fn say(&mut self, message: &str) -> Outcome {
-        let said = self.host.accept(&self.group, "owner", message).await.map_err(host_error)?;
-        match self.answer_all(Some(said)).await? {
+        // What was left unfinished is answered before, so that each has a reply of its own.
+        let mut worked = self.answer_all(None).await?;
+        if worked != Some(Worked::Cancelled) {
+            let said = self.host.accept(&self.group, "owner", message).await.map_err(host_error)?;
+            worked = self.answer_all(Some(said)).await?;
+        }
+        match worked {
             Some(Worked::Answered) => Ok(Exit::Ok),
             Some(Worked::Cancelled) => {
                 // What somebody stopped is not done after all by the next who comes.

@@ -438,7 +438,7 @@ fn what_was_stopped_is_not_done_by_the_next_who_comes() {
 }
 
 #[test]
-fn a_message_is_stored_before_what_is_older_is_worked_on() {
+fn what_was_left_unfinished_is_answered_first_and_apart() {
     let folder = Folder::with(QUICK);
     folder.run(&["apply", "--yes"]);
     let mut old = folder.command(&["chat", "home", "run `echo old >> log; sleep 300`"]);

@@ -10,8 +10,6 @@ use crate::support::installation::{Installation, PATIENCE, User, wait_for_end, w
 
 /// Kills of the controller, spread over the users that can be tested as.
 const KILLS: usize = 200;
-/// Kills of controller and agent together, spread likewise.
-const KILLS_OF_BOTH: usize = 100;
 /// The variable that repeats a run with the seed it printed.
 const SEED: &str = "BABYBOT_TEST_SEED";
 
@@ -138,10 +136,7 @@ fn kill_as_everybody(killed: Killed, script: &str) {
     // The harness shows it if the test fails.
     println!("{SEED}={seed} repeats these moments");
     let users = User::all();
-    let kills = match killed {
-        Killed::Controller => KILLS.div_ceil(users.len()),
-        Killed::Both => KILLS_OF_BOTH.div_ceil(users.len()),
-    };
+    let kills = KILLS.div_ceil(users.len());
     std::thread::scope(|scope| {
         for (number, user) in (0..).zip(users) {
             scope.spawn(move || {
