@@ -51,7 +51,7 @@
 //! - [`error`]: how a verb ends
 //! - [`clock`]: moments, and the one way to ask the machine for one
 //! - [`process`]: the machine's processes, named so that none is mistaken for another
-//! - [`line`]: lines out of bytes, however they were cut
+//! - [`line`](mod@line): lines out of bytes, however they were cut
 //! - [`logging`]: what is written to stderr while a verb runs
 
 #[cfg(not(target_os = "linux"))]

@@ -9,10 +9,10 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -183,12 +183,19 @@ impl Project {
     pub fn folder(&self, path: &Path) -> io::Result<Folder> {
         let outside = |_| io::Error::other("it is outside the project");
         let below = path.strip_prefix(&self.root).map_err(outside)?;
-        let mut folder = Folder::open(&self.root)?;
-        for name in below {
-            let name = name.to_str().ok_or_else(|| io::Error::other("its name is not UTF-8"))?;
-            folder = folder.child(name)?;
+        if !below.components().all(|part| matches!(part, Component::Normal(_))) {
+            return Err(io::Error::other("it does not lead straight down"));
         }
-        Ok(folder)
+        let root = Folder::open(&self.root)?;
+        let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        match rustix::fs::openat2(&root.fd, below, OPEN_FOLDER, Mode::empty(), within) {
+            Ok(fd) => Ok(Folder { fd }),
+            // A kernel that cannot do it in one step, or a sandbox that does not know the call.
+            Err(Errno::NOSYS | Errno::PERM) => root.walk(below),
+            // As when a link is met at the end of a path.
+            Err(Errno::LOOP) => Err(Errno::NOTDIR.into()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Makes `data/` and what every controller needs in it.
@@ -406,6 +413,14 @@ impl Folder {
         Ok(Self { fd: rustix::fs::openat(CWD, path, OPEN_FOLDER, Mode::empty())? })
     }
 
+    /// Opens the folder at the path `below` this one, name by name.
+    fn walk(self, below: &Path) -> io::Result<Self> {
+        below.iter().try_fold(self, |folder, name| {
+            let name = name.to_str().ok_or_else(|| io::Error::other("its name is not UTF-8"))?;
+            folder.child(name)
+        })
+    }
+
     /// Opens the folder `name` in this one.
     ///
     /// # Errors
@@ -558,4 +573,29 @@ fn single(name: &str) -> io::Result<&str> {
 fn give(fd: impl AsFd, owner: Option<(u32, u32)>) -> io::Result<()> {
     let Some((uid, gid)) = owner else { return Ok(()) };
     Ok(rustix::fs::fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_link_on_the_way_to_a_folder_is_followed_in_one_step_or_many() {
+        let place = tempfile::tempdir().unwrap();
+        let project = Project::open(place.path()).unwrap();
+        fs::create_dir_all(project.root().join("real/inner")).unwrap();
+        std::os::unix::fs::symlink("real", project.root().join("link")).unwrap();
+        std::os::unix::fs::symlink("inner", project.root().join("real/last")).unwrap();
+        let open = |below: &str| project.folder(&project.root().join(below));
+        let walk = |below: &str| Folder::open(project.root()).unwrap().walk(Path::new(below));
+        for way in [&open as &dyn Fn(&str) -> io::Result<Folder>, &walk] {
+            assert!(way("real/inner").is_ok());
+            for refused in ["link/inner", "real/last", "real/../real/inner"] {
+                let kind = way(refused).map(drop).unwrap_err().kind();
+                assert_ne!(kind, io::ErrorKind::NotFound, "{refused}");
+            }
+            assert_eq!(way("real/none").unwrap_err().kind(), io::ErrorKind::NotFound);
+        }
+        assert!(project.folder(Path::new("/etc")).is_err());
+    }
 }
