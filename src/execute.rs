@@ -12,10 +12,10 @@ use futures_util::future::BoxFuture;
 
 use crate::name::GroupName;
 use crate::plan::{Plan, Work};
-use crate::process::{self, Process};
+use crate::process;
 use crate::project::{Project, SettingsFile};
 use crate::resource::ResourceId;
-use crate::runtime::process::MARKER;
+use crate::runtime::process::{MARKER, is_agent_of};
 use crate::store::Store;
 
 /// How long a leftover agent may take to end by itself.
@@ -177,16 +177,13 @@ impl Machine {
         else {
             return Ok(());
         };
-        let remembered = match Store::read_only(&self.project.database()) {
-            Ok(Some(reader)) => reader.open_sandboxes().map_err(|error| error.to_string())?,
-            Ok(None) => Vec::new(),
-            Err(error) => return Err(error.to_string()),
-        };
+        let remembered = Store::sandboxes_left(&self.project.database());
         let boot = process::boot_id();
-        for sandbox in remembered {
-            let Ok(pid) = i32::try_from(sandbox.pid) else { continue };
-            let agent = Process { pid, start_time: sandbox.start_time };
-            if sandbox.group == *group && sandbox.boot_id == boot && !agent.wait_gone(LEFTOVER_MAX)
+        for sandbox in remembered.map_err(|error| error.to_string())? {
+            let agent = sandbox.process_in(&boot).filter(|agent| is_agent_of(&instance, *agent));
+            if let Some(agent) = agent
+                && sandbox.group == *group
+                && !agent.wait_gone(LEFTOVER_MAX)
             {
                 process::kill_tree(agent);
             }

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::chain;
 use crate::name::{ChannelName, ChatId, GroupName, InstanceId, ModelName};
-use crate::process::{self, Process};
+use crate::process;
 use crate::protocol::{Failure, JournalRound, Place, Welcome};
 use crate::resource::{GroupSpec, Lifecycle, ModelSpec, ResourceId, Spec};
 use crate::route::prompt::{Said, prompt};
@@ -91,14 +91,7 @@ impl Host {
     ) -> Result<Self, HostError> {
         let boot = process::boot_id();
         let left = parts.store.open_sandboxes().await?;
-        let known = left
-            .iter()
-            .filter(|sandbox| sandbox.boot_id == boot)
-            .filter_map(|sandbox| {
-                let pid = i32::try_from(sandbox.pid).ok()?;
-                Some(Process { pid, start_time: sandbox.start_time })
-            })
-            .collect();
+        let known = left.iter().filter_map(|sandbox| sandbox.process_in(&boot)).collect();
         parts.runtime.reap(instance.clone(), known).await.map_err(HostError::Reap)?;
         let now = parts.clock.now();
         for sandbox in left {

@@ -217,16 +217,12 @@ impl Look for Machine {
             }
         }
         // An agent hides its environment; the store remembers its process.
-        let remembered = match Store::read_only(&self.project.database()) {
-            Ok(Some(reader)) => reader.open_sandboxes().map_err(|error| error.to_string())?,
-            Ok(None) => Vec::new(),
-            Err(error) => return Err(error.to_string()),
-        };
+        let remembered = Store::sandboxes_left(&self.project.database());
         let boot = process::boot_id();
-        for sandbox in remembered.into_iter().filter(|sandbox| sandbox.boot_id == boot) {
-            let Ok(pid) = i32::try_from(sandbox.pid) else { continue };
-            let agent = Process { pid, start_time: sandbox.start_time };
-            if is_agent_of(&instance, agent) {
+        for sandbox in remembered.map_err(|error| error.to_string())? {
+            if let Some(agent) = sandbox.process_in(&boot)
+                && is_agent_of(&instance, agent)
+            {
                 found.entry(sandbox.group).or_default().insert(agent);
             }
         }

@@ -23,7 +23,7 @@ impl Session {
         messages: Vec<MessageSeq>,
         prompt: String,
     ) -> Result<bool, StoreError> {
-        steer(&self.shared, messages, prompt).await
+        self.helm().steer(messages, prompt).await
     }
 
     /// The side of this session that other tasks may steer while it runs a turn.
@@ -49,37 +49,30 @@ impl Helm {
         messages: Vec<MessageSeq>,
         prompt: String,
     ) -> Result<bool, StoreError> {
-        steer(&self.shared, messages, prompt).await
-    }
-}
-
-async fn steer(
-    shared: &Shared,
-    messages: Vec<MessageSeq>,
-    prompt: String,
-) -> Result<bool, StoreError> {
-    // The end of a turn and a steer for it come one after the other: see `Event::Done`.
-    let _wheel = shared.wheel.lock().await;
-    if messages.is_empty() {
-        return Ok(false);
-    }
-    let turn = match &*shared.in_flight() {
-        Some(in_flight) if in_flight.stage == Stage::Open => in_flight.id.clone(),
-        _ => return Ok(false),
-    };
-    let attached = attach(shared, &turn, &messages).await?;
-    if attached.len() == messages.len()
-        && shared.orders.try_send(Order::Steer { turn: turn.clone(), prompt }).is_ok()
-    {
-        if let Some(in_flight) = shared.in_flight().as_mut() {
-            in_flight.steers.push_back(messages);
+        let shared = &*self.shared;
+        // The end of a turn and a steer for it come one after the other: see `Event::Done`.
+        let _wheel = shared.wheel.lock().await;
+        if messages.is_empty() {
+            return Ok(false);
         }
-        return Ok(true);
+        let turn = match &*shared.in_flight() {
+            Some(in_flight) if in_flight.stage == Stage::Open => in_flight.id.clone(),
+            _ => return Ok(false),
+        };
+        let attached = attach(shared, &turn, &messages).await?;
+        if attached.len() == messages.len()
+            && shared.orders.try_send(Order::Steer { turn: turn.clone(), prompt }).is_ok()
+        {
+            if let Some(in_flight) = shared.in_flight().as_mut() {
+                in_flight.steers.push_back(messages);
+            }
+            return Ok(true);
+        }
+        if !attached.is_empty() {
+            shared.store.detach(&turn, &attached).await?;
+        }
+        Ok(false)
     }
-    if !attached.is_empty() {
-        shared.store.detach(&turn, &attached).await?;
-    }
-    Ok(false)
 }
 
 /// Gives messages to a turn, and says which it took: the prompt tells of all of them, so it

@@ -1,10 +1,13 @@
 //! Sandboxes that were started, so that a controller which was killed finds its leftovers.
 
+use std::path::Path;
+
 use rusqlite::{Connection, Row, named_params};
 
 use super::{Fault, Reader, Store, StoreError, rows};
 use crate::clock::Timestamp;
 use crate::name::{GroupName, Incarnation};
+use crate::process::Process;
 
 /// Ended sandboxes that stay on record, the newest ones.
 pub const SANDBOXES_ENDED_KEPT: u32 = 100;
@@ -27,7 +30,29 @@ pub struct Sandbox {
     pub started_at: Timestamp,
 }
 
+impl Sandbox {
+    /// Its process, if it was started in this boot of the machine: in another, the number and
+    /// the start time mean nothing.
+    #[must_use]
+    pub fn process_in(&self, boot_id: &str) -> Option<Process> {
+        let pid = i32::try_from(self.pid).ok().filter(|_| self.boot_id == boot_id)?;
+        Some(Process { pid, start_time: self.start_time })
+    }
+}
+
 impl Store {
+    /// As [`Store::open_sandboxes`], from the store at `path`, for whoever does not write to it.
+    /// Empty if there is no store.
+    ///
+    /// # Errors
+    /// They could not be read.
+    pub fn sandboxes_left(path: &Path) -> Result<Vec<Sandbox>, StoreError> {
+        match Self::read_only(path)? {
+            Some(reader) => reader.open_sandboxes(),
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// Records a start. The same start again changes nothing.
     ///
     /// # Errors
