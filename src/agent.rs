@@ -173,6 +173,7 @@ impl Later {
                 Some(handle) => handle.cancel.cancel(),
                 None => tracing::debug!(%turn, "a cancellation came after the end of its turn"),
             },
+            Order::Settle(_) => {}
             Order::Drain => self.drain = true,
         }
     }

@@ -6,12 +6,14 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::manifest::{Declared, Group, Manifest, Span};
 use crate::name::{ChannelName, GroupName, ProjectName};
 use crate::resource::{ChannelSpec, GroupSpec, ResourceId, RuntimeKind, Spec};
 
 /// The state a manifest asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Desired {
     /// The project as the manifest calls it.
     pub name: ProjectName,
@@ -28,7 +30,7 @@ pub struct Desired {
 }
 
 /// A resource that should be, and where the manifest asks for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wanted {
     /// What was asked for.
     pub spec: Spec,
@@ -39,7 +41,7 @@ pub struct Wanted {
 }
 
 /// Something a reader should know about some resources.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remark {
     /// The resources it is about.
     pub ids: Vec<ResourceId>,
@@ -131,6 +133,10 @@ fn group_spec(group: &Group, manifest: &Manifest) -> GroupSpec {
         model: group.model.clone(),
         lifecycle: group.lifecycle,
         runtime: manifest.runtime.value,
+        image: None,
+        user: None,
+        engine: None,
+        parallel: crate::resource::PARALLEL_DEFAULT,
         limits: group.limits,
     }
 }
@@ -161,6 +167,7 @@ fn remarks(manifest: &Manifest) -> Vec<Remark> {
         return Vec::new();
     }
     match manifest.runtime.value {
+        RuntimeKind::Docker => Vec::new(),
         RuntimeKind::None => {
             let remark = |text: &str| Remark { ids: ids.clone(), text: text.to_owned() };
             vec![

@@ -6,16 +6,19 @@
 //! is up to the caller.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use crate::name::GroupName;
+use crate::name::{GroupName, ImageTag, SandboxId};
+use crate::observed::Owner;
 use crate::plan::{Plan, Work};
 use crate::process;
 use crate::project::{Project, SettingsFile};
-use crate::resource::ResourceId;
-use crate::runtime::process::{MARKER, is_agent_of};
+use crate::resource::{ImageSpec, ResourceId, RuntimeKind, UserId};
+use crate::runtime::{Binary, Runtimes};
 use crate::store::Store;
 
 /// How long a leftover agent may take to end by itself.
@@ -26,8 +29,12 @@ const GLOBAL_MEMORY: &str = "# What every group should know\n";
 
 /// The ways to change the world. Each is one attempt, and doing it twice is doing it once.
 pub trait Change: Send + Sync {
-    /// Makes those folders of a group that are not there.
-    fn make_folders<'a>(&'a self, group: &'a GroupName) -> BoxFuture<'a, Result<(), String>>;
+    /// Makes those folders of a group that are not there, and gives all of them to `owner`.
+    fn make_folders<'a>(
+        &'a self,
+        group: &'a GroupName,
+        owner: Option<UserId>,
+    ) -> BoxFuture<'a, Result<(), String>>;
     /// Writes `groups/global/MEMORY.md` if it is not there.
     fn write_global_memory(&self) -> BoxFuture<'_, Result<(), String>>;
     /// Writes a group's settings file, whatever stands in its place.
@@ -38,6 +45,33 @@ pub trait Change: Send + Sync {
     ) -> BoxFuture<'a, Result<(), String>>;
     /// Ends a group's agent that no controller knows, with all its processes.
     fn stop_leftover<'a>(&'a self, group: &'a GroupName) -> BoxFuture<'a, Result<(), String>>;
+    /// Builds an image unless it is there.
+    fn build_image<'a>(&'a self, image: &'a ImageSpec) -> BoxFuture<'a, Result<(), String>>;
+    /// Removes an image of ours.
+    fn remove_image<'a>(&'a self, tag: &'a ImageTag) -> BoxFuture<'a, Result<(), String>>;
+    /// Has the controller do something with a group's agent.
+    fn direct<'a>(
+        &'a self,
+        group: &'a GroupName,
+        order: AgentOrder,
+    ) -> BoxFuture<'a, Result<(), String>>;
+    /// Removes sandboxes that no controller is attached to.
+    fn remove_sandboxes<'a>(
+        &'a self,
+        group: &'a GroupName,
+        sandboxes: &'a [SandboxId],
+    ) -> BoxFuture<'a, Result<(), String>>;
+}
+
+/// What a plan can ask of a controller for one of its agents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AgentOrder {
+    /// Start it.
+    Start,
+    /// End it, and start another.
+    Replace,
+    /// End it; the next message starts another.
+    Stop,
 }
 
 /// How a step came out.
@@ -109,7 +143,15 @@ fn holds_back(failed: &ResourceId, id: &ResourceId) -> bool {
 
 async fn carry_out(work: &Work, change: &dyn Change) -> Result<(), String> {
     match work {
-        Work::MakeFolders { group } => change.make_folders(group).await,
+        Work::MakeFolders { group, owner } => change.make_folders(group, *owner).await,
+        Work::BuildImage { image } => change.build_image(image).await,
+        Work::RemoveImage { tag } => change.remove_image(tag).await,
+        Work::StartAgent { group } => change.direct(group, AgentOrder::Start).await,
+        Work::ReplaceAgent { group } => change.direct(group, AgentOrder::Replace).await,
+        Work::StopAgent { group } => change.direct(group, AgentOrder::Stop).await,
+        Work::RemoveSandboxes { group, sandboxes } => {
+            change.remove_sandboxes(group, sandboxes).await
+        }
         Work::WriteGlobalMemory => change.write_global_memory().await,
         Work::WriteSettings { group, env } => change.write_settings(group, env).await,
         Work::StopLeftover { group } => change.stop_leftover(group).await,
@@ -119,24 +161,71 @@ async fn carry_out(work: &Work, change: &dyn Change) -> Result<(), String> {
 }
 
 /// Changes this machine.
-#[derive(Debug)]
+#[derive(Clone)]
 pub struct Machine {
     project: Project,
+    runtimes: Runtimes,
+    tools: Tools,
+}
+
+/// What some changes need and not every caller has.
+#[derive(Clone, Default)]
+pub struct Tools {
+    /// Where the binary comes from that images are built around.
+    pub binary: Option<BinarySource>,
+    /// Who directs the agents of a controller that runs in this process.
+    pub agents: Option<Arc<dyn Direct>>,
+    /// Who hears what takes long, line by line.
+    pub lines: Option<Lines>,
+}
+
+/// Reads the binary that images are built around.
+pub type BinarySource =
+    Arc<dyn Fn(&ImageSpec) -> BoxFuture<'static, Result<Binary, String>> + Send + Sync>;
+
+/// Hears lines.
+pub type Lines = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// Directs the agents of a controller.
+pub trait Direct: Send + Sync {
+    /// Has an order carried out, and waits until it is.
+    fn direct<'a>(
+        &'a self,
+        group: &'a GroupName,
+        order: AgentOrder,
+    ) -> BoxFuture<'a, Result<(), String>>;
+}
+
+impl fmt::Debug for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Machine").field("project", &self.project).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Tools {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tools").finish_non_exhaustive()
+    }
 }
 
 impl Machine {
     /// Changes to this project. The instance's lock must be held.
     #[must_use]
-    pub fn new(project: Project) -> Self {
-        Self { project }
+    pub fn new(project: Project, runtimes: Runtimes, tools: Tools) -> Self {
+        Self { project, runtimes, tools }
     }
 
-    fn make_folders(&self, group: &GroupName) -> Result<(), String> {
+    fn make_folders(&self, group: &GroupName, owner: Option<UserId>) -> Result<(), String> {
         self.project.prepare().map_err(|error| error.to_string())?;
         let [own, session, mailbox] = self.project.folders(group);
         self.project.make_folder(&own).map_err(|error| error.to_string())?;
         for folder in [session, mailbox] {
             self.project.make_private(&folder).map_err(|error| error.to_string())?;
+        }
+        let Some(owner) = owner else { return Ok(()) };
+        for path in self.project.folders(group) {
+            let given = self.project.folder(&path).and_then(|folder| folder.give_all(owner));
+            given.map_err(|error| format!("{}: {error}", path.display()))?;
         }
         Ok(())
     }
@@ -172,32 +261,95 @@ impl Machine {
         })
     }
 
-    fn stop_leftover(&self, group: &GroupName) -> Result<(), String> {
+    async fn stop_leftover(&self, group: &GroupName) -> Result<(), String> {
         let Some(instance) = self.project.known_instance().map_err(|error| error.to_string())?
         else {
             return Ok(());
         };
         let remembered = Store::sandboxes_left(&self.project.database());
         let boot = process::boot_id();
-        for sandbox in remembered.map_err(|error| error.to_string())? {
-            let agent = sandbox.process_in(&boot).filter(|agent| is_agent_of(&instance, *agent));
-            if let Some(agent) = agent
-                && sandbox.group == *group
-                && !agent.wait_gone(LEFTOVER_MAX)
-            {
-                process::kill_tree(agent);
+        let known: Vec<_> = remembered
+            .map_err(|error| error.to_string())?
+            .into_iter()
+            .filter_map(|sandbox| Some((sandbox.group.clone(), sandbox.process_in(&boot)?)))
+            .collect();
+        for runtime in self.runtimes.iter() {
+            let all = runtime.list(&instance, known.clone()).await;
+            let mut all = all.map_err(|error| error.to_string())?;
+            for sandbox in all.remove(group).unwrap_or_default() {
+                if sandbox.owner == Owner::Ours {
+                    let stopped = runtime.stop(&sandbox.id, LEFTOVER_MAX).await;
+                    stopped.map_err(|error| error.to_string())?;
+                }
+            }
+            // What an agent left behind, and what a list shows as one of several.
+            runtime.sweep(&instance, group).await.map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    async fn remove_sandboxes(
+        &self,
+        group: &GroupName,
+        sandboxes: &[SandboxId],
+    ) -> Result<(), String> {
+        let Some(instance) = self.project.known_instance().map_err(|error| error.to_string())?
+        else {
+            return Ok(());
+        };
+        for runtime in self.runtimes.iter() {
+            // A name may be another's by now: only what is still ours is touched.
+            let all = runtime.list(&instance, Vec::new()).await;
+            let ours = all.map_err(|error| error.to_string())?.remove(group).unwrap_or_default();
+            for sandbox in ours {
+                if sandbox.owner == Owner::Ours && sandboxes.contains(&sandbox.id) {
+                    let stopped = runtime.stop(&sandbox.id, LEFTOVER_MAX).await;
+                    stopped.map_err(|error| error.to_string())?;
+                }
             }
         }
-        match process::kill_marked(MARKER, &format!("{instance}/{group}/")) {
-            0 => Ok(()),
-            left => Err(format!("{left} processes cannot be killed")),
+        Ok(())
+    }
+
+    async fn build_image(&self, image: &ImageSpec) -> Result<(), String> {
+        let runtime = self.runtimes.get(RuntimeKind::Docker).map_err(|error| error.to_string())?;
+        let instance = self.project.known_instance().map_err(|error| error.to_string())?;
+        let instance = instance.ok_or("this project has no instance yet")?;
+        if runtime.has_image(image).await.map_err(|error| error.to_string())? {
+            return Ok(());
         }
+        if let ImageSpec::Named { reference } = image {
+            return Err(format!("there is no image {reference}: `docker pull {reference}`"));
+        }
+        let source = self.tools.binary.as_ref().ok_or("there is no binary to build it around")?;
+        let binary = source(image).await?;
+        let lines = self.tools.lines.clone();
+        let progress = move |line: &str| {
+            if let Some(lines) = &lines {
+                lines(line);
+            }
+        };
+        runtime
+            .build_image(&instance, image, binary, &progress)
+            .await
+            .map_err(|error| error.to_string())
+    }
+
+    async fn remove_image(&self, tag: &ImageTag) -> Result<(), String> {
+        let Ok(runtime) = self.runtimes.get(RuntimeKind::Docker) else { return Ok(()) };
+        let instance = self.project.known_instance().map_err(|error| error.to_string())?;
+        let Some(instance) = instance else { return Ok(()) };
+        runtime.remove_image(&instance, tag).await.map_err(|error| error.to_string())
     }
 }
 
 impl Change for Machine {
-    fn make_folders<'a>(&'a self, group: &'a GroupName) -> BoxFuture<'a, Result<(), String>> {
-        Box::pin(async { self.make_folders(group) })
+    fn make_folders<'a>(
+        &'a self,
+        group: &'a GroupName,
+        owner: Option<UserId>,
+    ) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move { self.make_folders(group, owner) })
     }
 
     fn write_global_memory(&self) -> BoxFuture<'_, Result<(), String>> {
@@ -213,6 +365,33 @@ impl Change for Machine {
     }
 
     fn stop_leftover<'a>(&'a self, group: &'a GroupName) -> BoxFuture<'a, Result<(), String>> {
-        Box::pin(async { self.stop_leftover(group) })
+        Box::pin(self.stop_leftover(group))
+    }
+
+    fn build_image<'a>(&'a self, image: &'a ImageSpec) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(self.build_image(image))
+    }
+
+    fn remove_image<'a>(&'a self, tag: &'a ImageTag) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(self.remove_image(tag))
+    }
+
+    fn direct<'a>(
+        &'a self,
+        group: &'a GroupName,
+        order: AgentOrder,
+    ) -> BoxFuture<'a, Result<(), String>> {
+        match &self.tools.agents {
+            Some(agents) => agents.direct(group, order),
+            None => Box::pin(async { Err("no controller runs".to_owned()) }),
+        }
+    }
+
+    fn remove_sandboxes<'a>(
+        &'a self,
+        group: &'a GroupName,
+        sandboxes: &'a [SandboxId],
+    ) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(self.remove_sandboxes(group, sandboxes))
     }
 }

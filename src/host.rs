@@ -17,7 +17,7 @@ use crate::error::chain;
 use crate::name::{ChannelName, ChatId, GroupName, InstanceId, ModelName};
 use crate::process;
 use crate::protocol::{Failure, JournalRound, Place, Welcome};
-use crate::resource::{GroupSpec, Lifecycle, ModelSpec, ResourceId, Spec};
+use crate::resource::{ContainerSpec, GroupSpec, Lifecycle, ModelSpec, ResourceId, Spec};
 use crate::route::prompt::{Said, prompt};
 use crate::runtime::{RuntimeError, SandboxSpec};
 use crate::session::{Audience, Helm, Parts, Progress, Purpose, Session, SessionError, TurnEnd};
@@ -92,7 +92,10 @@ impl Host {
         let boot = process::boot_id();
         let left = parts.store.open_sandboxes().await?;
         let known = left.iter().filter_map(|sandbox| sandbox.process_in(&boot)).collect();
-        parts.runtime.reap(instance.clone(), known).await.map_err(HostError::Reap)?;
+        let known: Vec<_> = known;
+        for runtime in parts.runtimes.iter() {
+            runtime.reap(instance.clone(), known.clone()).await.map_err(HostError::Reap)?;
+        }
         let now = parts.clock.now();
         for sandbox in left {
             parts.store.sandbox_ended(&sandbox.incarnation, now).await?;
@@ -362,6 +365,9 @@ impl Worker {
                 instance: instance.clone(),
                 group: self.group.clone(),
                 incarnation: parts.clock.incarnation(),
+                generation: 0,
+                container: ContainerSpec::of(&self.spec, specs),
+                mounts: Vec::new(),
                 workdir: project.group(&self.group),
                 home: project.session(&self.group),
                 lock: project.agent_lock(&self.group),

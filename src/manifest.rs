@@ -22,6 +22,7 @@ mod syntax;
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
 use crate::name::{ChannelName, GroupName, ModelName, ProjectName, SecretName};
@@ -115,7 +116,7 @@ fn syntax_problem(fault: &Fault, lines: &place::Lines<'_>) -> Diagnostic {
 }
 
 /// Where something is written: byte offset and length, and line and column from 1, in characters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Span {
     /// Bytes before it.
     pub offset: usize,

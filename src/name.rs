@@ -67,6 +67,11 @@ fn check_hex32(text: &str) -> Result<(), NameError> {
     if text.len() == 32 && text.bytes().all(hex) { Ok(()) } else { Err(NameError::Form) }
 }
 
+fn check_tag(text: &str) -> Result<(), NameError> {
+    let hex = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
+    if text.len() == 12 && text.bytes().all(hex) { Ok(()) } else { Err(NameError::Form) }
+}
+
 /// An opaque identifier that another program gives: printable, bounded.
 fn check_opaque(text: &str) -> Result<(), NameError> {
     if text.is_empty() {
@@ -162,6 +167,14 @@ identifier! {
 identifier! {
     /// One turn of a group's conversation: 128 bits in time order, as 32 hexadecimal digits.
     TurnId, check_hex32
+}
+identifier! {
+    /// An image of agents: the first twelve hexadecimal digits of the digest of its content.
+    ImageTag, check_tag
+}
+identifier! {
+    /// A sandbox as its runtime calls it.
+    SandboxId, check_opaque
 }
 identifier! {
     /// A conversation as its channel calls it.

@@ -13,11 +13,14 @@ use futures_util::future::{BoxFuture, join_all};
 use crate::desired::Desired;
 use crate::gateway::{Gateway, ModelState};
 use crate::name::GroupName;
-use crate::observed::{Applied, Availability, Controller, Known, Observed, Seen};
-use crate::process::{self, Process};
+use crate::name::ImageTag;
+use crate::observed::{
+    AgentSeen, Applied, Availability, Controller, Known, Observed, SandboxSeen, Seen,
+};
+use crate::process;
 use crate::project::{Folder, Project, SettingsFile};
-use crate::resource::{ModelSpec, ResourceId, Spec};
-use crate::runtime::process::{MARKER, is_agent_of};
+use crate::resource::{ImageSpec, ModelSpec, ResourceId, RuntimeKind, Spec};
+use crate::runtime::Runtimes;
 use crate::store::Store;
 
 /// What is read of a settings file, in bytes.
@@ -35,8 +38,15 @@ pub trait Look: Send + Sync {
     fn folder(&self, group: &GroupName) -> Known<Seen>;
     /// The settings file of a group.
     fn settings(&self, group: &GroupName) -> Known<Seen>;
-    /// The agents of this instance that run, by group; an error if that cannot be told.
-    fn containers(&self) -> Result<BTreeMap<GroupName, u32>, String>;
+    /// The sandboxes of this instance, and what has their names, by group; an error if that
+    /// cannot be told.
+    fn containers(&self) -> BoxFuture<'_, Result<BTreeMap<GroupName, Vec<SandboxSeen>>, String>>;
+    /// Whether an engine has the image.
+    fn image<'a>(&'a self, image: &'a ImageSpec) -> BoxFuture<'a, Known<Seen>>;
+    /// The tags of the images that were built for this instance, this one's and older.
+    fn images(&self) -> BoxFuture<'_, Result<Vec<ImageTag>, String>>;
+    /// What a controller in this process knows of its agents.
+    fn agents(&self) -> BTreeMap<GroupName, AgentSeen>;
     /// Whether a model's server has it.
     fn model<'a>(&'a self, spec: &'a ModelSpec) -> BoxFuture<'a, Known<Seen>>;
 }
@@ -59,16 +69,34 @@ pub async fn observe(desired: &Desired, look: &dyn Look) -> Observed {
         _ => None,
     });
     looks.extend(join_all(models).await);
-    match look.containers() {
-        Ok(found) => looks.extend(found.into_iter().map(|(group, processes)| {
-            (ResourceId::Container(group), Known::Is(Seen::Container { processes }))
+    match look.containers().await {
+        Ok(found) => looks.extend(found.into_iter().map(|(group, sandboxes)| {
+            (ResourceId::Container(group), Known::Is(Seen::Container { sandboxes }))
         })),
         Err(why) => looks.extend(
             groups(desired)
                 .map(|group| (ResourceId::Container(group.clone()), Known::Unknown(why.clone()))),
         ),
     }
-    Observed { controller: look.controller(), applied, looks }
+    look_for_images(desired, look, &mut looks).await;
+    Observed { controller: look.controller(), applied, looks, agents: look.agents() }
+}
+
+/// The image that is asked for, and those that were built before.
+async fn look_for_images(
+    desired: &Desired,
+    look: &dyn Look,
+    looks: &mut BTreeMap<ResourceId, Known<Seen>>,
+) {
+    for (id, wanted) in &desired.resources {
+        if let Spec::Image(image) = &wanted.spec {
+            looks.insert(id.clone(), look.image(image).await);
+        }
+    }
+    // What cannot be listed is not there to be removed.
+    for tag in look.images().await.unwrap_or_default() {
+        looks.entry(ResourceId::Image(tag)).or_insert(Known::Is(Seen::Image));
+    }
 }
 
 fn of_interest(desired: &Desired, applied: &Known<Applied>) -> BTreeSet<ResourceId> {
@@ -91,6 +119,7 @@ fn groups(desired: &Desired) -> impl Iterator<Item = &GroupName> {
 pub struct Machine {
     project: Project,
     gateway: Gateway,
+    runtimes: Runtimes,
     holder: Holder,
 }
 
@@ -106,8 +135,8 @@ pub enum Holder {
 impl Machine {
     /// A look at this project.
     #[must_use]
-    pub fn new(project: Project, gateway: Gateway, holder: Holder) -> Self {
-        Self { project, gateway, holder }
+    pub fn new(project: Project, gateway: Gateway, runtimes: Runtimes, holder: Holder) -> Self {
+        Self { project, gateway, runtimes, holder }
     }
 
     /// Opens a folder; something else in its place is not the same as nothing.
@@ -184,7 +213,7 @@ impl Look for Machine {
         if missing.len() == folders.len() {
             Known::Absent
         } else {
-            Known::Is(Seen::Folder { missing })
+            Known::Is(Seen::Folder { missing, foreign: BTreeSet::new() })
         }
     }
 
@@ -204,31 +233,57 @@ impl Look for Machine {
         }
     }
 
-    fn containers(&self) -> Result<BTreeMap<GroupName, u32>, String> {
-        let Some(instance) = self.project.known_instance().map_err(|error| error.to_string())?
-        else {
-            return Ok(BTreeMap::new());
-        };
-        let mut found: BTreeMap<GroupName, BTreeSet<Process>> = BTreeMap::new();
-        for (process, value) in process::find_marked(MARKER, &format!("{instance}/")) {
-            let group = value.split('/').nth(1).and_then(|group| GroupName::new(group).ok());
-            if let Some(group) = group {
-                found.entry(group).or_default().insert(process);
+    fn containers(&self) -> BoxFuture<'_, Result<BTreeMap<GroupName, Vec<SandboxSeen>>, String>> {
+        Box::pin(async {
+            let Some(instance) = self.project.known_instance().map_err(|e| e.to_string())? else {
+                return Ok(BTreeMap::new());
+            };
+            let remembered = Store::sandboxes_left(&self.project.database());
+            let boot = process::boot_id();
+            let known: Vec<_> = remembered
+                .map_err(|error| error.to_string())?
+                .into_iter()
+                .filter_map(|sandbox| Some((sandbox.group.clone(), sandbox.process_in(&boot)?)))
+                .collect();
+            let mut all: BTreeMap<GroupName, Vec<SandboxSeen>> = BTreeMap::new();
+            for runtime in self.runtimes.iter() {
+                let found = runtime.list(&instance, known.clone()).await;
+                for (group, sandboxes) in found.map_err(|error| error.to_string())? {
+                    all.entry(group).or_default().extend(sandboxes);
+                }
             }
-        }
-        // An agent hides its environment; the store remembers its process.
-        let remembered = Store::sandboxes_left(&self.project.database());
-        let boot = process::boot_id();
-        for sandbox in remembered.map_err(|error| error.to_string())? {
-            if let Some(agent) = sandbox.process_in(&boot)
-                && is_agent_of(&instance, agent)
-            {
-                found.entry(sandbox.group).or_default().insert(agent);
+            Ok(all)
+        })
+    }
+
+    fn image<'a>(&'a self, image: &'a ImageSpec) -> BoxFuture<'a, Known<Seen>> {
+        Box::pin(async move {
+            let runtime = match self.runtimes.get(RuntimeKind::Docker) {
+                Ok(runtime) => runtime,
+                Err(error) => return Known::Unknown(error.to_string()),
+            };
+            match runtime.has_image(image).await {
+                Ok(true) => Known::Is(Seen::Image),
+                Ok(false) => Known::Absent,
+                Err(error) => Known::Unknown(error.to_string()),
             }
-        }
-        let count =
-            |processes: BTreeSet<Process>| u32::try_from(processes.len()).unwrap_or(u32::MAX);
-        Ok(found.into_iter().map(|(group, processes)| (group, count(processes))).collect())
+        })
+    }
+
+    fn images(&self) -> BoxFuture<'_, Result<Vec<ImageTag>, String>> {
+        Box::pin(async {
+            let Some(instance) = self.project.known_instance().map_err(|e| e.to_string())? else {
+                return Ok(Vec::new());
+            };
+            let Ok(runtime) = self.runtimes.get(RuntimeKind::Docker) else {
+                return Ok(Vec::new());
+            };
+            runtime.images(&instance).await.map_err(|error| error.to_string())
+        })
+    }
+
+    fn agents(&self) -> BTreeMap<GroupName, AgentSeen> {
+        BTreeMap::new()
     }
 
     fn model<'a>(&'a self, spec: &'a ModelSpec) -> BoxFuture<'a, Known<Seen>> {

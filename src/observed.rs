@@ -7,10 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
+use crate::name::{GroupName, SandboxId};
 use crate::resource::{ResourceId, Spec};
 
 /// The outcome of a look.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Known<T> {
     /// It is there, like this.
     Is(T),
@@ -21,7 +24,7 @@ pub enum Known<T> {
 }
 
 /// Everything that was looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observed {
     /// Whether a controller serves this instance.
     pub controller: Controller,
@@ -34,10 +37,23 @@ pub struct Observed {
     /// that is not listed was not found, and a search that failed lists those
     /// it was for as unknown.
     pub looks: BTreeMap<ResourceId, Known<Seen>>,
+    /// What a running controller knows of its agents; empty where none runs.
+    pub agents: BTreeMap<GroupName, AgentSeen>,
+}
+
+/// What a controller knows of a group's agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentSeen {
+    /// The sandbox that it holds the link of; `None`: none is meant to run right now.
+    pub sandbox: Option<SandboxId>,
+    /// Whether it is at work on a turn, or a person looks inside.
+    pub busy: bool,
+    /// Whether the operator holds the group.
+    pub held: bool,
 }
 
 /// Whether a controller serves this instance.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Controller {
     /// One does: agents that run are its own.
     Running,
@@ -48,7 +64,7 @@ pub enum Controller {
 }
 
 /// A generation that was applied.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {
     /// Its number, from 1.
     pub number: u64,
@@ -57,7 +73,7 @@ pub struct Applied {
 }
 
 /// What the world shows of one resource.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Seen {
     /// `groups/global/MEMORY.md` is there and a regular file.
     GlobalMemory,
@@ -65,6 +81,9 @@ pub enum Seen {
     Folder {
         /// Those that are not, relative to the project; empty where all are there.
         missing: BTreeSet<String>,
+        /// Those that do not belong to whom they are given, relative to the project; empty where
+        /// nobody asked.
+        foreign: BTreeSet<String>,
     },
     /// A group's settings file is there.
     Settings {
@@ -73,15 +92,58 @@ pub enum Seen {
     },
     /// The model's server answered.
     Model(Availability),
-    /// An agent of ours runs.
+    /// The engine has the image.
+    Image,
+    /// Sandboxes that carry a group's name, ours or not; never none.
     Container {
-        /// How many processes it has.
-        processes: u32,
+        /// Each of them.
+        sandboxes: Vec<SandboxSeen>,
     },
 }
 
+/// One sandbox, as its runtime shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxSeen {
+    /// As its runtime calls it.
+    pub id: SandboxId,
+    /// Its name, as a person would look for it.
+    pub name: String,
+    /// Whether it is this instance's, or a stranger that has the name that ours would have.
+    pub owner: Owner,
+    /// What it does.
+    pub state: SandboxState,
+    /// The digest of the [`crate::resource::ContainerSpec`] that it was made from, where it says so.
+    pub digest: Option<String>,
+    /// What was changed of it from outside since it was made, in words.
+    pub edits: Vec<String>,
+    /// How many processes it has, where that is known.
+    pub processes: Option<u32>,
+}
+
+/// Whose a sandbox is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Owner {
+    /// This instance's.
+    Ours,
+    /// Somebody else's: it is left alone.
+    Stranger,
+}
+
+/// What a sandbox does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SandboxState {
+    /// It was made and not started yet.
+    Created,
+    /// It runs.
+    Running,
+    /// It was halted from outside.
+    Paused,
+    /// It ended, or is about to be gone.
+    Ended,
+}
+
 /// Whether a server has a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Availability {
     /// It has.
     Present,

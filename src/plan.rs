@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::desired::Desired;
 use crate::manifest::Span;
-use crate::name::GroupName;
+use crate::name::{GroupName, ImageTag, SandboxId};
 use crate::observed::{Known, Observed};
-use crate::resource::{ResourceId, Risk, Spec};
+use crate::resource::{ImageSpec, ResourceId, Risk, Spec, UserId};
 
 pub mod check;
 mod draft;
@@ -95,10 +95,45 @@ pub struct FieldChange {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case")]
 pub enum Work {
-    /// Makes those of a group's folders that are not there.
+    /// Makes those of a group's folders that are not there, and gives all of them to their owner.
     MakeFolders {
         /// The group.
         group: GroupName,
+        /// Whom they are given to; `None`: whoever makes them.
+        owner: Option<UserId>,
+    },
+    /// Builds an image, or finds that it is there.
+    BuildImage {
+        /// What it is made of.
+        image: ImageSpec,
+    },
+    /// Removes an image of ours that nothing stands on any more.
+    RemoveImage {
+        /// Its tag.
+        tag: ImageTag,
+    },
+    /// Has the controller start a group's agent.
+    StartAgent {
+        /// The group.
+        group: GroupName,
+    },
+    /// Has the controller end a group's agent and start another. Whatever turn is under way goes
+    /// on in the new one.
+    ReplaceAgent {
+        /// The group.
+        group: GroupName,
+    },
+    /// Has the controller end a group's agent, which starts again with the next message.
+    StopAgent {
+        /// The group.
+        group: GroupName,
+    },
+    /// Removes sandboxes of a group that no controller is attached to.
+    RemoveSandboxes {
+        /// The group.
+        group: GroupName,
+        /// Which of them.
+        sandboxes: Vec<SandboxId>,
     },
     /// Writes `groups/global/MEMORY.md` if it is not there.
     WriteGlobalMemory,
@@ -304,11 +339,19 @@ impl Work {
     #[must_use]
     pub fn spec(&self) -> Option<Spec> {
         match self {
-            Self::MakeFolders { .. } => Some(Spec::Folder),
+            Self::MakeFolders { owner: None, .. } => Some(Spec::Folder),
+            Self::MakeFolders { owner: Some(owner), .. } => Some(Spec::GivenFolder(*owner)),
+            Self::BuildImage { image } => Some(Spec::Image(image.clone())),
             Self::WriteGlobalMemory => Some(Spec::GlobalMemory),
             Self::WriteSettings { env, .. } => Some(Spec::Settings { env: env.clone() }),
             Self::Record { spec } => Some(spec.clone()),
-            Self::Forget | Self::StopLeftover { .. } => None,
+            Self::Forget
+            | Self::RemoveImage { .. }
+            | Self::StopLeftover { .. }
+            | Self::StartAgent { .. }
+            | Self::ReplaceAgent { .. }
+            | Self::StopAgent { .. }
+            | Self::RemoveSandboxes { .. } => None,
         }
     }
 }
@@ -321,7 +364,7 @@ fn record<'a>(
     for step in steps {
         if let Some(spec) = step.work.spec() {
             specs.insert(step.id.clone(), spec);
-        } else if matches!(step.work, Work::Forget) {
+        } else if matches!(step.work, Work::Forget | Work::RemoveImage { .. }) {
             specs.remove(&step.id);
         }
     }

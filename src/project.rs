@@ -20,6 +20,7 @@ use thiserror::Error;
 use crate::clock::{Clock, Timestamp};
 use crate::name::{GroupName, InstanceId};
 use crate::process;
+use crate::resource::UserId;
 
 /// Entries of a folder that are counted when it is measured; a fuller one counts as over any limit.
 const MEASURED_MAX: u64 = 1_000_000;
@@ -519,6 +520,25 @@ impl Folder {
         renamed
     }
 
+    /// Gives this folder and everything below it to a user, links themselves and not what they
+    /// lead to.
+    ///
+    /// # Errors
+    /// When the system refuses, or it is too deep.
+    pub fn give_all(&self, user: UserId) -> io::Result<()> {
+        give_below(&self.fd, user, DEPTH_MAX)?;
+        give(&self.fd, Some((user.uid, user.gid)))
+    }
+
+    /// Whom this folder belongs to.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub fn owner(&self) -> io::Result<UserId> {
+        let stat = rustix::fs::fstat(&self.fd)?;
+        Ok(UserId { uid: stat.st_uid, gid: stat.st_gid })
+    }
+
     /// The bytes that everything below this folder takes up on disk, links not followed.
     ///
     /// # Errors
@@ -560,6 +580,41 @@ fn measure(folder: &OwnedFd, depth: u32, entries: &mut u64) -> io::Result<u64> {
         }
     }
     Ok(bytes)
+}
+
+fn give_below(folder: &OwnedFd, user: UserId, depth: u32) -> io::Result<()> {
+    if depth == 0 {
+        return Err(io::Error::other("it is too deep"));
+    }
+    let (uid, gid) = (Some(Uid::from_raw(user.uid)), Some(Gid::from_raw(user.gid)));
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        match rustix::fs::openat(folder, name, OPEN_FOLDER, Mode::empty()) {
+            Ok(child) => {
+                give_below(&child, user, depth - 1)?;
+                rustix::fs::fchown(&child, uid, gid)?;
+            }
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                // A name that also lies elsewhere would take a file from there.
+                match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) if stat.st_nlink != 1 => continue,
+                    Err(Errno::NOENT) => continue,
+                    _ => {}
+                }
+                match rustix::fs::chownat(folder, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// A name with one component and no way up.

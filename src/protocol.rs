@@ -13,7 +13,7 @@ use crate::name::{GroupName, TurnId};
 use crate::unit::ByteSize;
 
 /// Version of the language both ends must speak.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// Concurrent requests of one agent.
 pub const STREAMS_MAX: u32 = 32;
@@ -82,6 +82,8 @@ pub enum Order {
         /// The turn to stop.
         turn: TurnId,
     },
+    /// What the agent is told about itself changed: it holds from the next turn on.
+    Settle(Box<Welcome>),
     /// Finish what is under way and exit.
     Drain,
 }
@@ -151,6 +153,11 @@ pub enum Event {
         /// What the model is given.
         result: String,
     },
+    /// A limit of the sandbox held something of a tool back.
+    Struck {
+        /// Which one.
+        limit: Limit,
+    },
     /// More of the answer, as a preview.
     Text {
         /// What was added.
@@ -170,6 +177,27 @@ pub enum Event {
         /// The reason in words.
         message: String,
     },
+}
+
+/// A limit of a sandbox that strikes its tools rather than the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    /// `limits.memory`: something was killed for want of memory.
+    Memory,
+    /// `limits.pids`: something could not be started.
+    Pids,
+}
+
+impl Limit {
+    /// Its path in the manifest.
+    #[must_use]
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Memory => "limits.memory",
+            Self::Pids => "limits.pids",
+        }
+    }
 }
 
 /// Why a turn ended without an answer.

@@ -10,7 +10,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::name::{ChannelName, ChatId, GroupName, ModelName};
+use crate::name::{ChannelName, ChatId, GroupName, ImageTag, ModelName};
 use crate::unit::{ByteSize, Period};
 
 /// A resource, by kind and name.
@@ -21,6 +21,8 @@ use crate::unit::{ByteSize, Period};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum ResourceId {
+    /// The image that agents run from, by the digest of what it is made of.
+    Image(ImageTag),
     /// A model that groups may use.
     Model(ModelName),
     /// `groups/global/MEMORY.md`, which every group reads.
@@ -40,6 +42,7 @@ pub enum ResourceId {
 impl fmt::Display for ResourceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
+            Self::Image(tag) => format!("image/{tag}"),
             Self::Model(name) => format!("model/{name}"),
             Self::GlobalMemory => "memory/global".to_owned(),
             Self::Folder(group) => format!("folder/{group}"),
@@ -66,6 +69,7 @@ impl TryFrom<String> for ResourceId {
         let bad = |error: crate::name::NameError| format!("resource `{text}`: {error}");
         let group = || GroupName::new(name).map_err(bad);
         Ok(match kind {
+            "image" => Self::Image(ImageTag::new(name).map_err(bad)?),
             "model" => Self::Model(ModelName::new(name).map_err(bad)?),
             "memory" if name == "global" => Self::GlobalMemory,
             "folder" => Self::Folder(group()?),
@@ -87,7 +91,7 @@ impl ResourceId {
             | Self::Settings(group)
             | Self::Group(group)
             | Self::Container(group) => Some(group),
-            Self::Model(_) | Self::GlobalMemory | Self::Channel(_) => None,
+            Self::Image(_) | Self::Model(_) | Self::GlobalMemory | Self::Channel(_) => None,
         }
     }
 }
@@ -158,12 +162,14 @@ impl Lifecycle {
     }
 }
 
-/// What a sandbox is made with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a sandbox is made with. The order is the order of strength.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RuntimeKind {
     /// A plain process of this machine: it does not isolate.
     None,
+    /// A container of a Docker engine, or of what speaks its API.
+    Docker,
 }
 
 impl RuntimeKind {
@@ -172,8 +178,130 @@ impl RuntimeKind {
     pub fn word(self) -> &'static str {
         match self {
             Self::None => "none",
+            Self::Docker => "docker",
         }
     }
+}
+
+/// A user and a group of the host, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct UserId {
+    /// The user.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+}
+
+impl fmt::Display for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.uid, self.gid)
+    }
+}
+
+/// What agents of containers run from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum ImageSpec {
+    /// One that babybot builds.
+    Built {
+        /// The image it stands on; `scratch`: on nothing.
+        base: String,
+        /// Packages that are installed into it.
+        packages: Vec<String>,
+        /// The digest of the babybot in it and of how it is put together.
+        content: String,
+        /// Whom its agents run as, so that their user has a name.
+        user: UserId,
+    },
+    /// One that exists and contains babybot.
+    Named {
+        /// As a container engine calls it.
+        reference: String,
+    },
+}
+
+/// The repository that built images are tagged in: no registry stands behind it.
+pub const IMAGE_REPOSITORY: &str = "localhost/babybot-agent";
+
+impl ImageSpec {
+    /// Its tag: the same for the same content, and another for any other.
+    #[must_use]
+    pub fn tag(&self) -> ImageTag {
+        let text = serde_json::to_vec(self).unwrap_or_default();
+        let digest = digest(&text);
+        ImageTag::new(&digest["sha256:".len()..][..12]).expect("a digest is hexadecimal digits")
+    }
+
+    /// As a container engine calls it.
+    #[must_use]
+    pub fn reference(&self) -> String {
+        match self {
+            Self::Built { .. } => format!("{IMAGE_REPOSITORY}:{}", self.tag()),
+            Self::Named { reference } => reference.clone(),
+        }
+    }
+}
+
+/// What the sandbox of a group is made of. Any change of it replaces the sandbox; nothing of a
+/// sandbox is updated in place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerSpec {
+    /// What it is made with.
+    pub runtime: RuntimeKind,
+    /// The image, as a container engine calls it; `None` where there are no images.
+    pub image: Option<String>,
+    /// Whom the agent runs as, where the runtime is told.
+    pub user: Option<UserId>,
+    /// Whether it is the main group's, which is given more to read.
+    pub main: bool,
+    /// Processor time, where the runtime enforces it.
+    pub cpus: Option<MilliCpus>,
+    /// Memory, where the runtime enforces it.
+    pub memory: Option<ByteSize>,
+    /// Processes and threads, where the runtime enforces it.
+    pub pids: Option<u32>,
+}
+
+impl ContainerSpec {
+    /// The sandbox of a group among these specs.
+    #[must_use]
+    pub fn of(group: &GroupSpec, specs: &BTreeMap<ResourceId, Spec>) -> Self {
+        let images = group.runtime == RuntimeKind::Docker;
+        let id = group.image.clone().map(ResourceId::Image);
+        let image = match id.and_then(|id| specs.get(&id)) {
+            Some(Spec::Image(image)) => Some(image.reference()),
+            _ => None,
+        };
+        Self {
+            runtime: group.runtime,
+            image,
+            user: group.user,
+            main: group.main,
+            cpus: images.then_some(group.limits.cpus),
+            memory: images.then_some(group.limits.memory),
+            pids: images.then_some(group.limits.pids),
+        }
+    }
+
+    /// The digest that a running sandbox is labelled with. The version in front is that of this
+    /// form: another form by itself replaces nothing.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let text = serde_json::to_vec(self).unwrap_or_default();
+        format!("v1:{}", &digest(&text)["sha256:".len()..][..16])
+    }
+}
+
+/// The sandboxes of all groups among these specs.
+#[must_use]
+pub fn containers(specs: &BTreeMap<ResourceId, Spec>) -> BTreeMap<GroupName, ContainerSpec> {
+    let groups = specs.iter().filter_map(|(id, spec)| match (id, spec) {
+        (ResourceId::Group(name), Spec::Group(group)) => {
+            Some((name.clone(), ContainerSpec::of(group, specs)))
+        }
+        _ => None,
+    });
+    groups.collect()
 }
 
 /// Where a group listens: a channel and, but for the terminal, one of its chats.
@@ -320,20 +448,43 @@ pub struct GroupSpec {
     pub lifecycle: Lifecycle,
     /// What its sandbox is made with.
     pub runtime: RuntimeKind,
+    /// The image that its sandbox is made from, where the runtime has images.
+    #[serde(default)]
+    pub image: Option<ImageTag>,
+    /// Whom its agent runs as, where the runtime is told.
+    #[serde(default)]
+    pub user: Option<UserId>,
+    /// The container engine, where one is named; `None`: the one that is found.
+    #[serde(default)]
+    pub engine: Option<String>,
+    /// How many agents of all groups are at work at once.
+    #[serde(default = "parallel_default")]
+    pub parallel: u32,
     /// What it may use.
     pub limits: Limits,
+}
+
+/// How many agents are at work at once where nothing is said.
+pub const PARALLEL_DEFAULT: u32 = 5;
+
+fn parallel_default() -> u32 {
+    PARALLEL_DEFAULT
 }
 
 /// What babybot manages, as it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "resource", content = "spec", rename_all = "kebab-case")]
 pub enum Spec {
+    /// See [`ResourceId::Image`].
+    Image(ImageSpec),
     /// See [`ResourceId::Model`].
     Model(ModelSpec),
     /// See [`ResourceId::GlobalMemory`].
     GlobalMemory,
     /// See [`ResourceId::Folder`].
     Folder,
+    /// A [`Spec::Folder`] that is given to the user that the agent runs as.
+    GivenFolder(UserId),
     /// See [`ResourceId::Settings`]: the environment of the group's tools.
     Settings {
         /// Variable to value.
@@ -363,6 +514,21 @@ impl Spec {
         let field = |name: &str, value: &dyn fmt::Display| (name.to_owned(), value.to_string());
         match self {
             Self::GlobalMemory | Self::Folder => Vec::new(),
+            Self::GivenFolder(user) => vec![field("owner", user)],
+            Self::Image(ImageSpec::Built { base, packages, content, user }) => vec![
+                field("base", base),
+                field("packages", &packages.join(", ")),
+                field(
+                    "binary",
+                    &content
+                        .strip_prefix("sha256:")
+                        .unwrap_or(content)
+                        .get(..12)
+                        .unwrap_or(content),
+                ),
+                field("user", user),
+            ],
+            Self::Image(ImageSpec::Named { reference }) => vec![field("ref", reference)],
             Self::Channel(ChannelSpec::Terminal) => vec![field("kind", &"terminal")],
             Self::Settings { env } => {
                 env.iter().map(|(name, value)| (format!("env.{name}"), value.clone())).collect()
@@ -383,7 +549,7 @@ impl Spec {
                 let bind: Vec<String> = group.bind.iter().map(ToString::to_string).collect();
                 let limits = &group.limits;
                 let timezone = group.timezone.as_deref().unwrap_or("the machine's");
-                vec![
+                let mut fields = vec![
                     field("assistant.name", &group.assistant),
                     field("assistant.timezone", &timezone),
                     field("main", &group.main),
@@ -400,7 +566,14 @@ impl Spec {
                     field("limits.idle", &limits.idle),
                     field("limits.output", &limits.output),
                     field("limits.disk", &limits.disk),
-                ]
+                    field("runtime.parallel", &group.parallel),
+                ];
+                fields.extend(group.image.as_ref().map(|image| field("image", image)));
+                fields.extend(group.user.as_ref().map(|user| field("user", user)));
+                fields.extend(
+                    group.engine.as_ref().map(|engine| field("runtime.docker.host", engine)),
+                );
+                fields
             }
         }
     }

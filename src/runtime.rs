@@ -4,20 +4,24 @@
 //! over their links. Launching is all or nothing, listing is complete or an
 //! error, stopping and reaping are idempotent, and every call has a deadline.
 
+pub mod docker;
 pub mod process;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::name::{GroupName, Incarnation, InstanceId};
+use crate::name::{GroupName, ImageTag, Incarnation, InstanceId, SandboxId};
+use crate::observed::SandboxSeen;
 use crate::process::Process;
-use crate::resource::RuntimeKind;
+use crate::resource::{ContainerSpec, ImageSpec, RuntimeKind};
 
 /// A byte stream in both directions.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -32,20 +36,48 @@ pub struct SandboxSpec {
     pub group: GroupName,
     /// This start of it.
     pub incarnation: Incarnation,
+    /// The generation it is started from; it is a label and nothing more.
+    pub generation: u64,
+    /// What it is made of.
+    pub container: ContainerSpec,
     /// Its working directory on the host.
     pub workdir: PathBuf,
     /// Its home on the host.
     pub home: PathBuf,
-    /// The file whose lock it holds for life.
+    /// The file whose lock it holds for life, where it shares a kernel's view of files with others.
     pub lock: PathBuf,
+    /// Folders of the host as it sees them, its own folder and home among them.
+    pub mounts: Vec<Mount>,
     /// User and group it runs as, where that is not the controller's own.
     pub user: Option<(u32, u32)>,
     /// Further environment; never a secret.
     pub env: BTreeMap<String, String>,
 }
 
+/// A folder of the host within a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// Where it is on the host: a folder, absolute, with no link in it.
+    pub source: PathBuf,
+    /// Where the agent finds it.
+    pub target: String,
+    /// Whether it may write there.
+    pub access: Access,
+}
+
+/// What an agent may do in a mounted folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Read.
+    Read,
+    /// Read and write.
+    Write,
+}
+
 /// A running sandbox. Dropping it closes the link, which ends the agent.
 pub struct Sandbox {
+    /// As its runtime calls it.
+    pub id: SandboxId,
     /// The agent's process, where the runtime has one on this machine.
     pub process: Option<Process>,
     /// The link's byte stream.
@@ -58,7 +90,7 @@ pub struct Sandbox {
 
 impl fmt::Debug for Sandbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sandbox").field("process", &self.process).finish_non_exhaustive()
+        f.debug_struct("Sandbox").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -69,6 +101,8 @@ pub enum Exit {
     Code(i32),
     /// By this signal.
     Signal(i32),
+    /// It needed more memory than it may have.
+    OutOfMemory,
     /// Nobody knows.
     Lost(String),
 }
@@ -78,17 +112,46 @@ impl fmt::Display for Exit {
         match self {
             Self::Code(code) => write!(f, "exit code {code}"),
             Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::OutOfMemory => f.write_str("no memory left"),
             Self::Lost(why) => f.write_str(why),
         }
     }
 }
 
 /// Why a runtime did not do what was asked.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RuntimeError {
     /// The sandbox could not be started. Nothing of it is left.
     #[error("cannot start the agent: {0}")]
     Launch(String),
+    /// The runtime does not answer.
+    #[error("{runtime} does not answer: {why}", runtime = .runtime.word())]
+    Unavailable {
+        /// Which one.
+        runtime: RuntimeKind,
+        /// What it was, and what helps.
+        why: String,
+    },
+    /// A sandbox has the name already. It is left as it is.
+    #[error("there is a container {name} already")]
+    NameTaken {
+        /// The name.
+        name: String,
+    },
+    /// The image is not there.
+    #[error("there is no image {0}")]
+    ImageMissing(String),
+    /// There is no such sandbox.
+    #[error("there is no sandbox {0}")]
+    NotFound(SandboxId),
+    /// The runtime has not this ability.
+    #[error("{runtime} cannot do this: {what}", runtime = .runtime.word())]
+    Unsupported {
+        /// Which one.
+        runtime: RuntimeKind,
+        /// What was asked.
+        what: String,
+    },
     /// Something did not end within its deadline.
     #[error("{what} did not end within {seconds} s")]
     Timeout {
@@ -97,6 +160,77 @@ pub enum RuntimeError {
         /// The deadline.
         seconds: u64,
     },
+    /// The runtime refused or answered nonsense.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What a runtime says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeInfo {
+    /// Which one it is.
+    pub kind: RuntimeKind,
+    /// Its version, for a person.
+    pub version: String,
+    /// Where it was found, and why there.
+    pub endpoint: String,
+    /// Whom sandboxes have to be run as, where that is not free to choose: root within a rootless
+    /// engine is the user outside.
+    pub user: Option<(u32, u32)>,
+    /// The processor architecture of its machine, as Rust calls it: `x86_64`, `aarch64`.
+    pub architecture: String,
+    /// What a reader should know about its walls.
+    pub warnings: Vec<String>,
+}
+
+/// Something happened to a sandbox of an instance. It wakes whoever looks, and says nothing that
+/// a look would not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeEvent {
+    /// The group, where the event says so.
+    pub group: Option<GroupName>,
+    /// What happened, in the runtime's word.
+    pub what: String,
+}
+
+/// A command that the operator runs within a sandbox.
+#[derive(Clone, Debug)]
+pub struct ExecSpec {
+    /// The command and its arguments; never none.
+    pub argv: Vec<String>,
+    /// The size of the operator's terminal as columns and rows, where there is one.
+    pub terminal: Option<(u16, u16)>,
+}
+
+/// A command that runs within a sandbox.
+pub struct Exec {
+    /// What it reads.
+    pub stdin: Box<dyn AsyncWrite + Send + Unpin>,
+    /// What it writes; with a terminal, its screen.
+    pub stdout: Box<dyn AsyncRead + Send + Unpin>,
+    /// What it complains; with a terminal, nothing.
+    pub stderr: Box<dyn AsyncRead + Send + Unpin>,
+    /// Becomes ready with its exit code once it has ended and its output was read.
+    pub exit: BoxFuture<'static, Result<i32, RuntimeError>>,
+}
+
+impl fmt::Debug for Exec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exec").finish_non_exhaustive()
+    }
+}
+
+/// The binary that an image is built around: an ELF file for Linux, read whole.
+#[derive(Clone)]
+pub struct Binary {
+    /// Its bytes.
+    pub bytes: Arc<Vec<u8>>,
+}
+
+impl fmt::Debug for Binary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Binary").field("bytes", &self.bytes.len()).finish()
+    }
 }
 
 /// What ends sandboxes and starts them.
@@ -104,17 +238,124 @@ pub trait Runtime: Send + Sync + fmt::Debug {
     /// Which one this is.
     fn kind(&self) -> RuntimeKind;
 
+    /// Where it is reached, to be found again; `None` where there is only one place.
+    fn endpoint(&self) -> Option<String> {
+        None
+    }
+
+    /// Asks the runtime what it is. Changes nothing.
+    fn probe(&self) -> BoxFuture<'_, Result<RuntimeInfo, RuntimeError>>;
+
     /// Starts a sandbox, with its link open before the agent's first word.
     fn launch(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Sandbox, RuntimeError>>;
 
-    /// Ends `process`, first by asking, after `grace` by force, with everything it started.
-    fn stop(&self, process: Process, grace: Duration) -> BoxFuture<'_, Result<(), RuntimeError>>;
+    /// Every sandbox that carries the label of `instance`, or a name that one of its groups would
+    /// have, running or not; complete, or an error. `known` are its agents as the store remembers
+    /// them, for a runtime that keeps no list of its own.
+    fn list(
+        &self,
+        instance: &InstanceId,
+        known: Vec<(GroupName, Process)>,
+    ) -> BoxFuture<'_, Result<BTreeMap<GroupName, Vec<SandboxSeen>>, RuntimeError>>;
 
-    /// Ends whatever of `instance` still runs from an earlier controller; `known` are its agents
+    /// What of a sandbox that runs was changed from outside, held against what it was made from.
+    fn edits(
+        &self,
+        _id: &SandboxId,
+        _spec: &ContainerSpec,
+    ) -> BoxFuture<'_, Result<Vec<String>, RuntimeError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    /// Ends a sandbox, first by asking, after `grace` by force, with everything it started, and
+    /// removes what is left of it. One that is gone is no error.
+    fn stop(&self, id: &SandboxId, grace: Duration) -> BoxFuture<'_, Result<(), RuntimeError>>;
+
+    /// Ends whatever of `instance` is left from an earlier controller; `known` are its agents
     /// as the store remembers them. Touches nothing else.
     fn reap(
         &self,
         instance: InstanceId,
         known: Vec<Process>,
     ) -> BoxFuture<'_, Result<(), RuntimeError>>;
+
+    /// Ends whatever of one group of `instance` is no sandbox of its own any more.
+    fn sweep<'a>(
+        &'a self,
+        _instance: &'a InstanceId,
+        _group: &'a GroupName,
+    ) -> BoxFuture<'a, Result<(), RuntimeError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// What happens to the sandboxes of an instance from now on. Ends when the runtime is lost:
+    /// then look, and watch anew.
+    fn watch(&self, _instance: &InstanceId) -> BoxStream<'static, RuntimeEvent> {
+        Box::pin(futures_util::stream::pending())
+    }
+
+    /// Runs a command of the operator within a sandbox, as its user and within its walls.
+    fn exec(&self, id: &SandboxId, command: ExecSpec) -> BoxFuture<'_, Result<Exec, RuntimeError>>;
+
+    /// Whether an image is there. Pulls nothing.
+    fn has_image(&self, _image: &ImageSpec) -> BoxFuture<'_, Result<bool, RuntimeError>> {
+        Box::pin(async { Ok(true) })
+    }
+
+    /// The tags of the images that were built for an instance, this one's and older.
+    fn images(&self, _instance: &InstanceId) -> BoxFuture<'_, Result<Vec<ImageTag>, RuntimeError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    /// Builds an image around `binary`, telling `progress` what the builder says, line by line.
+    /// Builds nothing if it is there already.
+    fn build_image<'a>(
+        &'a self,
+        _instance: &'a InstanceId,
+        _image: &'a ImageSpec,
+        _binary: Binary,
+        _progress: &'a (dyn Fn(&str) + Send + Sync),
+    ) -> BoxFuture<'a, Result<(), RuntimeError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// Removes an image that was built for `instance`. One that is gone is no error; one that a
+    /// container stands on is.
+    fn remove_image<'a>(
+        &'a self,
+        _instance: &'a InstanceId,
+        _tag: &'a ImageTag,
+    ) -> BoxFuture<'a, Result<(), RuntimeError>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// The runtimes of this machine that an instance uses.
+#[derive(Clone, Debug, Default)]
+pub struct Runtimes {
+    all: BTreeMap<RuntimeKind, Arc<dyn Runtime>>,
+}
+
+impl Runtimes {
+    /// These and no others.
+    #[must_use]
+    pub fn new(all: impl IntoIterator<Item = Arc<dyn Runtime>>) -> Self {
+        Self { all: all.into_iter().map(|runtime| (runtime.kind(), runtime)).collect() }
+    }
+
+    /// The one of this kind.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Unavailable`] where it was not found.
+    pub fn get(&self, kind: RuntimeKind) -> Result<&Arc<dyn Runtime>, RuntimeError> {
+        self.all.get(&kind).ok_or_else(|| RuntimeError::Unavailable {
+            runtime: kind,
+            why: "it was not found on this machine".to_owned(),
+        })
+    }
+
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Runtime>> {
+        self.all.values()
+    }
 }

@@ -39,12 +39,12 @@ use self::usage::keep_usage;
 use crate::clock::Clock;
 use crate::gateway::{Caller, Gateway};
 use crate::link::server;
-use crate::name::{GroupName, Incarnation, TurnId};
+use crate::name::{GroupName, Incarnation, SandboxId, TurnId};
 use crate::process::{self, Process};
 use crate::project::Project;
-use crate::protocol::{Event, Failure, JournalRound, Order, TurnOrder, Welcome};
+use crate::protocol::{Event, Failure, JournalRound, Limit, Order, TurnOrder, Welcome};
 use crate::resource::Limits;
-use crate::runtime::{Exit, Runtime, RuntimeError, SandboxSpec};
+use crate::runtime::{Exit, Runtime, RuntimeError, Runtimes, SandboxSpec};
 use crate::store::{self, Store, StoreError};
 
 /// How long an agent may take from its start to its first request.
@@ -81,8 +81,8 @@ pub struct Parts {
     pub project: Project,
     /// Where everything is kept.
     pub store: Store,
-    /// What the sandbox is made with.
-    pub runtime: Arc<dyn Runtime>,
+    /// What sandboxes are made with.
+    pub runtimes: Runtimes,
     /// The way to the model.
     pub gateway: Gateway,
     /// The time.
@@ -136,6 +136,8 @@ pub enum Progress {
     },
     /// A tool ended.
     ToolEnded,
+    /// A limit of the sandbox struck.
+    Struck(Limit),
     /// More of the answer; never counted as sent.
     Text(String),
     /// Another attempt follows.
@@ -154,7 +156,7 @@ pub type Audience = mpsc::Sender<Progress>;
 pub struct Session {
     shared: Arc<Shared>,
     runtime: Arc<dyn Runtime>,
-    process: Option<Process>,
+    sandbox: SandboxId,
     limits: Limits,
     quota: Quota,
     ended: watch::Receiver<Option<Exit>>,
@@ -175,7 +177,7 @@ impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
             .field("group", &self.shared.welcome.group)
-            .field("process", &self.process)
+            .field("sandbox", &self.sandbox)
             .finish_non_exhaustive()
     }
 }
@@ -190,7 +192,8 @@ impl Session {
         let (group, incarnation) = (spec.group.clone(), spec.incarnation.clone());
         let shared = Shared::new(welcome, parts.store.clone(), Arc::clone(&parts.clock));
         let shared = Arc::new(shared);
-        let sandbox = parts.runtime.launch(spec).await?;
+        let runtime = Arc::clone(parts.runtimes.get(spec.container.runtime)?);
+        let sandbox = runtime.launch(spec).await?;
         record_start(parts, &group, &incarnation, sandbox.process).await?;
         let usage = keep_usage(Arc::clone(&shared));
         let caller = Caller { group: group.clone(), name: model.0, spec: model.1, usage };
@@ -203,8 +206,8 @@ impl Session {
         let quota = Quota { folder, limit: limits.disk.as_bytes(), every: MEASURE_EVERY };
         let session = Self {
             shared,
-            runtime: Arc::clone(&parts.runtime),
-            process: sandbox.process,
+            runtime,
+            sandbox: sandbox.id,
             limits,
             quota,
             ended,
@@ -353,6 +356,10 @@ impl Session {
                     Seen::Nothing
                 }
             }
+            Event::Struck { limit } => {
+                let _ = audience.try_send(Progress::Struck(limit));
+                Seen::Nothing
+            }
             Event::Round { .. } => Seen::Nothing,
         }
     }
@@ -376,9 +383,7 @@ impl Session {
     }
 
     async fn stop_within(&mut self, grace: Duration) {
-        if let Some(process) = self.process
-            && let Err(error) = self.runtime.stop(process, grace).await
-        {
+        if let Err(error) = self.runtime.stop(&self.sandbox, grace).await {
             tracing::warn!(%error, "the agent cannot be stopped");
         }
         let _ = tokio::time::timeout(STOP_MAX, ended(&mut self.ended)).await;

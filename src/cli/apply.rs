@@ -2,6 +2,7 @@
 
 use crate::cli::approve::{self, ApprovalArgs};
 use crate::cli::load::load;
+use crate::cli::preview;
 use crate::cli::preview::{Preview, held_back, project_error};
 use crate::cli::{Context, Outcome, print, tell};
 use crate::clock::{Clock, SystemClock};
@@ -81,9 +82,17 @@ pub async fn carry_out(
     store: &Store,
     context: &Context,
 ) -> Outcome {
-    let look =
-        observe::Machine::new(preview.project.clone(), preview.gateway.clone(), Holder::Ourselves);
-    let change = execute::Machine::new(preview.project.clone());
+    let look = observe::Machine::new(
+        preview.project.clone(),
+        preview.gateway.clone(),
+        preview::runtimes(),
+        Holder::Ourselves,
+    );
+    let change = execute::Machine::new(
+        preview.project.clone(),
+        preview::runtimes(),
+        execute::Tools::default(),
+    );
     let approved =
         Approved { desired: &preview.desired, text: &source.text, plan: &preview.plan, risks };
     let progress = |id: &crate::resource::ResourceId, outcome: &StepOutcome| match outcome {

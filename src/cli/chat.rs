@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::approve::{self, ApprovalArgs};
 use crate::cli::load::{load, stderr_colors};
+use crate::cli::preview;
 use crate::cli::preview::{Preview, project_error};
 use crate::cli::{self, Context, Outcome, apply, tell};
 use crate::clock::{Clock, SystemClock};
@@ -29,7 +30,6 @@ use crate::observe::{self, Holder, Look as _};
 use crate::observed::{Applied, Known};
 use crate::project::{InstanceLock, Project};
 use crate::resource::{GroupSpec, Lifecycle, ResourceId, Spec};
-use crate::runtime::process::{ProcessRuntime, Strays};
 use crate::session::{Parts, Progress};
 use crate::source;
 use crate::store::{MESSAGE_TEXT_MAX, MessageSeq, Post, PostKind, PostState, Store};
@@ -77,7 +77,12 @@ pub async fn run(args: &ChatArgs, context: &Context) -> Outcome {
     project.known_instance().map_err(project_error)?;
     let gateway = Gateway::new(project.root().to_path_buf())
         .map_err(|error| Error::failed("reach models", &error))?;
-    let look = observe::Machine::new(project.clone(), gateway.clone(), Holder::Another);
+    let look = observe::Machine::new(
+        project.clone(),
+        gateway.clone(),
+        preview::runtimes(),
+        Holder::Another,
+    );
     let (lock, store, applied) = match look.applied() {
         Known::Is(_) => {
             let lock = project.lock("chat", SystemClock.now()).map_err(project_error)?;
@@ -170,8 +175,12 @@ async fn apply_first(
         Exit::Ok => {}
         exit => return Ok(Err(exit)),
     }
-    let look =
-        observe::Machine::new(preview.project.clone(), preview.gateway.clone(), Holder::Ourselves);
+    let look = observe::Machine::new(
+        preview.project.clone(),
+        preview.gateway.clone(),
+        preview::runtimes(),
+        Holder::Ourselves,
+    );
     match look.applied() {
         Known::Is(applied) => Ok(Ok((lock, store, applied))),
         _ => Err(Error::new(Exit::Failed, "what was just applied is not there")),
@@ -261,11 +270,10 @@ impl Chat {
             .map_err(|error| setup(error.into()))?;
         let instance = project.instance(&SystemClock).map_err(project_error)?;
         let zone = zone_of(&applied, &group);
-        let program = "/proc/self/exe".into();
         let parts = Parts {
             project,
             store,
-            runtime: Arc::new(ProcessRuntime::new(program, Strays::Adopted)),
+            runtimes: preview::runtimes(),
             gateway,
             clock: Arc::new(SystemClock),
         };
@@ -468,6 +476,7 @@ fn show(progress: &Progress, context: &Context) {
             let seconds = Duration::as_secs(wait);
             tell(&format!("  {}; trying again in {seconds} s\n", readable(why)));
         }
+        Progress::Struck(limit) => tell(&format!("  {} struck\n", limit.path())),
         Progress::ToolEnded | Progress::Text(_) => {}
     }
 }

@@ -1,6 +1,7 @@
 //! What `plan`, `apply` and `chat` begin with: the machine looked at, the plan made.
 
 use std::io;
+use std::sync::Arc;
 
 use crate::cli::Context;
 use crate::desired::{Desired, Remark};
@@ -13,7 +14,16 @@ use crate::plan::render::{self, Color, Heading};
 use crate::plan::{Plan, plan};
 use crate::project::{Project, ProjectError};
 use crate::resource::ResourceId;
+use crate::runtime::process::{ProcessRuntime, Strays};
+use crate::runtime::{Runtime, Runtimes};
 use crate::source::Source;
+
+/// The runtimes of this machine.
+#[must_use]
+pub fn runtimes() -> Runtimes {
+    let none = ProcessRuntime::new("/proc/self/exe".into(), Strays::Adopted);
+    Runtimes::new([Arc::new(none) as Arc<dyn Runtime>])
+}
 
 /// A plan and what it was made from.
 #[derive(Debug)]
@@ -46,7 +56,8 @@ impl Preview {
         if rustix::process::geteuid().is_root() && project.owner().is_none() {
             desired.remarks.push(agents_are_root(&desired));
         }
-        let look = observe::Machine::new(project.clone(), gateway.clone(), Holder::Another);
+        let look =
+            observe::Machine::new(project.clone(), gateway.clone(), runtimes(), Holder::Another);
         let observed = observe::observe(&desired, &look as &dyn Look).await;
         let plan = plan(&desired, &observed);
         let heading =

@@ -165,7 +165,7 @@ impl Review<'_> {
                 Work::Record { .. },
             ) => as_asked,
             (_, Action::Stop | Action::Remove, _) => false,
-            (ResourceId::Folder(group), _, Work::MakeFolders { group: made }) => {
+            (ResourceId::Folder(group), _, Work::MakeFolders { group: made, .. }) => {
                 as_asked && group == made
             }
             (_, Action::Adopt, _) => false,
@@ -295,6 +295,7 @@ impl Review<'_> {
             let (ResourceId::Group(_), Spec::Group(group)) = (id, spec) else { continue };
             let finding = |problem| Finding { id: Some(id.clone()), problem };
             match group.runtime {
+                RuntimeKind::Docker => continue,
                 RuntimeKind::None => {
                     let before = self.strangers_before(id);
                     let mut now = strangers(group, &self.after).into_iter();

@@ -151,7 +151,7 @@ impl Draft<'_> {
                 },
                 // What a group has written outlives it, and the generation goes on knowing it.
                 ResourceId::GlobalMemory | ResourceId::Folder(_) | ResourceId::Settings(_) => {}
-                ResourceId::Container(_) => {}
+                ResourceId::Container(_) | ResourceId::Image(_) => {}
             }
         }
     }
@@ -176,8 +176,9 @@ impl Draft<'_> {
         for (id, look) in &self.observed.looks {
             let ResourceId::Container(group) = id else { continue };
             match (look, &self.observed.controller) {
-                (Known::Is(Seen::Container { processes }), Controller::Absent) => {
-                    let step = leftover(id, group, *processes);
+                (Known::Is(Seen::Container { sandboxes }), Controller::Absent) => {
+                    let step =
+                        leftover(id, group, sandboxes.iter().filter_map(|s| s.processes).sum());
                     self.removals.insert(id.clone(), step);
                 }
                 (Known::Unknown(why), _) => {
@@ -340,20 +341,20 @@ fn global_memory(before: Option<&Spec>, look: Option<&Known<Seen>>) -> Verdict {
 }
 
 fn folder(group: &GroupName, before: Option<&Spec>, look: Option<&Known<Seen>>) -> Verdict {
-    let work = Work::MakeFolders { group: group.clone() };
+    let work = Work::MakeFolders { group: group.clone(), owner: None };
     match look {
-        Some(Known::Is(Seen::Folder { missing })) if missing.is_empty() => {
+        Some(Known::Is(Seen::Folder { missing, .. })) if missing.is_empty() => {
             adopt_unless(before, "the folders are already there", Spec::Folder)
         }
         // The folder that people know is there; what babybot keeps beside it is made.
-        Some(Known::Is(Seen::Folder { missing }))
+        Some(Known::Is(Seen::Folder { missing, .. }))
             if before.is_none() && !missing.contains(&format!("groups/{group}")) =>
         {
             let reason = "the folder is already there".to_owned();
             let from = Some(Spec::Folder);
             Verdict::Change(Change { action: Action::Adopt, reason, from, work, risk: Risk::Safe })
         }
-        Some(Known::Is(Seen::Folder { missing })) => {
+        Some(Known::Is(Seen::Folder { missing, .. })) => {
             let missing: Vec<&str> = missing.iter().map(String::as_str).collect();
             mend(&format!("without {}", missing.join(", ")), None, work)
         }

@@ -62,6 +62,7 @@ pub(super) fn changes(from: Option<&Spec>, wanted: &Wanted, sides: Sides<'_>) ->
 /// A model or channel that is not among the specs counts as the worst it could be.
 pub(super) fn unwalled(group: &GroupSpec, specs: &BTreeMap<ResourceId, Spec>) -> bool {
     match group.runtime {
+        RuntimeKind::Docker => false,
         RuntimeKind::None => {
             !rehearsal(&group.model, specs) || !terminals(group.bind.iter(), specs)
         }
@@ -81,7 +82,8 @@ fn field(path: &str, from: Option<&Spec>, to: &Spec, sides: Sides<'_>) -> Risk {
         // Its variables are those of the agent's tools: they reach nothing by themselves.
         Spec::Settings { .. } => Risk::Safe,
         Spec::Channel(ChannelSpec::Terminal) => Risk::Safe,
-        Spec::GlobalMemory | Spec::Folder => Risk::Privileged,
+        Spec::GivenFolder(_) => Risk::Safe,
+        Spec::Image(_) | Spec::GlobalMemory | Spec::Folder => Risk::Privileged,
     }
 }
 

@@ -7,7 +7,7 @@
 //! process that left session and environment behind while both ends died at
 //! once: only a pid namespace closes that.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -24,8 +24,9 @@ use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::{Exit, Runtime, RuntimeError, Sandbox, SandboxSpec};
-use crate::name::InstanceId;
+use super::{Exec, ExecSpec, Exit, Runtime, RuntimeError, RuntimeInfo, Sandbox, SandboxSpec};
+use crate::name::{GroupName, InstanceId, SandboxId};
+use crate::observed::{Owner, SandboxSeen, SandboxState};
 use crate::process::{self, Process};
 use crate::resource::RuntimeKind;
 
@@ -122,8 +123,10 @@ impl ProcessRuntime {
         };
         // It runs whether or not somebody waits for it, so that nothing is left behind.
         let exit = tokio::spawn(exit);
+        let process = pid.and_then(Process::find);
         Ok(Sandbox {
-            process: pid.and_then(Process::find),
+            id: identify(process.unwrap_or(Process { pid: pid.unwrap_or(0), start_time: 0 })),
+            process,
             link: Box::new(asynchronous(ours).map_err(launch)?),
             log: Box::new(asynchronous(log).map_err(launch)?),
             exit: Box::pin(async move {
@@ -131,6 +134,18 @@ impl ProcessRuntime {
             }),
         })
     }
+}
+
+/// What a process is called as a sandbox.
+fn identify(process: Process) -> SandboxId {
+    SandboxId::new(format!("process-{}-{}", process.pid, process.start_time))
+        .expect("numbers are printable")
+}
+
+/// The process that is called so.
+fn identified(id: &SandboxId) -> Option<Process> {
+    let (pid, start_time) = id.as_str().strip_prefix("process-")?.split_once('-')?;
+    Some(Process { pid: pid.parse().ok()?, start_time: start_time.parse().ok()? })
 }
 
 /// What an agent of this instance calls itself: unlike its environment, everybody may read that.
@@ -210,11 +225,41 @@ impl Runtime for ProcessRuntime {
         RuntimeKind::None
     }
 
+    fn probe(&self) -> BoxFuture<'_, Result<RuntimeInfo, RuntimeError>> {
+        let info = RuntimeInfo {
+            kind: RuntimeKind::None,
+            version: String::new(),
+            endpoint: "this machine".to_owned(),
+            user: None,
+            architecture: std::env::consts::ARCH.to_owned(),
+            warnings: Vec::new(),
+        };
+        Box::pin(async move { Ok(info) })
+    }
+
     fn launch(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Sandbox, RuntimeError>> {
         Box::pin(self.start(spec))
     }
 
-    fn stop(&self, process: Process, grace: Duration) -> BoxFuture<'_, Result<(), RuntimeError>> {
+    fn list(
+        &self,
+        instance: &InstanceId,
+        known: Vec<(GroupName, Process)>,
+    ) -> BoxFuture<'_, Result<BTreeMap<GroupName, Vec<SandboxSeen>>, RuntimeError>> {
+        let instance = instance.clone();
+        Box::pin(async move {
+            let look = move || found(&instance, known);
+            tokio::task::spawn_blocking(look)
+                .await
+                .map_err(|error| RuntimeError::Failed(error.to_string()))
+        })
+    }
+
+    fn stop(&self, id: &SandboxId, grace: Duration) -> BoxFuture<'_, Result<(), RuntimeError>> {
+        let Some(process) = identified(id) else {
+            let error = RuntimeError::NotFound(id.clone());
+            return Box::pin(async move { Err(error) });
+        };
         Box::pin(blocking(move || {
             let _ = process.signal(Signal::TERM);
             if process.wait_gone(grace) {
@@ -222,6 +267,28 @@ impl Runtime for ProcessRuntime {
             }
             gone(process::kill_tree(process), "the agent", grace)
         }))
+    }
+
+    fn sweep<'a>(
+        &'a self,
+        instance: &'a InstanceId,
+        group: &'a GroupName,
+    ) -> BoxFuture<'a, Result<(), RuntimeError>> {
+        let prefix = format!("{instance}/{group}/");
+        Box::pin(blocking(move || {
+            gone(process::kill_marked(MARKER, &prefix), "what an agent left behind", LAST_WORDS)
+        }))
+    }
+
+    fn exec(
+        &self,
+        _id: &SandboxId,
+        _command: ExecSpec,
+    ) -> BoxFuture<'_, Result<Exec, RuntimeError>> {
+        Box::pin(async {
+            let what = "to run a command within a process".to_owned();
+            Err(RuntimeError::Unsupported { runtime: RuntimeKind::None, what })
+        })
     }
 
     fn reap(
@@ -240,6 +307,56 @@ impl Runtime for ProcessRuntime {
             let left = process::kill_marked(MARKER, &format!("{instance}/"));
             gone(left, "a process of an earlier run", LAST_WORDS)
         }))
+    }
+}
+
+/// The agents of an instance that run, and what they left behind.
+fn found(
+    instance: &InstanceId,
+    known: Vec<(GroupName, Process)>,
+) -> BTreeMap<GroupName, Vec<SandboxSeen>> {
+    let mut agents: BTreeMap<GroupName, BTreeSet<Process>> = BTreeMap::new();
+    let mut tools: BTreeMap<GroupName, BTreeSet<Process>> = BTreeMap::new();
+    // An agent hides its environment; the store remembers its process.
+    for (group, agent) in known {
+        if is_agent_of(instance, agent) {
+            agents.entry(group).or_default().insert(agent);
+        }
+    }
+    for (process, value) in process::find_marked(MARKER, &format!("{instance}/")) {
+        let group = value.split('/').nth(1).and_then(|group| GroupName::new(group).ok());
+        let Some(group) = group else { continue };
+        if !agents.get(&group).is_some_and(|agents| agents.contains(&process)) {
+            tools.entry(group).or_default().insert(process);
+        }
+    }
+    let mut all: BTreeMap<GroupName, Vec<SandboxSeen>> = BTreeMap::new();
+    for (group, agents) in agents {
+        let tools = tools.remove(&group).unwrap_or_default();
+        for agent in agents {
+            let count = u32::try_from(tools.len() + 1).unwrap_or(u32::MAX);
+            all.entry(group.clone()).or_default().push(seen(&group, agent, count));
+        }
+    }
+    // Without an agent: each of them is one of those that have to go.
+    for (group, tools) in tools {
+        let count = u32::try_from(tools.len()).unwrap_or(u32::MAX);
+        all.entry(group.clone())
+            .or_default()
+            .extend(tools.first().map(|process| seen(&group, *process, count)));
+    }
+    all
+}
+
+fn seen(group: &GroupName, process: Process, processes: u32) -> SandboxSeen {
+    SandboxSeen {
+        id: identify(process),
+        name: format!("pid {} of {group}", process.pid),
+        owner: Owner::Ours,
+        state: SandboxState::Running,
+        digest: None,
+        edits: Vec::new(),
+        processes: Some(processes),
     }
 }
 

@@ -130,7 +130,10 @@ impl Entry {
             Event::CallEnded { round, index, result } => {
                 Some(Self::call_ended(*round, *index, result))
             }
-            Event::Text { .. } | Event::Done { .. } | Event::Failed { .. } => None,
+            Event::Text { .. }
+            | Event::Struck { .. }
+            | Event::Done { .. }
+            | Event::Failed { .. } => None,
         }
     }
 

@@ -15,6 +15,7 @@ use babybot::manifest;
 use babybot::name::{ChannelName, ChatId, GroupName, MessageId};
 use babybot::project::Project;
 use babybot::runtime::process::{ProcessRuntime, Strays};
+use babybot::runtime::{Runtime, Runtimes};
 use babybot::session::Parts;
 use babybot::store::{Incoming, Store};
 use http_body_util::BodyExt as _;
@@ -99,10 +100,10 @@ impl House {
         let instance = project.instance(&SystemClock).unwrap();
         let parts = Parts {
             store: Store::open(&project.database()).unwrap(),
-            runtime: Arc::new(ProcessRuntime::new(
+            runtimes: Runtimes::new([Arc::new(ProcessRuntime::new(
                 env!("CARGO_BIN_EXE_babybot").into(),
                 Strays::Marked,
-            )),
+            )) as Arc<dyn Runtime>]),
             gateway: Gateway::new(folder.path().to_path_buf()).unwrap(),
             clock: Arc::new(SystemClock),
             project,

@@ -8,7 +8,7 @@ use babybot::plan::{Action, NoteKind, Plan, plan};
 use babybot::resource::{Risk, RuntimeKind};
 use insta::assert_snapshot;
 
-use crate::support::plan::{World, desired, id, plan_checked};
+use crate::support::plan::{World, desired, id, plan_checked, running};
 
 mod properties;
 mod risks;
@@ -196,7 +196,7 @@ fn a_removed_group_goes_and_its_data_stays() {
 #[test]
 fn folders_that_are_already_there_are_adopted() {
     let desired = desired(ONE);
-    let folder = Known::Is(Seen::Folder { missing: BTreeSet::new() });
+    let folder = Known::Is(Seen::Folder { missing: BTreeSet::new(), foreign: BTreeSet::new() });
     let world = World::empty(&desired)
         .looking("folder/main", folder)
         .looking("memory/global", Known::Is(Seen::GlobalMemory));
@@ -239,7 +239,7 @@ fn drift_is_found_and_mended() {
     let world = World::with(FAMILY)
         .looking("settings/family", Known::Is(Seen::Settings { env: Some(env) }))
         .looking("settings/main", Known::Is(Seen::Settings { env: None }))
-        .looking("folder/kids", Known::Is(Seen::Folder { missing }))
+        .looking("folder/kids", Known::Is(Seen::Folder { missing, foreign: BTreeSet::new() }))
         .looking("memory/global", Known::Absent);
     assert_snapshot!(printed(&plan_checked(&desired(FAMILY), &world)), @"
     manifest  babybot.toml   generation 1 → 2   runtime none
@@ -351,7 +351,7 @@ fn a_missing_model_comes_with_the_command_that_gets_it() {
 
 #[test]
 fn a_leftover_agent_is_stopped_only_where_no_controller_can_be_its_own() {
-    let container = Known::Is(Seen::Container { processes: 3 });
+    let container = Known::Is(running(3));
     let mut world = World::with(ONE).looking("container/gone", container);
     assert_snapshot!(printed(&plan_checked(&desired(ONE), &world)), @"
     manifest  babybot.toml   generation 1 → 2   runtime none

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use babybot::clock::SystemClock;
 use babybot::desired::Desired;
-use babybot::execute::{self, Change, Outcome};
+use babybot::execute::{self, AgentOrder, Change, Outcome};
 use babybot::manifest;
-use babybot::name::GroupName;
+use babybot::name::{GroupName, ImageTag, SandboxId};
 use babybot::observe::{self, Look};
-use babybot::observed::{Applied, Availability, Controller, Known, Seen};
+use babybot::observed::{AgentSeen, Applied, Availability, Controller, Known, SandboxSeen, Seen};
 use babybot::plan::{Plan, plan};
 use babybot::reconcile::{ApplyError, Approved, apply};
-use babybot::resource::{ModelSpec, ResourceId, Risk};
+use babybot::resource::{ImageSpec, ModelSpec, ResourceId, Risk, UserId};
 use babybot::store::{self, Store};
 use futures_util::future::BoxFuture;
 
@@ -119,7 +119,11 @@ impl Look for Eyes<'_> {
     }
     fn folder(&self, group: &GroupName) -> Known<Seen> {
         let there = self.0.facts.lock().unwrap().folders.contains(group);
-        if there { Known::Is(Seen::Folder { missing: BTreeSet::new() }) } else { Known::Absent }
+        if there {
+            Known::Is(Seen::Folder { missing: BTreeSet::new(), foreign: BTreeSet::new() })
+        } else {
+            Known::Absent
+        }
     }
     fn settings(&self, group: &GroupName) -> Known<Seen> {
         match self.0.facts.lock().unwrap().settings.get(group) {
@@ -127,8 +131,17 @@ impl Look for Eyes<'_> {
             None => Known::Absent,
         }
     }
-    fn containers(&self) -> Result<BTreeMap<GroupName, u32>, String> {
-        Ok(BTreeMap::new())
+    fn containers(&self) -> BoxFuture<'_, Result<BTreeMap<GroupName, Vec<SandboxSeen>>, String>> {
+        Box::pin(async { Ok(BTreeMap::new()) })
+    }
+    fn image<'a>(&'a self, _: &'a ImageSpec) -> BoxFuture<'a, Known<Seen>> {
+        Box::pin(async { Known::Is(Seen::Image) })
+    }
+    fn images(&self) -> BoxFuture<'_, Result<Vec<ImageTag>, String>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+    fn agents(&self) -> BTreeMap<GroupName, AgentSeen> {
+        BTreeMap::new()
     }
     fn model<'a>(&'a self, _spec: &'a ModelSpec) -> BoxFuture<'a, Known<Seen>> {
         Box::pin(async { Known::Is(Seen::Model(Availability::Present)) })
@@ -136,7 +149,11 @@ impl Look for Eyes<'_> {
 }
 
 impl Change for World {
-    fn make_folders<'a>(&'a self, group: &'a GroupName) -> BoxFuture<'a, Result<(), String>> {
+    fn make_folders<'a>(
+        &'a self,
+        group: &'a GroupName,
+        _: Option<UserId>,
+    ) -> BoxFuture<'a, Result<(), String>> {
         self.change(format!("folder/{group}"), move |facts| {
             facts.folders.insert(group.clone());
         })
@@ -154,6 +171,26 @@ impl Change for World {
         })
     }
     fn stop_leftover<'a>(&'a self, group: &'a GroupName) -> BoxFuture<'a, Result<(), String>> {
+        self.change(format!("container/{group}"), |_| {})
+    }
+    fn build_image<'a>(&'a self, image: &'a ImageSpec) -> BoxFuture<'a, Result<(), String>> {
+        self.change(format!("image/{}", image.tag()), |_| {})
+    }
+    fn remove_image<'a>(&'a self, tag: &'a ImageTag) -> BoxFuture<'a, Result<(), String>> {
+        self.change(format!("image/{tag}"), |_| {})
+    }
+    fn direct<'a>(
+        &'a self,
+        group: &'a GroupName,
+        _: AgentOrder,
+    ) -> BoxFuture<'a, Result<(), String>> {
+        self.change(format!("container/{group}"), |_| {})
+    }
+    fn remove_sandboxes<'a>(
+        &'a self,
+        group: &'a GroupName,
+        _: &'a [SandboxId],
+    ) -> BoxFuture<'a, Result<(), String>> {
         self.change(format!("container/{group}"), |_| {})
     }
 }
@@ -282,6 +319,7 @@ fn a_manifest_whose_tables_are_shuffled_makes_the_same_plan() {
             controller: Controller::Absent,
             applied: Known::Absent,
             looks: desired.resources.keys().map(|id| (id.clone(), Known::Absent)).collect(),
+            agents: BTreeMap::new(),
         };
         let mut plan = plan(&desired, &observed);
         // Places are where things are written, which is what is shuffled.

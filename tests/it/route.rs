@@ -96,6 +96,10 @@ fn group(bind: &[(&str, Option<&str>)]) -> Spec {
         model: ModelName::new("local").unwrap(),
         lifecycle: Lifecycle::OnDemand,
         runtime: RuntimeKind::None,
+        image: None,
+        user: None,
+        engine: None,
+        parallel: 5,
         limits: Limits::default(),
     }))
 }

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, TestError, TestRunner};
 
-use crate::support::plan::{World, desired, id};
+use crate::support::plan::{World, desired, id, running};
 
 /// Two manifests and a machine: the first was applied, in part or in full, and then things
 /// happened; the second is to be applied now.
@@ -234,7 +234,15 @@ fn cases() -> impl Strategy<Value = Case> {
         |(before, now, generation, looks, controller)| {
             let specs = desired(&before.join("\n")).resources.into_iter();
             let specs = specs.map(|(id, wanted)| (id, wanted.spec)).collect();
-            Case { now, observed: Observed { controller, applied: generation(specs), looks } }
+            Case {
+                now,
+                observed: Observed {
+                    controller,
+                    applied: generation(specs),
+                    looks,
+                    agents: BTreeMap::new(),
+                },
+            }
         },
     )
 }
@@ -302,14 +310,14 @@ fn looks() -> impl Strategy<Value = BTreeMap<ResourceId, Known<Seen>>> {
     let names = ["main", "kids", "family", "old"];
     let of = |kind: &str| names.map(|name| id(&format!("{kind}/{name}"))).to_vec();
     let folder = prop_oneof![
-        3 => Just(Seen::Folder { missing: BTreeSet::new() }),
-        1 => Just(Seen::Folder { missing: BTreeSet::from(["data".to_owned()]) }),
+        3 => Just(Seen::Folder { missing: BTreeSet::new(), foreign: BTreeSet::new() }),
+        1 => Just(Seen::Folder { missing: BTreeSet::from(["data".to_owned()]), foreign: BTreeSet::new() }),
     ];
     let lang = |value: &str| BTreeMap::from([("LANG".to_owned(), value.to_owned())]);
     let settings = select(vec![None, Some(BTreeMap::new()), Some(lang("de")), Some(lang("fr"))])
         .prop_map(|env| Seen::Settings { env });
     let model = select(vec![Availability::Present, Availability::Missing]).prop_map(Seen::Model);
-    let container = (1..5_u32).prop_map(|processes| Seen::Container { processes });
+    let container = (1..5_u32).prop_map(running);
     (
         btree_map(select(of("folder")), known(folder), 2..5),
         btree_map(select(of("settings")), known(settings), 2..5),

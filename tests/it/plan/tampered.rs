@@ -1,12 +1,12 @@
 //! Plans that were changed by hand after they were made: the check finds each of them.
 
-use babybot::observed::{Controller, Known, Seen};
+use babybot::observed::{Controller, Known};
 use babybot::plan::check::{Problem, check};
 use babybot::plan::{Action, Plan, Step, Work, plan};
 use babybot::resource::{ModelSpec, Risk, Spec};
 
 use super::FAMILY;
-use crate::support::plan::{World, desired, group_name, id, plan_checked};
+use crate::support::plan::{World, desired, group_name, id, plan_checked, running};
 
 #[test]
 fn a_step_twice() {
@@ -68,7 +68,7 @@ fn a_group_removed_that_the_manifest_asks_for() {
 fn work_on_another_group() {
     rejects(&[Problem::Work], |plan| {
         let step = step(plan, "folder/family");
-        step.work = Work::MakeFolders { group: group_name("main") };
+        step.work = Work::MakeFolders { group: group_name("main"), owner: None };
     });
 }
 
@@ -135,7 +135,7 @@ fn a_step_on_something_that_nobody_could_see() {
 
 #[test]
 fn a_leftover_stopped_while_a_controller_runs() {
-    let found = || Known::Is(Seen::Container { processes: 1 });
+    let found = || Known::Is(running(1));
     let mut world = World::with(FAMILY).looking("container/main", found());
     let plan = plan_checked(&desired(FAMILY), &world);
     assert_eq!(plan.steps.len(), 1);

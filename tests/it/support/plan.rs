@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use babybot::desired::Desired;
 use babybot::manifest::{Declared, Group, Manifest, Span, Written};
-use babybot::name::{ChannelName, ChatId, GroupName, ModelName, ProjectName};
-use babybot::observed::{Applied, Availability, Controller, Known, Observed, Seen};
+use babybot::name::{ChannelName, ChatId, GroupName, ModelName, ProjectName, SandboxId};
+use babybot::observed::{
+    Applied, Availability, Controller, Known, Observed, Owner, SandboxSeen, SandboxState, Seen,
+};
 use babybot::plan::check::{Finding, check};
 use babybot::plan::{Plan, Step, Work, plan};
 use babybot::resource::{
@@ -147,6 +149,7 @@ impl World {
                 controller: Controller::Absent,
                 applied: Known::Absent,
                 looks: BTreeMap::new(),
+                agents: BTreeMap::new(),
             },
         };
         world.look_for(desired);
@@ -207,14 +210,35 @@ impl World {
 
     fn carry_out(&mut self, step: &Step) {
         let look = match &step.work {
-            Work::MakeFolders { .. } => Known::Is(Seen::Folder { missing: BTreeSet::new() }),
+            Work::MakeFolders { .. } => {
+                Known::Is(Seen::Folder { missing: BTreeSet::new(), foreign: BTreeSet::new() })
+            }
             Work::WriteGlobalMemory => Known::Is(Seen::GlobalMemory),
             Work::WriteSettings { env, .. } => Known::Is(Seen::Settings { env: Some(env.clone()) }),
-            Work::StopLeftover { .. } => Known::Absent,
+            Work::BuildImage { .. } => Known::Is(Seen::Image),
+            Work::StartAgent { .. } | Work::ReplaceAgent { .. } => return,
+            Work::RemoveImage { .. }
+            | Work::StopAgent { .. }
+            | Work::RemoveSandboxes { .. }
+            | Work::StopLeftover { .. } => Known::Absent,
             Work::Record { .. } | Work::Forget => return,
         };
         self.observed.looks.insert(step.id.clone(), look);
     }
+}
+
+/// A sandbox of ours that runs, with this many processes.
+pub(crate) fn running(processes: u32) -> Seen {
+    let sandbox = SandboxSeen {
+        id: SandboxId::new("one").expect("an id"),
+        name: "bb-0-one".to_owned(),
+        owner: Owner::Ours,
+        state: SandboxState::Running,
+        digest: None,
+        edits: Vec::new(),
+        processes: Some(processes),
+    };
+    Seen::Container { sandboxes: vec![sandbox] }
 }
 
 /// Plans, and has every plan looked over.

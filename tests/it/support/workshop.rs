@@ -8,14 +8,17 @@ use std::time::Duration;
 use babybot::clock::SystemClock;
 use babybot::gateway::Gateway;
 use babybot::host::{Host, Worked, Worker};
-use babybot::name::{ChannelName, GroupName, InstanceId, ModelName, TurnId};
+use babybot::name::{ChannelName, GroupName, InstanceId, ModelName, SandboxId, TurnId};
+use babybot::observed::SandboxSeen;
 use babybot::process::Process;
 use babybot::project::Project;
 use babybot::resource::{
-    Binding, GroupSpec, Lifecycle, Limits, ModelSpec, ResourceId, RuntimeKind, Spec,
+    Binding, ContainerSpec, GroupSpec, Lifecycle, Limits, ModelSpec, ResourceId, RuntimeKind, Spec,
 };
 use babybot::runtime::process::{ProcessRuntime, Strays};
-use babybot::runtime::{Exit, Runtime, RuntimeError, Sandbox, SandboxSpec};
+use babybot::runtime::{
+    Exec, ExecSpec, Exit, Runtime, RuntimeError, RuntimeInfo, Runtimes, Sandbox, SandboxSpec,
+};
 use babybot::session::{Helm, Parts, Progress};
 use babybot::store::{MessageSeq, PostKind, Store};
 use babybot::unit::Period;
@@ -108,7 +111,7 @@ impl Workshop {
         let parts = Parts {
             project: project.clone(),
             store: store.clone(),
-            runtime: plan.runtime,
+            runtimes: Runtimes::new([plan.runtime]),
             gateway: Gateway::new(folder.path().to_owned()).unwrap(),
             clock: Arc::new(SystemClock),
         };
@@ -133,6 +136,19 @@ impl Workshop {
 
     pub(crate) fn worker(&self) -> Worker {
         self.host.worker(&self.group).unwrap()
+    }
+
+    /// What the group's sandbox is made of.
+    pub(crate) fn container(&self) -> ContainerSpec {
+        ContainerSpec {
+            runtime: RuntimeKind::None,
+            image: None,
+            user: None,
+            main: false,
+            cpus: None,
+            memory: None,
+            pids: None,
+        }
     }
 
     /// A file in the group's folder.
@@ -249,6 +265,10 @@ fn specs(group: &GroupName, model: ModelSpec, limits: Limits) -> BTreeMap<Resour
         model: name.clone(),
         lifecycle: Lifecycle::OnDemand,
         runtime: RuntimeKind::None,
+        image: None,
+        user: None,
+        engine: None,
+        parallel: 5,
         limits,
     };
     BTreeMap::from([
@@ -256,6 +276,9 @@ fn specs(group: &GroupName, model: ModelSpec, limits: Limits) -> BTreeMap<Resour
         (ResourceId::Group(group.clone()), Spec::Group(Box::new(spec))),
     ])
 }
+
+/// What a list gives.
+type Listed<'a> = BoxFuture<'a, Result<BTreeMap<GroupName, Vec<SandboxSeen>>, RuntimeError>>;
 
 /// A runtime that passes everything on and remembers how agents ended.
 #[derive(Debug)]
@@ -275,6 +298,18 @@ impl Runtime for Watched {
         self.inner.kind()
     }
 
+    fn probe(&self) -> BoxFuture<'_, Result<RuntimeInfo, RuntimeError>> {
+        self.inner.probe()
+    }
+
+    fn list(&self, instance: &InstanceId, known: Vec<(GroupName, Process)>) -> Listed<'_> {
+        self.inner.list(instance, known)
+    }
+
+    fn exec(&self, id: &SandboxId, command: ExecSpec) -> BoxFuture<'_, Result<Exec, RuntimeError>> {
+        self.inner.exec(id, command)
+    }
+
     fn launch(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Sandbox, RuntimeError>> {
         Box::pin(async move {
             let sandbox = self.inner.launch(spec).await?;
@@ -288,8 +323,8 @@ impl Runtime for Watched {
         })
     }
 
-    fn stop(&self, process: Process, grace: Duration) -> BoxFuture<'_, Result<(), RuntimeError>> {
-        self.inner.stop(process, grace)
+    fn stop(&self, id: &SandboxId, grace: Duration) -> BoxFuture<'_, Result<(), RuntimeError>> {
+        self.inner.stop(id, grace)
     }
 
     fn reap(
@@ -325,6 +360,18 @@ impl Runtime for Puppets {
         RuntimeKind::None
     }
 
+    fn probe(&self) -> BoxFuture<'_, Result<RuntimeInfo, RuntimeError>> {
+        Box::pin(async { Err(RuntimeError::Failed("it is a puppet".to_owned())) })
+    }
+
+    fn list(&self, _: &InstanceId, _: Vec<(GroupName, Process)>) -> Listed<'_> {
+        Box::pin(async { Ok(BTreeMap::new()) })
+    }
+
+    fn exec(&self, _: &SandboxId, _: ExecSpec) -> BoxFuture<'_, Result<Exec, RuntimeError>> {
+        Box::pin(async { Err(RuntimeError::Failed("it is a puppet".to_owned())) })
+    }
+
     fn launch(&self, _: SandboxSpec) -> BoxFuture<'_, Result<Sandbox, RuntimeError>> {
         let (link, io) = tokio::io::duplex(64 << 10);
         let (log_end, log) = tokio::io::duplex(64 << 10);
@@ -332,10 +379,13 @@ impl Runtime for Puppets {
         self.0.send(Puppet { io, log, exit }).unwrap();
         let exit = Box::pin(async move { exited.await.unwrap_or(Exit::Code(0)) });
         let (link, log) = (Box::new(link), Box::new(log_end));
-        Box::pin(async move { Ok(Sandbox { process: None, link, log, exit }) })
+        Box::pin(async move {
+            let id = SandboxId::new("puppet").unwrap();
+            Ok(Sandbox { id, process: None, link, log, exit })
+        })
     }
 
-    fn stop(&self, _: Process, _: Duration) -> BoxFuture<'_, Result<(), RuntimeError>> {
+    fn stop(&self, _: &SandboxId, _: Duration) -> BoxFuture<'_, Result<(), RuntimeError>> {
         Box::pin(async { Ok(()) })
     }
 

@@ -8,7 +8,7 @@ pub(crate) const FLOORS: &[(&str, &[&str])] = &[
     ("front", &["cli"]),
     ("loops", &["host", "agent", "reconcile"]),
     ("hands", &["session", "observe", "execute"]),
-    ("doors", &["source", "runtime", "link", "gateway", "store", "project"]),
+    ("doors", &["source", "runtime", "link", "gateway", "control", "store", "project"]),
     ("paper", PAPER),
     ("foundations", &["name", "unit", "resource", "error", "clock", "process", "line", "logging"]),
 ];

@@ -1,0 +1,379 @@
+//! The control socket: how other verbs reach the controller that runs.
+//!
+//! One private socket per instance. A verb that finds a controller joins it
+//! instead of doing its work by itself. This room carries values in both
+//! directions, keeps the bounds and checks who is at the other end; what is done
+//! with them is up to the [`Service`] that the controller hands in.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+
+use crate::clock::Timestamp;
+use crate::desired::Desired;
+use crate::name::{GroupName, InstanceId, SandboxId, TurnId};
+use crate::observed::Observed;
+use crate::plan::Plan;
+use crate::resource::{Lifecycle, ResourceId, Risk, RuntimeKind};
+
+/// What a controller is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// `babybot up`: channels, schedules, watchers, reconciling.
+    Up,
+    /// `babybot chat` and its like: it lasts as long as they do, and makes way for `up`.
+    Short,
+}
+
+/// Everything a person may want to know of a running controller.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The installation.
+    pub instance: InstanceId,
+    /// The version of babybot that runs.
+    pub version: String,
+    /// What it is there for.
+    pub role: Role,
+    /// Its process.
+    pub pid: u32,
+    /// Since when it runs.
+    pub since: Timestamp,
+    /// The applied generation; `None`: none ever was.
+    pub generation: Option<u64>,
+    /// Whether it is about to end.
+    pub draining: bool,
+    /// What sandboxes are made with.
+    pub runtime: RuntimeStatus,
+    /// What is wanted and not applied; `None`: the manifest is what was applied.
+    pub pending: Option<Pending>,
+    /// Each group that was applied.
+    pub groups: BTreeMap<GroupName, GroupStatus>,
+    /// What was found changed from outside and what became of it, newest last; a few of them.
+    pub drift: Vec<Drift>,
+    /// What is watched less well than it should be, and why.
+    pub warnings: Vec<String>,
+}
+
+/// What sandboxes are made with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuntimeStatus {
+    /// Which runtime.
+    pub kind: RuntimeKind,
+    /// Where and in which version, or why it does not answer.
+    pub detail: String,
+    /// Whether it answered when it was asked last.
+    pub answers: bool,
+}
+
+/// A manifest that differs from what was applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// How many changes it asks for; 0 where it is not valid.
+    pub changes: usize,
+    /// The worst of them.
+    pub risk: Option<Risk>,
+    /// The plan, or what is wrong with the manifest, for a person.
+    pub text: String,
+    /// Whether it is a manifest at all.
+    pub valid: bool,
+}
+
+/// A group and its agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupStatus {
+    /// What holds of it, and since when.
+    pub conditions: BTreeMap<Condition, ConditionStatus>,
+    /// What its agent does, in one word.
+    pub stage: Stage,
+    /// What it waits for, in words; nothing where it waits for nothing.
+    pub waits_for: Option<String>,
+    /// When its agent runs.
+    pub lifecycle: Lifecycle,
+    /// The model that answers.
+    pub model: String,
+    /// Whether the operator holds it.
+    pub held: bool,
+    /// Messages that wait for an answer.
+    pub messages: usize,
+    /// The turn under way, and since when.
+    pub turn: Option<(TurnId, Timestamp)>,
+    /// The sandbox.
+    pub sandbox: Option<SandboxId>,
+    /// Limits that struck, newest last; a few of them.
+    pub strikes: Vec<Strike>,
+}
+
+/// What a group's agent does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// No agent runs, and none is needed.
+    Asleep,
+    /// It is being started.
+    Starting,
+    /// It runs and has nothing to do.
+    Idle,
+    /// It is at work on a turn.
+    Working,
+    /// A turn waits for one of the places that `runtime.parallel` gives.
+    Queued,
+    /// A turn is tried again in a while, or an agent started again.
+    Retrying,
+    /// It finishes and ends.
+    Draining,
+}
+
+/// What can hold of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Condition {
+    /// A message would be answered now.
+    Ready,
+    /// Something is on its way to what it should be.
+    Progressing,
+    /// Something is wrong and stays so for now.
+    Degraded,
+    /// The world differs from what was applied.
+    Drifted,
+    /// It finishes and ends.
+    Draining,
+    /// The manifest asks for something that was not applied.
+    PendingChanges,
+}
+
+/// Whether a condition holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConditionStatus {
+    /// Whether it does.
+    pub holds: bool,
+    /// Since when it has been so.
+    pub since: Timestamp,
+    /// Why, in words; may be empty.
+    pub reason: String,
+}
+
+/// A limit that struck.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Strike {
+    /// Its path in the manifest.
+    pub limit: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Something that was changed from outside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drift {
+    /// When it was seen.
+    pub at: Timestamp,
+    /// What.
+    pub id: ResourceId,
+    /// How it was found, and what was done, in words.
+    pub text: String,
+    /// Whether it was put right.
+    pub mended: bool,
+}
+
+/// A plan that a human approved.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ApplyRequest {
+    /// What the manifest asks for.
+    pub desired: Desired,
+    /// The manifest's text, for history.
+    pub text: String,
+    /// The plan that was approved.
+    pub plan: Plan,
+    /// The risks that were approved.
+    pub risks: Vec<Risk>,
+}
+
+/// How an apply goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum ApplyEvent {
+    /// A line of what a step is doing, such as an image's build.
+    Line {
+        /// The line.
+        text: String,
+    },
+    /// A step was done.
+    Done {
+        /// Which one.
+        id: ResourceId,
+    },
+    /// A step failed.
+    Failed {
+        /// Which one.
+        id: ResourceId,
+        /// Why.
+        why: String,
+    },
+    /// A step was not begun, because another failed.
+    HeldBack {
+        /// Which one.
+        id: ResourceId,
+        /// The one that failed.
+        by: ResourceId,
+    },
+    /// The end: this is the generation, and this is left to do.
+    Applied {
+        /// The generation that now holds.
+        generation: u64,
+        /// Whether every step was done.
+        complete: bool,
+        /// What is left to do.
+        left: Box<Plan>,
+    },
+    /// Nothing was done: the plan is another by now.
+    Stale {
+        /// The plan now.
+        plan: Box<Plan>,
+    },
+    /// Nothing, or not all, was done.
+    Error {
+        /// Why.
+        why: String,
+    },
+}
+
+/// A person talks to a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChatRequest {
+    /// The group.
+    pub group: GroupName,
+    /// What is said; `None`: nothing yet, only what was left over is wanted.
+    pub text: Option<String>,
+}
+
+/// How a conversation goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum ChatEvent {
+    /// What was said is stored.
+    Stored,
+    /// It waits for this.
+    Waits {
+        /// In words.
+        what: String,
+    },
+    /// A tool runs.
+    Tool {
+        /// Its name.
+        name: String,
+        /// Its arguments, as JSON.
+        arguments: String,
+    },
+    /// A limit struck.
+    Struck {
+        /// Its path in the manifest.
+        limit: String,
+    },
+    /// Another attempt follows.
+    Retry {
+        /// What went wrong.
+        why: String,
+        /// How long until then.
+        wait: Duration,
+    },
+    /// Something to be shown. It counts as shown once it was acknowledged.
+    Post {
+        /// By which it is acknowledged.
+        id: i64,
+        /// Whether it is a reply, and not a notice that there is none.
+        reply: bool,
+        /// The text.
+        text: String,
+        /// Whether it may have been shown before.
+        uncertain: bool,
+        /// What it answers, where that is not what was just said.
+        earlier: Option<String>,
+    },
+    /// What was said is answered, or never will be.
+    End {
+        /// How.
+        end: ChatEnd,
+    },
+}
+
+/// How what was said came out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "end", rename_all = "kebab-case")]
+pub enum ChatEnd {
+    /// With a reply.
+    Answered,
+    /// It was cancelled.
+    Cancelled,
+    /// It was given up, and a notice says why.
+    GivenUp,
+    /// Nothing was said, and nothing is left over.
+    Nothing,
+    /// The controller makes way for another, which goes on with it: join that one.
+    HandedOver,
+    /// The controller failed.
+    Failed {
+        /// Why.
+        why: String,
+    },
+}
+
+/// What became of a post.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum PostOutcome {
+    /// It was shown.
+    Shown,
+    /// It could not be shown.
+    NotShown {
+        /// Why.
+        why: String,
+    },
+}
+
+/// A sandbox that is kept running while somebody looks inside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// What it is made with.
+    pub runtime: RuntimeKind,
+    /// Where that is reached, where there is a choice.
+    pub endpoint: Option<String>,
+    /// As its runtime calls it.
+    pub sandbox: SandboxId,
+}
+
+/// Why the controller does not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// In words.
+    pub why: String,
+}
+
+/// What a controller does for whoever joins it. Every method may be called at any time, several at
+/// once. A future that is dropped is a client that went away.
+pub trait Service: Send + Sync + 'static {
+    /// Everything there is to know, now and whenever it changes.
+    fn status(&self) -> watch::Receiver<Arc<Status>>;
+    /// Looks at everything that matters to a manifest and to what was applied.
+    fn observe(&self, desired: Desired) -> BoxFuture<'_, Result<Observed, Refusal>>;
+    /// Carries out an approved plan; the last event says how it ended.
+    fn apply(&self, request: ApplyRequest, events: mpsc::Sender<ApplyEvent>) -> BoxFuture<'_, ()>;
+    /// Takes what is said, and tells how it goes; the last event is [`ChatEvent::End`].
+    fn chat(&self, request: ChatRequest, events: mpsc::Sender<ChatEvent>) -> BoxFuture<'_, ()>;
+    /// Says what became of a post.
+    fn acknowledge(&self, post: i64, outcome: PostOutcome) -> BoxFuture<'_, Result<(), Refusal>>;
+    /// Stops whatever of a group is not answered.
+    fn cancel(&self, group: GroupName) -> BoxFuture<'_, Result<(), Refusal>>;
+    /// Holds a group, or lets it go on.
+    fn hold(&self, group: GroupName, held: bool) -> BoxFuture<'_, Result<(), Refusal>>;
+    /// Starts a group's agent if need be, sends what it is, and keeps it until the future is dropped.
+    fn lease(
+        &self,
+        group: GroupName,
+        granted: mpsc::Sender<Result<Lease, Refusal>>,
+    ) -> BoxFuture<'_, ()>;
+    /// Finishes what is under way within `patience`, ends all agents, and ends.
+    fn shut_down(&self, patience: Duration) -> BoxFuture<'_, Result<(), Refusal>>;
+}

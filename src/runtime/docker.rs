@@ -1,0 +1,1 @@
+//! The runtime `docker`: an agent in a container of a Docker engine.
