@@ -273,7 +273,7 @@ impl Machine {
             .into_iter()
             .filter_map(|sandbox| Some((sandbox.group.clone(), sandbox.process_in(&boot)?)))
             .collect();
-        for runtime in self.runtimes.iter() {
+        for runtime in self.runtimes.all() {
             let all = runtime.list(&instance, known.clone()).await;
             let mut all = all.map_err(|error| error.to_string())?;
             for sandbox in all.remove(group).unwrap_or_default() {
@@ -297,7 +297,7 @@ impl Machine {
         else {
             return Ok(());
         };
-        for runtime in self.runtimes.iter() {
+        for runtime in self.runtimes.all() {
             // A name may be another's by now: only what is still ours is touched.
             let all = runtime.list(&instance, Vec::new()).await;
             let ours = all.map_err(|error| error.to_string())?.remove(group).unwrap_or_default();

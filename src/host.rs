@@ -17,14 +17,24 @@ use crate::error::chain;
 use crate::name::{ChannelName, ChatId, GroupName, InstanceId, ModelName};
 use crate::process;
 use crate::protocol::{Failure, JournalRound, Place, Welcome};
-use crate::resource::{ContainerSpec, GroupSpec, Lifecycle, ModelSpec, ResourceId, Spec};
+use crate::resource::{
+    ContainerSpec, GroupSpec, Lifecycle, ModelSpec, ResourceId, RuntimeKind, Spec,
+};
 use crate::route::prompt::{Said, prompt};
-use crate::runtime::{RuntimeError, SandboxSpec};
-use crate::session::{Audience, Helm, Parts, Progress, Purpose, Session, SessionError, TurnEnd};
+use crate::runtime::{Access, Exit, Mount, RuntimeError, SandboxSpec};
+use crate::session::{
+    Audience, Grip, Helm, Parts, Progress, Purpose, Session, SessionError, TurnEnd,
+};
 use crate::store::{Incoming, Message, MessageSeq, StoreError, TakenUp, Turn, TurnState};
 
 /// How often a turn is tried again.
 const RETRIES_MAX: u32 = 5;
+/// How often an agent that was lost in the middle of a turn is replaced without a wait.
+const LOST_AT_ONCE: u32 = 1;
+/// How often a turn is tried again while its runtime does not answer, under a controller that lasts.
+const OUTAGES_MAX: u32 = 40;
+/// The longest wait for a runtime that does not answer.
+const OUTAGE_WAIT_MAX: Duration = Duration::from_secs(30);
 /// The wait before the first retry; it doubles with each.
 const RETRY_FIRST: Duration = Duration::from_secs(5);
 /// Longest reason that a chat is told, in characters: an agent's words have no bound.
@@ -49,9 +59,12 @@ pub enum HostError {
 pub struct Host {
     parts: Parts,
     instance: InstanceId,
+    generation: u64,
     specs: Arc<BTreeMap<ResourceId, Spec>>,
     zone: TimeZone,
     retry_first: Duration,
+    outages_max: u32,
+    unreaped: Vec<RuntimeKind>,
 }
 
 /// The work of one group.
@@ -64,6 +77,8 @@ pub struct Worker {
     session: Option<Session>,
     /// Told whenever a turn begins on a session that can be steered.
     helm: tokio::sync::watch::Sender<Option<Helm>>,
+    /// Told whenever an agent starts, so that it can be ended whatever this is at.
+    grip: tokio::sync::watch::Sender<Option<Grip>>,
 }
 
 /// How a turn of a group came out.
@@ -93,8 +108,17 @@ impl Host {
         let left = parts.store.open_sandboxes().await?;
         let known = left.iter().filter_map(|sandbox| sandbox.process_in(&boot)).collect();
         let known: Vec<_> = known;
-        for runtime in parts.runtimes.iter() {
-            runtime.reap(instance.clone(), known.clone()).await.map_err(HostError::Reap)?;
+        let mut unreaped = Vec::new();
+        for runtime in parts.runtimes.all() {
+            match runtime.reap(instance.clone(), known.clone()).await {
+                Ok(()) => {}
+                // What cannot be reached now is found by the looks that follow.
+                Err(error @ RuntimeError::Unavailable { .. }) => {
+                    tracing::warn!(%error, "what an earlier run left there stays for now");
+                    unreaped.push(runtime.kind());
+                }
+                Err(error) => return Err(HostError::Reap(error)),
+            }
         }
         let now = parts.clock.now();
         for sandbox in left {
@@ -107,7 +131,53 @@ impl Host {
         }
         parts.store.recover_outbox().await?;
         parts.store.forget_journals().await?;
-        Ok(Self { parts, instance, specs: Arc::new(specs), zone, retry_first: RETRY_FIRST })
+        Ok(Self {
+            parts,
+            instance,
+            generation: 0,
+            specs: Arc::new(specs),
+            zone,
+            retry_first: RETRY_FIRST,
+            outages_max: RETRIES_MAX,
+            unreaped,
+        })
+    }
+
+    /// The same controller with what another generation recorded.
+    #[must_use]
+    pub fn with_generation(&self, generation: u64, specs: Arc<BTreeMap<ResourceId, Spec>>) -> Self {
+        Self { generation, specs, ..self.clone() }
+    }
+
+    /// The same controller, but one that waits for a runtime that does not answer: it lasts, and so
+    /// may that.
+    #[must_use]
+    pub fn lasting(self) -> Self {
+        Self { outages_max: OUTAGES_MAX, ..self }
+    }
+
+    /// The runtimes that did not answer when an earlier controller's leftovers were to be ended.
+    #[must_use]
+    pub fn unreaped(&self) -> &[RuntimeKind] {
+        &self.unreaped
+    }
+
+    /// What the generation recorded.
+    #[must_use]
+    pub fn specs(&self) -> &Arc<BTreeMap<ResourceId, Spec>> {
+        &self.specs
+    }
+
+    /// The generation.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The installation.
+    #[must_use]
+    pub fn instance(&self) -> &InstanceId {
+        &self.instance
     }
 
     /// The same controller with another wait before the first retry.
@@ -120,6 +190,14 @@ impl Host {
     #[must_use]
     pub fn parts(&self) -> &Parts {
         &self.parts
+    }
+
+    /// The environment of a group's tools.
+    fn env(&self, group: &GroupName) -> BTreeMap<String, String> {
+        match self.specs.get(&ResourceId::Settings(group.clone())) {
+            Some(Spec::Settings { env }) => env.clone(),
+            _ => BTreeMap::new(),
+        }
     }
 
     /// Stores a message that was typed at the terminal.
@@ -170,6 +248,20 @@ impl Host {
     /// # Errors
     /// When the applied generation does not have the group or its model.
     pub fn worker(&self, group: &GroupName) -> Result<Worker, HostError> {
+        let (spec, model) = self.group(group)?;
+        Ok(Worker {
+            host: self.clone(),
+            group: group.clone(),
+            spec,
+            model,
+            session: None,
+            helm: tokio::sync::watch::Sender::new(None),
+            grip: tokio::sync::watch::Sender::new(None),
+        })
+    }
+
+    /// A group and the model that answers it.
+    fn group(&self, group: &GroupName) -> Result<(GroupSpec, (ModelName, ModelSpec)), HostError> {
         let id = ResourceId::Group(group.clone());
         let Some(Spec::Group(spec)) = self.specs.get(&id) else {
             return Err(HostError::Unknown(id));
@@ -178,19 +270,16 @@ impl Host {
         let Some(Spec::Model(model)) = self.specs.get(&id) else {
             return Err(HostError::Unknown(id));
         };
-        Ok(Worker {
-            host: self.clone(),
-            group: group.clone(),
-            spec: (**spec).clone(),
-            model: (spec.model.clone(), model.clone()),
-            session: None,
-            helm: tokio::sync::watch::Sender::new(None),
-        })
+        Ok(((**spec).clone(), (spec.model.clone(), model.clone())))
     }
 
     /// The messages as the agent reads them.
     #[must_use]
     pub fn prompt(&self, messages: &[Message]) -> String {
+        self.prompt_in(messages, &self.zone)
+    }
+
+    fn prompt_in(&self, messages: &[Message], zone: &TimeZone) -> String {
         let said: Vec<Said<'_>> = messages
             .iter()
             .map(|message| Said {
@@ -199,7 +288,7 @@ impl Host {
                 text: &message.incoming.text,
             })
             .collect();
-        prompt(&said, &self.zone)
+        prompt(&said, zone)
     }
 }
 
@@ -216,6 +305,64 @@ impl Worker {
         self.helm.subscribe()
     }
 
+    /// Reaches the agent, while there is one, from another task.
+    #[must_use]
+    pub fn grip(&self) -> tokio::sync::watch::Receiver<Option<Grip>> {
+        self.grip.subscribe()
+    }
+
+    /// What the generation says of the group.
+    #[must_use]
+    pub fn spec(&self) -> &GroupSpec {
+        &self.spec
+    }
+
+    /// What the agent that runs was made of.
+    #[must_use]
+    pub fn container(&self) -> Option<&ContainerSpec> {
+        self.session.as_ref().map(Session::container)
+    }
+
+    /// Folders that the agent still has and that others have taken the place of.
+    #[must_use]
+    pub fn displaced(&self) -> Vec<PathBuf> {
+        self.session.as_ref().map(Session::displaced).unwrap_or_default()
+    }
+
+    /// Goes on with what another generation says. An agent that runs is told; what it was made of
+    /// stays until somebody replaces it.
+    ///
+    /// # Errors
+    /// When that generation does not have the group or its model; then nothing has changed.
+    pub fn configure(&mut self, host: Host) -> Result<(), HostError> {
+        let (spec, model) = host.group(&self.group)?;
+        let unchanged = (&spec, &model) == (&self.spec, &self.model)
+            && host.env(&self.group) == self.host.env(&self.group);
+        (self.host, self.spec, self.model) = (host, spec, model);
+        if unchanged {
+            return Ok(());
+        }
+        let (welcome, model, limits) = (self.welcome(), self.model.clone(), self.spec.limits);
+        if let Some(session) = &mut self.session {
+            session.settle(&self.host.parts.gateway, welcome, model, limits);
+        }
+        Ok(())
+    }
+
+    /// Becomes ready when the agent ends; never, where none runs.
+    pub async fn ended(&mut self) -> Exit {
+        match &mut self.session {
+            Some(session) => session.ended().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Gives up an agent that has ended.
+    pub fn bury(&mut self) {
+        self.session = None;
+        self.grip.send_replace(None);
+    }
+
     /// Starts the agent if none runs.
     ///
     /// # Errors
@@ -227,8 +374,11 @@ impl Worker {
         if let Some(mut useless) = self.session.take() {
             // Never two agents for one group.
             useless.stop().await;
+            self.grip.send_replace(None);
         }
-        self.session = Some(Session::start(&self.host.parts, self.purpose()).await?);
+        let session = Session::start(&self.host.parts, self.purpose()).await?;
+        self.grip.send_replace(Some(session.grip()));
+        self.session = Some(session);
         Ok(())
     }
 
@@ -241,31 +391,41 @@ impl Worker {
         cancel: &CancellationToken,
         audience: &Audience,
     ) -> Result<Option<Worked>, HostError> {
-        let mut retries = 0;
+        let (mut retries, mut lost, mut outages) = (0, 0, 0);
         loop {
             let (store, clock) = (&self.host.parts.store, &self.host.parts.clock);
             let next = store.take_up(&self.group, &clock.turn_id(), clock.now()).await?;
             let Some(TakenUp { turn, messages, journal }) = next else { return Ok(None) };
-            let prompt = self.host.prompt(&messages);
+            let prompt = self.host.prompt_in(&messages, &self.zone());
             let end = self.attempt(&turn, prompt, journal, cancel, audience).await?;
             self.helm.send_replace(None);
             let (store, now) = (&self.host.parts.store, self.host.parts.clock.now());
-            let why = match end {
+            let (why, wait) = match end {
                 TurnEnd::Done => return Ok(Some(Worked::Answered)),
                 TurnEnd::Cancelled => {
                     store.cancel_turn(&turn.id, now).await?;
                     return Ok(Some(Worked::Cancelled));
                 }
+                // It goes on in another one, with all that it had done.
+                TurnEnd::Lost(message) if lost < LOST_AT_ONCE => {
+                    lost += 1;
+                    (message, Duration::ZERO)
+                }
+                TurnEnd::Outage(message) if outages < self.host.outages_max => {
+                    let wait = self.host.retry_first * 2_u32.pow(outages.min(8));
+                    outages += 1;
+                    (message, wait.min(OUTAGE_WAIT_MAX))
+                }
                 TurnEnd::Failed { reason: Failure::Busy, message } | TurnEnd::Lost(message)
                     if retries < RETRIES_MAX =>
                 {
-                    message
+                    let wait = self.host.retry_first * 2_u32.pow(retries);
+                    retries += 1;
+                    (message, wait)
                 }
                 end => return self.give_up(&turn, &end).await.map(Some),
             };
             store.requeue(&turn.id, now).await?;
-            let wait = self.host.retry_first * 2_u32.pow(retries);
-            retries += 1;
             let _ = audience.try_send(Progress::Retry { why, wait });
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
@@ -291,6 +451,7 @@ impl Worker {
         if let Some(session) = self.session.take() {
             session.drain().await;
         }
+        self.grip.send_replace(None);
     }
 
     /// Ends the agent at once.
@@ -298,6 +459,7 @@ impl Worker {
         if let Some(session) = self.session.take() {
             session.end().await;
         }
+        self.grip.send_replace(None);
     }
 
     async fn attempt(
@@ -315,6 +477,9 @@ impl Worker {
         match self.wake().await {
             Ok(()) => {}
             Err(SessionError::Store(error)) => return Err(error.into()),
+            Err(SessionError::Runtime(error @ RuntimeError::Unavailable { .. })) => {
+                return Ok(TurnEnd::Outage(chain(&error)));
+            }
             Err(error) => return Ok(TurnEnd::Lost(chain(&error))),
         }
         let Some(session) = self.session.as_mut() else {
@@ -339,7 +504,12 @@ impl Worker {
             TurnEnd::DiskFull => {
                 format!("groups/{} holds more than {} (limits.disk)", self.group, limits.disk)
             }
-            TurnEnd::Failed { message, .. } | TurnEnd::Lost(message) => message.clone(),
+            TurnEnd::OutOfMemory => {
+                format!("it needed more memory than {} (limits.memory)", limits.memory)
+            }
+            TurnEnd::Failed { message, .. } | TurnEnd::Lost(message) | TurnEnd::Outage(message) => {
+                message.clone()
+            }
             TurnEnd::Done | TurnEnd::Cancelled => String::new(),
         };
         let why: String = why.chars().take(REASON_MAX).collect();
@@ -350,56 +520,89 @@ impl Worker {
         Ok(Worked::GivenUp(why))
     }
 
+    /// The time zone of the group's prompts.
+    fn zone(&self) -> TimeZone {
+        let named = self.spec.timezone.as_deref();
+        named.and_then(|name| TimeZone::get(name).ok()).unwrap_or_else(|| self.host.zone.clone())
+    }
+
     /// What the group's agent is started as.
     fn purpose(&self) -> Purpose {
-        let Host { parts, instance, specs, .. } = &self.host;
+        let Host { parts, instance, specs, generation, .. } = &self.host;
         let project = &parts.project;
-        let env = match specs.get(&ResourceId::Settings(self.group.clone())) {
-            Some(Spec::Settings { env }) => env.clone(),
-            _ => BTreeMap::new(),
+        let container = ContainerSpec::of(&self.spec, specs);
+        let user = match container.runtime {
+            RuntimeKind::None => project.owner(),
+            RuntimeKind::Docker => container.user.map(|user| (user.uid, user.gid)),
         };
-        // A tool that asks for the time is told the group's.
-        let zone = self.spec.timezone.iter().map(|zone| ("TZ".to_owned(), zone.clone()));
         Purpose {
             sandbox: SandboxSpec {
                 instance: instance.clone(),
                 group: self.group.clone(),
                 incarnation: parts.clock.incarnation(),
-                generation: 0,
-                container: ContainerSpec::of(&self.spec, specs),
-                mounts: Vec::new(),
+                generation: *generation,
                 workdir: project.group(&self.group),
                 home: project.session(&self.group),
                 lock: project.agent_lock(&self.group),
-                user: project.owner(),
-                env: zone.collect(),
+                mounts: self.mounts(),
+                user,
+                env: BTreeMap::new(),
+                container,
             },
-            welcome: Welcome {
-                group: self.group.clone(),
-                assistant: self.spec.assistant.clone(),
-                model: self.model.1.wire_name().to_owned(),
-                context: self.model.1.context(),
-                output: self.spec.limits.output,
-                places: self.places(),
-                env,
-            },
+            welcome: self.welcome(),
             model: self.model.clone(),
             limits: self.spec.limits,
         }
     }
 
+    /// What the agent is told about itself.
+    fn welcome(&self) -> Welcome {
+        // A tool that asks for the time is told the group's.
+        let zone = self.spec.timezone.iter().map(|zone| ("TZ".to_owned(), zone.clone()));
+        let mut env: BTreeMap<String, String> = zone.collect();
+        env.extend(self.host.env(&self.group));
+        Welcome {
+            group: self.group.clone(),
+            assistant: self.spec.assistant.clone(),
+            model: self.model.1.wire_name().to_owned(),
+            context: self.model.1.context(),
+            output: self.spec.limits.output,
+            places: match self.spec.runtime {
+                RuntimeKind::None => self.places(),
+                RuntimeKind::Docker => Vec::new(),
+            },
+            env,
+        }
+    }
+
+    /// The host's folders in a container.
+    fn mounts(&self) -> Vec<Mount> {
+        let project = &self.host.parts.project;
+        let mount = |source: PathBuf, target: &str, access: Access| Mount {
+            source,
+            target: target.to_owned(),
+            access,
+        };
+        // The main group keeps what all are told.
+        let global = if self.spec.main { Access::Write } else { Access::Read };
+        let mut mounts = vec![
+            mount(project.group(&self.group), "/workspace/group", Access::Write),
+            mount(project.global(), "/workspace/global", global),
+            mount(project.mailbox(&self.group), "/workspace/ipc", Access::Write),
+            mount(project.session(&self.group), "/home/agent", Access::Write),
+        ];
+        if self.spec.main {
+            mounts.push(mount(project.view(), "/workspace/project", Access::Read));
+        }
+        mounts
+    }
+
     /// Where the guest paths of a container are on this machine.
     fn places(&self) -> Vec<Place> {
-        let project = &self.host.parts.project;
-        let place = |guest: &str, host: PathBuf| Place {
-            guest: guest.to_owned(),
-            host: host.to_string_lossy().into_owned(),
-        };
-        vec![
-            place("/workspace/group", project.group(&self.group)),
-            place("/workspace/global", project.global()),
-            place("/workspace/ipc", project.mailbox(&self.group)),
-            place("/home/agent", project.session(&self.group)),
-        ]
+        let places = self.mounts().into_iter().map(|mount| Place {
+            guest: mount.target,
+            host: mount.source.to_string_lossy().into_owned(),
+        });
+        places.collect()
     }
 }

@@ -246,7 +246,7 @@ impl Look for Machine {
                 .filter_map(|sandbox| Some((sandbox.group.clone(), sandbox.process_in(&boot)?)))
                 .collect();
             let mut all: BTreeMap<GroupName, Vec<SandboxSeen>> = BTreeMap::new();
-            for runtime in self.runtimes.iter() {
+            for runtime in self.runtimes.all() {
                 let found = runtime.list(&instance, known.clone()).await;
                 for (group, sandboxes) in found.map_err(|error| error.to_string())? {
                     all.entry(group).or_default().extend(sandboxes);

@@ -153,6 +153,12 @@ impl Project {
         self.root.join("data/ipc").join(group.as_str())
     }
 
+    /// `data/view/project`: what the main group's agent may read of the project.
+    #[must_use]
+    pub fn view(&self) -> PathBuf {
+        self.root.join("data/view/project")
+    }
+
     /// `data`, which is for nobody else's eyes.
     #[must_use]
     pub fn data(&self) -> PathBuf {

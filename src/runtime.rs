@@ -10,7 +10,7 @@ pub mod process;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -330,32 +330,43 @@ pub trait Runtime: Send + Sync + fmt::Debug {
     }
 }
 
-/// The runtimes of this machine that an instance uses.
+/// The runtimes of this machine that an instance uses. Clones share them: one that is found later
+/// is there for all.
 #[derive(Clone, Debug, Default)]
 pub struct Runtimes {
-    all: BTreeMap<RuntimeKind, Arc<dyn Runtime>>,
+    all: Arc<RwLock<BTreeMap<RuntimeKind, Arc<dyn Runtime>>>>,
 }
 
 impl Runtimes {
     /// These and no others.
     #[must_use]
     pub fn new(all: impl IntoIterator<Item = Arc<dyn Runtime>>) -> Self {
-        Self { all: all.into_iter().map(|runtime| (runtime.kind(), runtime)).collect() }
+        let all = all.into_iter().map(|runtime| (runtime.kind(), runtime)).collect();
+        Self { all: Arc::new(RwLock::new(all)) }
+    }
+
+    /// Adds one that was found, in the place of one of its kind.
+    pub fn add(&self, runtime: Arc<dyn Runtime>) {
+        let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
+        all.insert(runtime.kind(), runtime);
     }
 
     /// The one of this kind.
     ///
     /// # Errors
     /// [`RuntimeError::Unavailable`] where it was not found.
-    pub fn get(&self, kind: RuntimeKind) -> Result<&Arc<dyn Runtime>, RuntimeError> {
-        self.all.get(&kind).ok_or_else(|| RuntimeError::Unavailable {
+    pub fn get(&self, kind: RuntimeKind) -> Result<Arc<dyn Runtime>, RuntimeError> {
+        let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
+        all.get(&kind).cloned().ok_or_else(|| RuntimeError::Unavailable {
             runtime: kind,
             why: "it was not found on this machine".to_owned(),
         })
     }
 
     /// Each of them.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Runtime>> {
-        self.all.values()
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<dyn Runtime>> {
+        let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
+        all.values().cloned().collect()
     }
 }

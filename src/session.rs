@@ -19,6 +19,8 @@ mod usage;
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +45,7 @@ use crate::name::{GroupName, Incarnation, SandboxId, TurnId};
 use crate::process::{self, Process};
 use crate::project::Project;
 use crate::protocol::{Event, Failure, JournalRound, Limit, Order, TurnOrder, Welcome};
-use crate::resource::Limits;
+use crate::resource::{ContainerSpec, Limits};
 use crate::runtime::{Exit, Runtime, RuntimeError, Runtimes, SandboxSpec};
 use crate::store::{self, Store, StoreError};
 
@@ -120,8 +122,12 @@ pub enum TurnEnd {
     TimedOut,
     /// The group's folder holds more than `limits.disk`, or cannot be measured.
     DiskFull,
+    /// The agent was ended for want of memory.
+    OutOfMemory,
     /// The agent ended in the middle.
     Lost(String),
+    /// There is no agent, because its runtime does not answer.
+    Outage(String),
 }
 
 /// What a person may be shown of a turn under way.
@@ -157,11 +163,43 @@ pub struct Session {
     shared: Arc<Shared>,
     runtime: Arc<dyn Runtime>,
     sandbox: SandboxId,
+    container: ContainerSpec,
+    folders: Vec<Place>,
     limits: Limits,
     quota: Quota,
     ended: watch::Receiver<Option<Exit>>,
     /// Dropped with the session, which ends the link and so the agent.
     _link: DropGuard,
+}
+
+/// A folder that a sandbox was given, as it was then.
+#[derive(Clone, Debug)]
+struct Place {
+    path: PathBuf,
+    identity: Option<(u64, u64)>,
+}
+
+/// Reaches a session from another task, whatever that session is at.
+#[derive(Clone, Debug)]
+pub struct Grip {
+    runtime: Arc<dyn Runtime>,
+    sandbox: SandboxId,
+}
+
+impl Grip {
+    /// The sandbox.
+    #[must_use]
+    pub fn sandbox(&self) -> &SandboxId {
+        &self.sandbox
+    }
+
+    /// Ends the sandbox, by force after `grace`.
+    ///
+    /// # Errors
+    /// Why it may still be there.
+    pub async fn stop(&self, grace: Duration) -> Result<(), RuntimeError> {
+        self.runtime.stop(&self.sandbox, grace).await
+    }
 }
 
 /// Cancels the link's task when the session is dropped.
@@ -176,7 +214,7 @@ impl Drop for DropGuard {
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
-            .field("group", &self.shared.welcome.group)
+            .field("group", &self.shared.group)
             .field("sandbox", &self.sandbox)
             .finish_non_exhaustive()
     }
@@ -192,22 +230,29 @@ impl Session {
         let (group, incarnation) = (spec.group.clone(), spec.incarnation.clone());
         let shared = Shared::new(welcome, parts.store.clone(), Arc::clone(&parts.clock));
         let shared = Arc::new(shared);
-        let runtime = Arc::clone(parts.runtimes.get(spec.container.runtime)?);
+        let runtime = parts.runtimes.get(spec.container.runtime)?;
+        let container = spec.container.clone();
+        let folders = [&spec.workdir, &spec.home].into_iter();
+        let folders = folders.chain(spec.mounts.iter().map(|mount| &mount.source)).map(Place::new);
+        let folders = folders.collect();
         let sandbox = runtime.launch(spec).await?;
         record_start(parts, &group, &incarnation, sandbox.process).await?;
         let usage = keep_usage(Arc::clone(&shared));
         let caller = Caller { group: group.clone(), name: model.0, spec: model.1, usage };
-        let router = routes(Arc::clone(&shared), parts.gateway.router(caller));
+        shared.open_gateway(&parts.gateway, caller);
+        let router = routes(Arc::clone(&shared));
         let stop = CancellationToken::new();
         tokio::spawn(serve(sandbox.link, router, stop.clone(), group.clone()));
         tokio::spawn(keep_log(sandbox.log, group));
         let ended = watch_exit(parts, incarnation, sandbox.exit);
-        let folder = parts.project.group(&shared.welcome.group);
+        let folder = parts.project.group(&shared.group);
         let quota = Quota { folder, limit: limits.disk.as_bytes(), every: MEASURE_EVERY };
         let session = Self {
             shared,
             runtime,
             sandbox: sandbox.id,
+            container,
+            folders,
             limits,
             quota,
             ended,
@@ -244,6 +289,50 @@ impl Session {
         self.ended.borrow().is_none()
             && !self.shared.orders.is_closed()
             && self.shared.in_flight().is_none()
+    }
+
+    /// What it was made of.
+    #[must_use]
+    pub fn container(&self) -> &ContainerSpec {
+        &self.container
+    }
+
+    /// A way to end it from another task.
+    #[must_use]
+    pub fn grip(&self) -> Grip {
+        Grip { runtime: Arc::clone(&self.runtime), sandbox: self.sandbox.clone() }
+    }
+
+    /// The folders that are not those any more that the sandbox was given: it would go on in the
+    /// old ones.
+    #[must_use]
+    pub fn displaced(&self) -> Vec<PathBuf> {
+        let gone = self.folders.iter().filter(|place| place.is_another());
+        gone.map(|place| place.path.clone()).collect()
+    }
+
+    /// Becomes ready when the agent has ended.
+    pub async fn ended(&mut self) -> Exit {
+        ended(&mut self.ended).await
+    }
+
+    /// Tells the agent what it is from the next turn on, and has another model answer it.
+    /// Says whether the agent can still be told anything.
+    pub fn settle(
+        &mut self,
+        gateway: &Gateway,
+        welcome: Welcome,
+        model: (crate::name::ModelName, crate::resource::ModelSpec),
+        limits: Limits,
+    ) -> bool {
+        let usage = keep_usage(Arc::clone(&self.shared));
+        let group = self.shared.group.clone();
+        let caller = Caller { group, name: model.0, spec: model.1, usage };
+        self.shared.open_gateway(gateway, caller);
+        self.limits = limits;
+        self.quota.limit = limits.disk.as_bytes();
+        self.shared.welcome(welcome.clone());
+        self.shared.orders.try_send(Order::Settle(Box::new(welcome))).is_ok()
     }
 
     /// Runs a turn to its end. `cancel` ends it early.
@@ -308,7 +397,11 @@ impl Session {
                     None => return TurnEnd::Lost("the session was closed".to_owned()),
                 },
                 exit = ended(&mut self.ended) => {
-                    return settle(TurnEnd::Lost(format!("the agent ended with {exit}")), ending);
+                    let end = match exit {
+                        Exit::OutOfMemory => TurnEnd::OutOfMemory,
+                        exit => TurnEnd::Lost(format!("the agent ended with {exit}")),
+                    };
+                    return settle(end, ending);
                 }
                 () = cancel.cancelled(), if ending.is_none() => TurnEnd::Cancelled,
                 () = self.shared.orders.closed(), if ending.is_none() => {
@@ -390,6 +483,22 @@ impl Session {
     }
 }
 
+impl Place {
+    fn new(path: &PathBuf) -> Self {
+        Self { path: path.clone(), identity: identity(path) }
+    }
+
+    fn is_another(&self) -> bool {
+        self.identity.is_some() && identity(&self.path) != self.identity
+    }
+}
+
+/// What tells a folder from another that has its name later.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let metadata = std::fs::symlink_metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
 /// What following found in an event.
 enum Seen {
     /// The turn goes on.
@@ -405,7 +514,7 @@ fn settle(end: TurnEnd, ending: Option<(TurnEnd, Instant)>) -> TurnEnd {
     match (end, ending) {
         (TurnEnd::Done, _) => TurnEnd::Done,
         // How the agent ended says more than that its link did.
-        (lost @ TurnEnd::Lost(_), Some((TurnEnd::Lost(_), _))) => lost,
+        (lost @ (TurnEnd::Lost(_) | TurnEnd::OutOfMemory), Some((TurnEnd::Lost(_), _))) => lost,
         (_, Some((wanted, _))) => wanted,
         (TurnEnd::Failed { reason: Failure::Cancelled, .. }, None) => TurnEnd::Cancelled,
         (end, None) => end,

@@ -11,6 +11,7 @@
 //! Reader ──────────────── its own read-only connection ──────┘
 //! ```
 
+mod drift;
 mod generations;
 mod journal;
 mod messages;
@@ -36,6 +37,7 @@ use thiserror::Error;
 use crate::name::TurnId;
 use crate::unit::ByteSize;
 
+pub use drift::{DRIFT_KEPT, DRIFT_TEXT_MAX, Drift, ENDPOINTS_MAX};
 pub use generations::{
     Applied, GENERATION_SIZE_MAX, GENERATIONS_KEPT, Generation, GenerationSummary,
     HISTORY_LENGTH_MAX, NewGeneration, Outcome,

@@ -10,11 +10,12 @@ use std::sync::{Arc, PoisonError};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, Json, Path, State};
+use axum::extract::{DefaultBodyLimit, Json, Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::sync::mpsc;
+use tower::ServiceExt as _;
 
 use super::state::{Shared, Stage};
 use crate::name::TurnId;
@@ -22,14 +23,22 @@ use crate::protocol::{BODY_MAX, Event, Hello, PROTOCOL};
 use crate::store::{MessageSeq, StoreError};
 
 /// The routes of one link: the agent's own, and the gateway's for all else.
-pub(super) fn routes(shared: Arc<Shared>, gateway: Router) -> Router {
+pub(super) fn routes(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/hello", post(hello))
         .route("/turns", get(turns))
         .route("/turns/{turn}/events", post(report))
         .layer(DefaultBodyLimit::max(BODY_MAX))
+        .fallback(ask_gateway)
         .with_state(shared)
-        .fallback_service(gateway)
+}
+
+/// Everything else is asked of whatever answers for the model now.
+async fn ask_gateway(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    match shared.gateway().oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
 }
 
 /// A refusal in words.
@@ -51,7 +60,7 @@ async fn hello(State(shared): State<Arc<Shared>>, Json(hello): Json<Hello>) -> R
     if shared.greeted.swap(true, Ordering::SeqCst) {
         return refuse(StatusCode::CONFLICT, "this link was greeted before");
     }
-    Json(&shared.welcome).into_response()
+    Json(shared.told()).into_response()
 }
 
 async fn turns(State(shared): State<Arc<Shared>>) -> Response {

@@ -7,10 +7,12 @@ use std::collections::VecDeque;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use axum::Router;
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
-use crate::name::TurnId;
+use crate::gateway::{Caller, Gateway};
+use crate::name::{GroupName, TurnId};
 use crate::protocol::{Event, Order, Welcome};
 use crate::store::{MessageSeq, Store};
 
@@ -20,7 +22,11 @@ const ORDERS_MAX: usize = 16;
 /// What the turn loop and the routes of the link work with.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) welcome: Welcome,
+    pub(super) group: GroupName,
+    /// What the agent is told about itself.
+    told: Mutex<Welcome>,
+    /// Answers for the model; another one, once another model answers.
+    gateway: Mutex<Router>,
     pub(super) store: Store,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) greeted: AtomicBool,
@@ -62,7 +68,9 @@ impl Shared {
     pub(super) fn new(welcome: Welcome, store: Store, clock: Arc<dyn Clock>) -> Self {
         let (orders, inbox) = mpsc::channel(ORDERS_MAX);
         Self {
-            welcome,
+            group: welcome.group.clone(),
+            told: Mutex::new(welcome),
+            gateway: Mutex::default(),
             store,
             clock,
             greeted: AtomicBool::new(false),
@@ -73,6 +81,27 @@ impl Shared {
             account: Mutex::new(None),
             wheel: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// What an agent that greets is told.
+    pub(super) fn told(&self) -> Welcome {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on an agent that greets is told this.
+    pub(super) fn welcome(&self, welcome: Welcome) {
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = welcome;
+    }
+
+    /// From now on this model answers.
+    pub(super) fn open_gateway(&self, gateway: &Gateway, caller: Caller) {
+        let router = gateway.router(caller);
+        *self.gateway.lock().unwrap_or_else(PoisonError::into_inner) = router;
+    }
+
+    /// Whatever answers for the model now.
+    pub(super) fn gateway(&self) -> Router {
+        self.gateway.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn in_flight(&self) -> MutexGuard<'_, Option<InFlight>> {

@@ -21,7 +21,7 @@ pub(super) fn keep_usage(shared: Arc<Shared>) -> mpsc::Sender<gateway::Usage> {
             let turn = shared.account().clone();
             let kept = store::Usage {
                 turn,
-                group: shared.welcome.group.clone(),
+                group: shared.group.clone(),
                 model: usage.model,
                 prompt_tokens: usage.prompt_tokens,
                 completion_tokens: usage.completion_tokens,

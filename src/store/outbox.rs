@@ -146,6 +146,13 @@ const RECOVER: &str = "UPDATE outbox INDEXED BY outbox_open SET
     WHERE state IN ('pending', 'sending', 'uncertain') AND state = 'sending'
     RETURNING *";
 
+const INTERRUPTED: &str = "UPDATE outbox SET
+        interruptions = interruptions + 1,
+        state = CASE WHEN interruptions + 1 >= :max THEN 'failed' ELSE 'uncertain' END,
+        failure = CASE WHEN interruptions + 1 >= :max
+            THEN 'sending was cut off repeatedly; it may have been delivered' ELSE failure END
+    WHERE id = :id AND state = 'sending'";
+
 const UNDELIVERED: &str = "SELECT * FROM outbox
     WHERE state IN ('pending', 'sending', 'uncertain') OR state = 'failed'
     ORDER BY id DESC LIMIT :limit";
@@ -259,6 +266,23 @@ impl Store {
                 return Err(StoreError::PostTransition { id, from: found.state, to }.into());
             }
             change(connection, id, to, Some(&failure), None)
+        })
+        .await
+    }
+
+    /// Notes that nobody knows what became of an entry that was being sent: whoever was to say so
+    /// went away. It is uncertain now, as after a crash. Nothing changes for one that is not being
+    /// sent any more.
+    ///
+    /// # Errors
+    /// It could not be written.
+    pub async fn interrupted(&self, id: OutboxId) -> Result<(), StoreError> {
+        self.call(move |connection| {
+            connection.execute(
+                INTERRUPTED,
+                named_params! { ":max": OUTBOX_INTERRUPTIONS_MAX, ":id": id.0 },
+            )?;
+            Ok(())
         })
         .await
     }
