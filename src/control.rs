@@ -247,6 +247,8 @@ pub struct ChatRequest {
     pub group: GroupName,
     /// What is said; `None`: nothing yet, only what was left over is wanted.
     pub text: Option<String>,
+    /// What was said before, to a controller that handed over: by this it is followed.
+    pub said: Option<i64>,
 }
 
 /// How a conversation goes.
@@ -254,7 +256,10 @@ pub struct ChatRequest {
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum ChatEvent {
     /// What was said is stored.
-    Stored,
+    Stored {
+        /// By which another controller knows it.
+        seq: i64,
+    },
     /// It waits for this.
     Waits {
         /// In words.

@@ -423,7 +423,7 @@ impl Worker {
                     retries += 1;
                     (message, wait)
                 }
-                end => return self.give_up(&turn, &end).await.map(Some),
+                end => return self.give_up(&turn, &end, audience).await.map(Some),
             };
             store.requeue(&turn.id, now).await?;
             let _ = audience.try_send(Progress::Retry { why, wait });
@@ -497,8 +497,22 @@ impl Worker {
         Some(missing.strip_prefix(project.root()).unwrap_or(missing).display().to_string())
     }
 
-    async fn give_up(&self, turn: &Turn, end: &TurnEnd) -> Result<Worked, HostError> {
+    async fn give_up(
+        &self,
+        turn: &Turn,
+        end: &TurnEnd,
+        audience: &Audience,
+    ) -> Result<Worked, HostError> {
         let limits = &self.spec.limits;
+        let struck = match end {
+            TurnEnd::TimedOut => Some("limits.turn"),
+            TurnEnd::DiskFull => Some("limits.disk"),
+            TurnEnd::OutOfMemory => Some("limits.memory"),
+            _ => None,
+        };
+        if let Some(limit) = struck {
+            let _ = audience.try_send(Progress::Struck(limit));
+        }
         let why = match end {
             TurnEnd::TimedOut => format!("it took longer than {} (limits.turn)", limits.turn),
             TurnEnd::DiskFull => {

@@ -18,6 +18,8 @@
 //! Front: verbs, and the only room that prints.
 //! - [`cli`]: one file per verb, with its arguments, its help and its function
 //!
+//! - [`controller`]: the groups of one instance, and the loop that keeps them as applied
+//!
 //! Loops decide when, never what.
 //! - [`host`]: the controller's work, from a stored message to a stored reply
 //! - [`agent`]: what runs inside a sandbox: the model's turn, its tools, its transcript
@@ -65,6 +67,7 @@ pub mod agent;
 pub mod cli;
 pub mod clock;
 pub mod control;
+pub mod controller;
 pub mod desired;
 pub mod error;
 pub mod execute;

@@ -4,6 +4,8 @@
 //! holds the instance's lock. If the world or the manifest moved since, nothing
 //! is done.
 
+pub mod mend;
+
 use thiserror::Error;
 
 use crate::clock::Clock;

@@ -44,7 +44,7 @@ use crate::link::server;
 use crate::name::{GroupName, Incarnation, SandboxId, TurnId};
 use crate::process::{self, Process};
 use crate::project::Project;
-use crate::protocol::{Event, Failure, JournalRound, Limit, Order, TurnOrder, Welcome};
+use crate::protocol::{Event, Failure, JournalRound, Order, TurnOrder, Welcome};
 use crate::resource::{ContainerSpec, Limits};
 use crate::runtime::{Exit, Runtime, RuntimeError, Runtimes, SandboxSpec};
 use crate::store::{self, Store, StoreError};
@@ -142,8 +142,8 @@ pub enum Progress {
     },
     /// A tool ended.
     ToolEnded,
-    /// A limit of the sandbox struck.
-    Struck(Limit),
+    /// A limit struck: its path in the manifest.
+    Struck(&'static str),
     /// More of the answer; never counted as sent.
     Text(String),
     /// Another attempt follows.
@@ -450,7 +450,7 @@ impl Session {
                 }
             }
             Event::Struck { limit } => {
-                let _ = audience.try_send(Progress::Struck(limit));
+                let _ = audience.try_send(Progress::Struck(limit.path()));
                 Seen::Nothing
             }
             Event::Round { .. } => Seen::Nothing,

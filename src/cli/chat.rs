@@ -476,7 +476,7 @@ fn show(progress: &Progress, context: &Context) {
             let seconds = Duration::as_secs(wait);
             tell(&format!("  {}; trying again in {seconds} s\n", readable(why)));
         }
-        Progress::Struck(limit) => tell(&format!("  {} struck\n", limit.path())),
+        Progress::Struck(limit) => tell(&format!("  {limit} struck\n")),
         Progress::ToolEnded | Progress::Text(_) => {}
     }
 }

@@ -110,6 +110,9 @@ pub struct TakenUp {
 
 pub(super) const FIND: &str = "SELECT * FROM turns WHERE id = :id";
 
+const TURN_OF: &str =
+    "SELECT turns.* FROM turns JOIN messages ON messages.turn = turns.id WHERE messages.seq = :seq";
+
 pub(super) const OPEN_OF_GROUP: &str =
     "SELECT * FROM turns WHERE state IN ('queued', 'running') AND grp = :grp";
 
@@ -188,6 +191,20 @@ impl Store {
     pub async fn turn(&self, id: &TurnId) -> Result<Turn, StoreError> {
         let id = id.clone();
         self.call(move |connection| find(connection, &id)).await
+    }
+
+    /// The turn that a message was given to, if it was given to one.
+    ///
+    /// # Errors
+    /// It could not be read.
+    pub async fn turn_of(&self, message: MessageSeq) -> Result<Option<Turn>, StoreError> {
+        self.call(move |connection| {
+            let turn = connection
+                .query_row(TURN_OF, named_params! { ":seq": message.0 }, turn)
+                .optional()?;
+            Ok(turn)
+        })
+        .await
     }
 
     /// Marks a queued turn as running and counts the attempt.

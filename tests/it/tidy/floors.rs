@@ -6,6 +6,7 @@ use super::source::{Named, Source};
 pub(crate) const FLOORS: &[(&str, &[&str])] = &[
     ("front door", &["main"]),
     ("front", &["cli"]),
+    ("controller", &["controller"]),
     ("loops", &["host", "agent", "reconcile"]),
     ("hands", &["session", "observe", "execute"]),
     ("doors", &["source", "runtime", "link", "gateway", "control", "store", "project"]),

@@ -1,0 +1,348 @@
+//! A controller that runs: the groups of one instance, and the loop that keeps them as applied.
+//!
+//! It puts the loops together: `host` works on turns, `reconcile` looks and
+//! mends, and here is decided when either happens. Everything it is told through
+//! the control socket, it is told as [`Service`]. It lasts until somebody ends
+//! it; whoever it served goes on with the next one, since all that matters is in
+//! the store.
+
+mod apply;
+mod chat;
+mod folders;
+mod group;
+mod keep;
+mod look;
+mod service;
+mod status;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use thiserror::Error;
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::{Clock, Timestamp};
+use crate::control::{Drift, Pending, PostOutcome, Role, RuntimeStatus, Service, Status};
+use crate::desired::Desired;
+use crate::execute::BinarySource;
+use crate::host::{Host, HostError};
+use crate::name::GroupName;
+use crate::reconcile::mend::Attempts;
+use crate::resource::{PARALLEL_DEFAULT, ResourceId, RuntimeKind, Spec};
+use crate::session::Parts;
+
+use group::{Ask, Cell};
+
+/// Entries of drift that a status shows.
+const DRIFT_SHOWN: usize = 8;
+/// What an agent that is being ended may take longer than what is under way may.
+const ENDING_MAX: Duration = Duration::from_secs(15);
+
+/// Why there is no controller.
+#[derive(Debug, Error)]
+pub enum ControllerError {
+    /// What an earlier run left cannot be taken over.
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+/// What a controller is made of.
+pub struct Setup {
+    /// What it is there for.
+    pub role: Role,
+    /// The controller's work, with what was applied last.
+    pub host: Host,
+    /// Where the binary of an image comes from.
+    pub binary: BinarySource,
+    /// Reads the manifest, and says what it asks for.
+    pub manifest: ManifestReader,
+    /// Whether safe changes of the manifest are applied without a word.
+    pub follow: bool,
+    /// What sandboxes are made with, in words.
+    pub runtime: RuntimeStatus,
+    /// Looks again for runtimes that were not there.
+    pub find: FindRuntimes,
+}
+
+/// Reads the manifest anew. The text is for history.
+pub type ManifestReader =
+    Arc<dyn Fn() -> BoxFuture<'static, Result<(Desired, String), String>> + Send + Sync>;
+
+/// Looks again for runtimes, and says what sandboxes are made with now.
+pub type FindRuntimes = Arc<dyn Fn() -> BoxFuture<'static, RuntimeStatus> + Send + Sync>;
+
+/// A controller that runs.
+#[derive(Clone)]
+pub struct Controller {
+    shared: Arc<Shared>,
+}
+
+/// What all tasks of a controller share.
+struct Shared {
+    role: Role,
+    since: Timestamp,
+    follow: bool,
+    host: RwLock<Host>,
+    binary: BinarySource,
+    manifest: ManifestReader,
+    find: FindRuntimes,
+    groups: RwLock<BTreeMap<GroupName, Arc<Cell>>>,
+    places: Arc<Semaphore>,
+    parallel: Mutex<usize>,
+    /// One apply or one round of mending at a time.
+    changing: tokio::sync::Mutex<()>,
+    /// Wakes the loop that looks.
+    wake: Notify,
+    /// Whether the manifest may have been edited.
+    edited: Mutex<bool>,
+    known: Mutex<Known>,
+    /// Told whenever something that a status shows may have changed.
+    status: watch::Sender<Arc<Status>>,
+    stale: Notify,
+    acknowledgements: Mutex<BTreeMap<i64, oneshot::Sender<PostOutcome>>>,
+    /// How long what is under way may go on, as whoever ended it said.
+    patience: Mutex<Option<Duration>>,
+    /// Nothing new is begun.
+    closing: CancellationToken,
+    /// Everything is ended.
+    closed: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// What rounds of looking found out.
+struct Known {
+    runtime: RuntimeStatus,
+    pending: Option<Pending>,
+    drift: VecDeque<Drift>,
+    warnings: Vec<String>,
+    /// What is wrong with a resource, and is not put right yet.
+    troubles: BTreeMap<ResourceId, String>,
+    attempts: BTreeMap<ResourceId, Attempts>,
+    /// What a resource waits for.
+    waiting: BTreeMap<ResourceId, String>,
+}
+
+impl fmt::Debug for Setup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Setup").field("role", &self.role).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Controller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Controller").field("role", &self.shared.role).finish_non_exhaustive()
+    }
+}
+
+impl Controller {
+    /// Starts to serve the groups that were applied. The instance's lock must be held.
+    ///
+    /// # Errors
+    /// When what was applied cannot be served.
+    pub fn start(setup: Setup) -> Result<Self, ControllerError> {
+        let Setup { role, host, binary, manifest, follow, runtime, find } = setup;
+        let since = host.parts().clock.now();
+        let status = status::first(&host, role, since, &runtime);
+        let parallel = parallel(host.specs());
+        let shared = Arc::new(Shared {
+            role,
+            since,
+            follow,
+            host: RwLock::new(host),
+            binary,
+            manifest,
+            find,
+            groups: RwLock::default(),
+            places: Arc::new(Semaphore::new(parallel)),
+            parallel: Mutex::new(parallel),
+            changing: tokio::sync::Mutex::default(),
+            wake: Notify::new(),
+            edited: Mutex::new(true),
+            known: Mutex::new(Known {
+                runtime,
+                pending: None,
+                drift: VecDeque::new(),
+                warnings: Vec::new(),
+                troubles: BTreeMap::new(),
+                attempts: BTreeMap::new(),
+                waiting: BTreeMap::new(),
+            }),
+            status: watch::Sender::new(Arc::new(status)),
+            stale: Notify::new(),
+            acknowledgements: Mutex::default(),
+            patience: Mutex::default(),
+            closing: CancellationToken::new(),
+            closed: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        shared.serve_groups()?;
+        tokio::spawn(status::keep(Arc::clone(&shared)));
+        // One that does not last mends nothing: its groups are whoever is talked to.
+        if role == Role::Up {
+            tokio::spawn(keep::keep(Arc::clone(&shared)));
+        }
+        Ok(Self { shared })
+    }
+
+    /// What is served to whoever joins.
+    #[must_use]
+    pub fn service(&self) -> Arc<dyn Service> {
+        Arc::new(service::Served(Arc::clone(&self.shared)))
+    }
+
+    /// Becomes ready when somebody asked it to end, with the patience that they have.
+    pub async fn asked_to_end(&self) -> Option<Duration> {
+        self.shared.closing.cancelled().await;
+        *self.shared.patience.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets what is under way finish within `patience`, ends all agents, and ends.
+    pub async fn end(&self, patience: Duration) {
+        self.shared.close(patience).await;
+    }
+}
+
+impl Shared {
+    fn host(&self) -> Host {
+        self.host.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn parts(&self) -> Parts {
+        self.host().parts().clone()
+    }
+
+    fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.host.read().unwrap_or_else(PoisonError::into_inner).parts().clock)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cell(&self, group: &GroupName) -> Option<Arc<Cell>> {
+        self.groups.read().unwrap_or_else(PoisonError::into_inner).get(group).cloned()
+    }
+
+    fn cells(&self) -> Vec<Arc<Cell>> {
+        self.groups.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Has the loop look soon.
+    fn nudge(&self) {
+        self.wake.notify_one();
+        self.tell();
+    }
+
+    /// Has the status made anew.
+    fn tell(&self) {
+        self.stale.notify_one();
+    }
+
+    fn set_stage(&self, cell: &Cell, stage: crate::control::Stage) {
+        {
+            let mut state = cell.state();
+            if state.stage == stage {
+                return;
+            }
+            state.stage = stage;
+            state.since = self.clock().now();
+        }
+        self.tell();
+    }
+
+    /// What a group's sandbox is made with.
+    fn runtime_of(&self, group: &GroupName) -> RuntimeKind {
+        match self.host().specs().get(&ResourceId::Group(group.clone())) {
+            Some(Spec::Group(spec)) => spec.runtime,
+            _ => RuntimeKind::None,
+        }
+    }
+
+    /// Where a runtime is reached, where there is a choice.
+    fn endpoint(&self, runtime: RuntimeKind) -> Option<String> {
+        self.parts().runtimes.get(runtime).ok()?.endpoint()
+    }
+
+    /// Serves what the applied generation has, and nothing else.
+    fn serve_groups(self: &Arc<Self>) -> Result<(), HostError> {
+        let host = self.host();
+        self.set_parallel(parallel(host.specs()));
+        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
+        let wanted = host.specs().keys().filter_map(|id| match id {
+            ResourceId::Group(group) => Some(group.clone()),
+            _ => None,
+        });
+        let wanted: std::collections::BTreeSet<GroupName> = wanted.collect();
+        groups.retain(|name, cell| {
+            let stays = wanted.contains(name);
+            if !stays {
+                let (cell, until) = (Arc::clone(cell), Instant::now() + ENDING_MAX);
+                tokio::spawn(async move { cell.ask(Ask::Quit(until)).await });
+            }
+            stays
+        });
+        for name in wanted {
+            match groups.get(&name) {
+                Some(cell) => {
+                    let (cell, host) = (Arc::clone(cell), host.clone());
+                    tokio::spawn(async move { cell.ask(Ask::Configure(host)).await });
+                }
+                None => {
+                    let cell = group::start(self, &host, &name)?;
+                    groups.insert(name, cell);
+                }
+            }
+        }
+        drop(groups);
+        self.nudge();
+        Ok(())
+    }
+
+    fn set_parallel(&self, wanted: usize) {
+        let mut present = self.parallel.lock().unwrap_or_else(PoisonError::into_inner);
+        match wanted.checked_sub(*present) {
+            Some(more) => self.places.add_permits(more),
+            // Those that are taken are given back first.
+            None => {
+                let (places, fewer) = (Arc::clone(&self.places), *present - wanted);
+                let fewer = u32::try_from(fewer).unwrap_or(u32::MAX);
+                tokio::spawn(async move {
+                    if let Ok(taken) = places.acquire_many_owned(fewer).await {
+                        taken.forget();
+                    }
+                });
+            }
+        }
+        *present = wanted;
+    }
+
+    /// Ends everything, what is under way within `patience`.
+    async fn close(&self, patience: Duration) {
+        self.closing.cancel();
+        let until = Instant::now() + patience;
+        for cell in self.cells() {
+            let _ = cell.ask(Ask::Quit(until)).await;
+        }
+        self.tasks.close();
+        let ended = tokio::time::timeout_at(until + ENDING_MAX, self.tasks.wait()).await;
+        if ended.is_err() {
+            tracing::warn!("an agent does not end; the next start ends it");
+        }
+        self.closed.cancel();
+    }
+}
+
+/// How many agents are at work at once.
+fn parallel(specs: &BTreeMap<ResourceId, Spec>) -> usize {
+    let said = specs.values().find_map(|spec| match spec {
+        Spec::Group(group) => Some(group.parallel),
+        _ => None,
+    });
+    said.unwrap_or(PARALLEL_DEFAULT).max(1) as usize
+}

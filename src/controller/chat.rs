@@ -1,0 +1,303 @@
+//! A person who talks to a group through the controller.
+//!
+//! The terminal is a channel like others: what is said is stored before it is
+//! acted on, a reply is stored before it is shown, and it counts as shown once
+//! whoever shows it says so. One conversation of a group goes on at a time.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::Shared;
+use super::group::{Cell, Happening};
+use crate::control::{ChatEnd, ChatEvent, ChatRequest, PostOutcome, Stage};
+use crate::error::chain;
+use crate::host::{self, Worked};
+use crate::name::ChannelName;
+use crate::session::Progress;
+use crate::store::{MessageSeq, OutboxId, Post, PostKind, PostState, StoreError, TurnState};
+
+/// How long whoever shows a post may take to say so.
+const SHOWN_MAX: Duration = Duration::from_secs(60);
+
+/// Why a conversation ends before its time.
+enum Broken {
+    /// Whoever talked went away.
+    Gone,
+    /// The controller makes way for another.
+    Closing,
+    /// The store failed.
+    Store(StoreError),
+    /// What had to be shown could not be.
+    NotShown,
+}
+
+impl From<StoreError> for Broken {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Shared {
+    /// Takes what is said, and tells how it goes.
+    pub(super) async fn converse(
+        self: &Arc<Self>,
+        request: ChatRequest,
+        events: &mpsc::Sender<ChatEvent>,
+    ) {
+        let end = match self.cell(&request.group) {
+            None => ChatEnd::Failed { why: format!("there is no group {}", request.group) },
+            Some(cell) => match self.talk(&cell, request, events).await {
+                Ok(end) => end,
+                Err(Broken::Gone) => return,
+                Err(Broken::Closing) => ChatEnd::HandedOver,
+                Err(Broken::Store(error)) => ChatEnd::Failed { why: chain(&error) },
+                Err(Broken::NotShown) => {
+                    ChatEnd::Failed { why: "the reply is kept, and the next chat gives it".into() }
+                }
+            },
+        };
+        let _ = events.send(ChatEvent::End { end }).await;
+    }
+
+    async fn talk(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        request: ChatRequest,
+        events: &mpsc::Sender<ChatEvent>,
+    ) -> Result<ChatEnd, Broken> {
+        let _conversation = match cell.conversation.try_lock() {
+            Ok(turn) => turn,
+            Err(_) => {
+                send(events, ChatEvent::Waits { what: "another conversation".into() }).await?;
+                tokio::select! {
+                    turn = cell.conversation.lock() => turn,
+                    () = events.closed() => return Err(Broken::Gone),
+                    () = self.closing.cancelled() => return Err(Broken::Closing),
+                }
+            }
+        };
+        let mut said = request.said.map(MessageSeq);
+        // What was left unfinished is answered before, so that each has a reply of its own.
+        if said.is_none() {
+            let last = self.follow(cell, None, events).await?;
+            if last == Some(Worked::Cancelled) {
+                return Ok(ChatEnd::Cancelled);
+            }
+        }
+        if let Some(text) = request.text {
+            if self.closing.is_cancelled() {
+                return Err(Broken::Closing);
+            }
+            let accepted = self.host().accept(&cell.group, "owner", &text).await;
+            let seq = accepted.map_err(|error| match error {
+                host::HostError::Store(error) => Broken::Store(error),
+                _ => Broken::Gone,
+            })?;
+            said = Some(seq);
+            send(events, ChatEvent::Stored { seq: seq.0 }).await?;
+        }
+        if said.is_none() {
+            return Ok(ChatEnd::Nothing);
+        }
+        if cell.state().held {
+            let what = format!("`babybot resume {}`: the operator holds it", cell.group);
+            send(events, ChatEvent::Waits { what }).await?;
+        }
+        self.follow(cell, said, events).await?;
+        let turn = match said {
+            Some(said) => self.parts().store.turn_of(said).await?,
+            None => None,
+        };
+        Ok(match turn.map(|turn| turn.state) {
+            Some(TurnState::Done) => ChatEnd::Answered,
+            Some(TurnState::Cancelled) => ChatEnd::Cancelled,
+            Some(TurnState::Failed) => ChatEnd::GivenUp,
+            _ => ChatEnd::Nothing,
+        })
+    }
+
+    /// Follows a group until nothing of it waits, and hands over what there is to show.
+    async fn follow(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        said: Option<MessageSeq>,
+        events: &mpsc::Sender<ChatEvent>,
+    ) -> Result<Option<Worked>, Broken> {
+        let mut happenings = cell.happenings.subscribe();
+        let mut last = None;
+        loop {
+            self.hand_over(cell, said, events).await?;
+            if cell.state().stage != Stage::Working && !self.anything_waits(cell).await? {
+                // What came in between is in the store by now.
+                self.hand_over(cell, said, events).await?;
+                while let Ok(happening) = happenings.try_recv() {
+                    if let Happening::Ended(worked) = happening {
+                        last = Some(worked);
+                    }
+                }
+                return Ok(last);
+            }
+            cell.nudge();
+            match self.next(&mut happenings, events).await? {
+                Some(Happening::Ended(worked)) => {
+                    let over = worked == Worked::Cancelled;
+                    last = Some(worked);
+                    if over {
+                        self.hand_over(cell, said, events).await?;
+                        return Ok(last);
+                    }
+                }
+                Some(Happening::Progress(progress)) => {
+                    if let Some(event) = event_of(progress) {
+                        send(events, event).await?;
+                    }
+                }
+                Some(Happening::Waits(what)) => send(events, ChatEvent::Waits { what }).await?,
+                None => {}
+            }
+        }
+    }
+
+    async fn next(
+        &self,
+        happenings: &mut broadcast::Receiver<Happening>,
+        events: &mpsc::Sender<ChatEvent>,
+    ) -> Result<Option<Happening>, Broken> {
+        tokio::select! {
+            happening = happenings.recv() => match happening {
+                Ok(happening) => Ok(Some(happening)),
+                // What was missed is only progress, or is in the store.
+                Err(RecvError::Lagged(_)) => Ok(None),
+                Err(RecvError::Closed) => Err(Broken::Closing),
+            },
+            () = events.closed() => Err(Broken::Gone),
+            () = self.closed.cancelled() => Err(Broken::Closing),
+        }
+    }
+
+    /// Whether something of the group is not answered yet.
+    async fn anything_waits(&self, cell: &Cell) -> Result<bool, StoreError> {
+        let store = self.parts().store;
+        if !store.unfinished(Some(&cell.group)).await?.is_empty() {
+            return Ok(true);
+        }
+        let waiting = store.waiting(&cell.group).await?;
+        Ok(waiting.iter().any(|message| message.incoming.wakes))
+    }
+
+    /// Hands over what waits for this terminal: stored before, marked after.
+    async fn hand_over(
+        self: &Arc<Self>,
+        cell: &Cell,
+        said: Option<MessageSeq>,
+        events: &mpsc::Sender<ChatEvent>,
+    ) -> Result<(), Broken> {
+        let store = self.parts().store;
+        let chat = host::terminal_chat(&cell.group);
+        let mut tried = BTreeSet::new();
+        for post in store.due_in(&ChannelName::terminal(), &chat).await? {
+            if !tried.insert(post.id) {
+                continue;
+            }
+            let uncertain = post.state == PostState::Uncertain;
+            let post = store.sending(post.id).await?;
+            let asked = match &post.turn {
+                Some(turn) => store.turn_messages(turn).await?,
+                None => Vec::new(),
+            };
+            let ours = asked.iter().any(|message| Some(message.seq) == said);
+            let earlier = asked.first().filter(|_| !ours).map(|m| m.incoming.text.clone());
+            self.show(&post, uncertain, earlier, events).await?;
+        }
+        Ok(())
+    }
+
+    async fn show(
+        self: &Arc<Self>,
+        post: &Post,
+        uncertain: bool,
+        earlier: Option<String>,
+        events: &mpsc::Sender<ChatEvent>,
+    ) -> Result<(), Broken> {
+        let store = self.parts().store;
+        let outcome = self.expect_acknowledgement(post.id);
+        let doubt = Doubt { shared: Arc::clone(self), post: Some(post.id) };
+        let reply = post.kind != PostKind::Notice;
+        let (id, text) = (post.id.0, post.text.clone());
+        send(events, ChatEvent::Post { id, reply, text, uncertain, earlier }).await?;
+        let outcome = tokio::select! {
+            outcome = tokio::time::timeout(SHOWN_MAX, outcome) => outcome,
+            () = events.closed() => return Err(Broken::Gone),
+        };
+        match outcome {
+            Ok(Ok(PostOutcome::Shown)) => {
+                store.delivered(post.id, self.clock().now()).await?;
+                doubt.settle();
+                Ok(())
+            }
+            Ok(Ok(PostOutcome::NotShown { why })) => {
+                store.undelivered(post.id, &why).await?;
+                doubt.settle();
+                Err(Broken::NotShown)
+            }
+            Ok(Err(_)) | Err(_) => Err(Broken::Gone),
+        }
+    }
+
+    fn expect_acknowledgement(&self, post: OutboxId) -> oneshot::Receiver<PostOutcome> {
+        let (sender, outcome) = oneshot::channel();
+        self.acknowledgements().insert(post.0, sender);
+        outcome
+    }
+
+    pub(super) fn acknowledgements(
+        &self,
+    ) -> std::sync::MutexGuard<'_, std::collections::BTreeMap<i64, oneshot::Sender<PostOutcome>>>
+    {
+        self.acknowledgements.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// A post that was handed over, and of which nobody has said yet what became of it.
+struct Doubt {
+    shared: Arc<Shared>,
+    post: Option<OutboxId>,
+}
+
+impl Doubt {
+    fn settle(mut self) {
+        if let Some(post) = self.post.take() {
+            self.shared.acknowledgements().remove(&post.0);
+        }
+    }
+}
+
+impl Drop for Doubt {
+    fn drop(&mut self) {
+        let Some(post) = self.post else { return };
+        self.shared.acknowledgements().remove(&post.0);
+        let store = self.shared.parts().store;
+        tokio::spawn(async move {
+            if let Err(error) = store.interrupted(post).await {
+                tracing::warn!(%error, "what became of a reply is not recorded");
+            }
+        });
+    }
+}
+
+async fn send(events: &mpsc::Sender<ChatEvent>, event: ChatEvent) -> Result<(), Broken> {
+    events.send(event).await.map_err(|_| Broken::Gone)
+}
+
+fn event_of(progress: Progress) -> Option<ChatEvent> {
+    match progress {
+        Progress::Tool { name, arguments } => Some(ChatEvent::Tool { name, arguments }),
+        Progress::Struck(limit) => Some(ChatEvent::Struck { limit: limit.to_owned() }),
+        Progress::Retry { why, wait } => Some(ChatEvent::Retry { why, wait }),
+        Progress::ToolEnded | Progress::Text(_) => None,
+    }
+}

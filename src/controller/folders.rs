@@ -1,0 +1,120 @@
+//! Folders of the project that are watched, so that what goes from them comes back at once.
+//!
+//! An event only says that something may have changed. What agents write is not
+//! watched: only the folders that hold theirs, and files that are ours.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::Notify;
+
+use super::Shared;
+use crate::name::GroupName;
+
+/// Files of ours among what agents write.
+const OURS: [&str; 2] = ["settings.json", "MEMORY.md"];
+
+/// The watcher and what it told of.
+pub(super) struct Folders {
+    watcher: Option<RecommendedWatcher>,
+    watched: BTreeSet<PathBuf>,
+    told: Arc<Told>,
+}
+
+#[derive(Default)]
+struct Told {
+    changed: Notify,
+    edited: AtomicBool,
+}
+
+impl Folders {
+    /// Watches a project; where that cannot be, looks without events find the same, later.
+    pub(super) fn watch(shared: &Arc<Shared>) -> Self {
+        let told = Arc::new(Told::default());
+        let root = shared.parts().project.root().to_path_buf();
+        let tell = Arc::clone(&told);
+        let handler = move |event: notify::Result<notify::Event>| {
+            let Ok(event) = event else {
+                tell.changed.notify_one();
+                return;
+            };
+            if event.kind.is_access() || !event.paths.iter().any(|path| matters(&root, path)) {
+                return;
+            }
+            if event.paths.iter().any(|path| path.extension().is_some_and(|e| e == "toml")) {
+                tell.edited.store(true, Ordering::Relaxed);
+            }
+            tell.changed.notify_one();
+        };
+        let watcher = match notify::recommended_watcher(handler) {
+            Ok(watcher) => Some(watcher),
+            Err(error) => {
+                tracing::warn!(%error, "folders cannot be watched: changes are found later");
+                None
+            }
+        };
+        Self { watcher, watched: BTreeSet::new(), told }
+    }
+
+    /// Watches the folders that are there by now, those that were made anew among them.
+    pub(super) fn follow(&mut self, shared: &Arc<Shared>) {
+        let Some(watcher) = &mut self.watcher else { return };
+        let project = shared.parts().project;
+        let root = project.root();
+        let mut wanted: BTreeSet<PathBuf> = ["", "groups", "groups/global", "data"]
+            .into_iter()
+            .chain(["data/sessions", "data/ipc"])
+            .map(|below| root.join(below))
+            .collect();
+        for cell in shared.cells() {
+            wanted.insert(settings_folder(&project.session(&cell.group)));
+        }
+        for gone in self.watched.difference(&wanted) {
+            let _ = watcher.unwatch(gone);
+        }
+        let mut watched = BTreeSet::new();
+        for folder in wanted {
+            // One that was made anew is another; watching what is watched changes nothing.
+            if watcher.watch(&folder, RecursiveMode::NonRecursive).is_ok() {
+                watched.insert(folder);
+            }
+        }
+        self.watched = watched;
+    }
+
+    /// Becomes ready when something may have changed.
+    pub(super) async fn changed(&self) {
+        self.told.changed.notified().await;
+    }
+
+    /// Whether a manifest may have been edited since this was asked last.
+    pub(super) fn take_edit(&self) -> bool {
+        self.told.edited.swap(false, Ordering::Relaxed)
+    }
+}
+
+fn settings_folder(home: &Path) -> PathBuf {
+    home.join(".ollama")
+}
+
+/// Whether an event's path can be about what is kept.
+fn matters(root: &Path, path: &Path) -> bool {
+    let Ok(below) = path.strip_prefix(root) else { return false };
+    let parts: Vec<&str> = below.iter().filter_map(|part| part.to_str()).collect();
+    match parts.as_slice() {
+        [] | ["groups" | "data"] | ["data", "sessions" | "ipc"] => true,
+        // Temporary files of editors are none.
+        [file] => file.ends_with(".toml") && !file.starts_with('.'),
+        ["groups", group] | ["data", "sessions" | "ipc", group] => {
+            *group == "global" || GroupName::new(*group).is_ok()
+        }
+        ["groups", "global", file] | ["data", "sessions", _, ".ollama", file] => {
+            OURS.contains(file)
+        }
+        ["data", "sessions", _, ".ollama"] => true,
+        _ => false,
+    }
+}

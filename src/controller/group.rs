@@ -1,0 +1,554 @@
+//! One group of a running controller: its worker, and whoever wants something of it.
+//!
+//! One task owns the worker, so that a group never has two agents and never two
+//! turns. Everybody else asks through a bounded queue, and is told what happens
+//! through a broadcast. When something is to be done is decided here; how, by
+//! `host`.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use crate::control::{Lease, Stage, Strike};
+use crate::error::chain;
+use crate::execute::AgentOrder;
+use crate::host::{Host, HostError, Worked, Worker};
+use crate::name::{GroupName, SandboxId};
+use crate::observed::SandboxState;
+use crate::resource::{ContainerSpec, Lifecycle};
+use crate::session::{Grip, Progress};
+
+/// Requests to a group that wait for it to look at them.
+const ASKS_MAX: usize = 64;
+/// Things that happen to a group and that a listener may be behind.
+const HAPPENINGS_MAX: usize = 256;
+/// Steps of a turn that wait to be passed on.
+const PROGRESS_MAX: usize = 64;
+/// Limits that struck and are remembered.
+const STRIKES_KEPT: usize = 5;
+/// The wait after the store failed.
+const STORE_WAIT: Duration = Duration::from_secs(5);
+
+/// What is asked of a group.
+pub(super) enum Ask {
+    /// Something waits in the store.
+    Message,
+    /// What a plan asks for.
+    Order(AgentOrder, oneshot::Sender<Result<(), String>>),
+    /// Go on with what another generation says.
+    Configure(Host),
+    /// Hold the group, or let it go on.
+    Hold(bool),
+    /// Keep an agent running, and say which.
+    Lease(oneshot::Sender<Result<Lease, String>>),
+    /// A lease ended.
+    Return,
+    /// Stop whatever is not answered.
+    Cancel(oneshot::Sender<Result<(), String>>),
+    /// Finish what is under way until then, end the agent, and end.
+    Quit(Instant),
+}
+
+/// What happens to a group.
+#[derive(Clone, Debug)]
+pub(super) enum Happening {
+    /// A turn goes on.
+    Progress(Progress),
+    /// A turn came to its end.
+    Ended(Worked),
+    /// The group waits for something.
+    Waits(String),
+}
+
+/// A group as everybody but its own task sees it.
+#[derive(Debug)]
+pub(super) struct Cell {
+    pub(super) group: GroupName,
+    asks: mpsc::Sender<Ask>,
+    pub(super) happenings: broadcast::Sender<Happening>,
+    state: Mutex<State>,
+    /// One conversation at the terminal at a time, in the order in which they came.
+    pub(super) conversation: tokio::sync::Mutex<()>,
+}
+
+/// What is known of a group.
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    pub(super) stage: Stage,
+    pub(super) waits_for: Option<String>,
+    pub(super) held: bool,
+    pub(super) leases: u32,
+    pub(super) since: crate::clock::Timestamp,
+    pub(super) sandbox: Option<SandboxId>,
+    pub(super) container: Option<ContainerSpec>,
+    pub(super) displaced: Vec<String>,
+    pub(super) strikes: Vec<Strike>,
+    pub(super) failure: Option<String>,
+}
+
+impl std::fmt::Debug for Ask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Message => "Message",
+            Self::Order(..) => "Order",
+            Self::Configure(_) => "Configure",
+            Self::Hold(_) => "Hold",
+            Self::Lease(_) => "Lease",
+            Self::Return => "Return",
+            Self::Cancel(_) => "Cancel",
+            Self::Quit(_) => "Quit",
+        })
+    }
+}
+
+impl Cell {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a plan has to wait for it.
+    pub(super) fn is_busy(&self) -> bool {
+        let state = self.state();
+        state.leases > 0 || matches!(state.stage, Stage::Working | Stage::Starting)
+    }
+
+    /// Asks, and waits only for room to ask.
+    pub(super) async fn ask(&self, ask: Ask) -> Result<(), String> {
+        self.asks.send(ask).await.map_err(|_| "the group is no longer served".to_owned())
+    }
+
+    /// Asks without waiting; an ask that finds no room is one of many alike.
+    pub(super) fn nudge(&self) {
+        let _ = self.asks.try_send(Ask::Message);
+    }
+}
+
+/// The task of one group.
+pub(super) struct Keeper {
+    shared: Arc<Shared>,
+    cell: Arc<Cell>,
+    worker: Worker,
+    grip: watch::Receiver<Option<Grip>>,
+    inbox: mpsc::Receiver<Ask>,
+    /// Whether something may wait in the store.
+    pending: bool,
+    /// What a plan asked for while the group was at work.
+    later: Option<AgentOrder>,
+    /// What to be from the next turn on.
+    next: Option<Host>,
+    /// Until when what is under way may go on, once it is to end.
+    quit: Option<Instant>,
+}
+
+/// Starts the task of a group.
+pub(super) fn start(
+    shared: &Arc<Shared>,
+    host: &Host,
+    group: &GroupName,
+) -> Result<Arc<Cell>, HostError> {
+    let worker = host.worker(group)?;
+    let (asks, inbox) = mpsc::channel(ASKS_MAX);
+    let state = State {
+        stage: Stage::Asleep,
+        waits_for: None,
+        held: false,
+        leases: 0,
+        since: shared.clock().now(),
+        sandbox: None,
+        container: None,
+        displaced: Vec::new(),
+        strikes: Vec::new(),
+        failure: None,
+    };
+    let cell = Arc::new(Cell {
+        group: group.clone(),
+        asks,
+        happenings: broadcast::Sender::new(HAPPENINGS_MAX),
+        state: Mutex::new(state),
+        conversation: tokio::sync::Mutex::default(),
+    });
+    let keeper = Keeper {
+        shared: Arc::clone(shared),
+        cell: Arc::clone(&cell),
+        grip: worker.grip(),
+        worker,
+        inbox,
+        pending: true,
+        later: None,
+        next: None,
+        quit: None,
+    };
+    shared.tasks.spawn(keeper.run());
+    Ok(cell)
+}
+
+impl Keeper {
+    async fn run(mut self) {
+        while self.quit.is_none() {
+            if self.pending && !self.cell.state().held {
+                self.work().await;
+            } else {
+                self.rest().await;
+            }
+        }
+        self.set_stage(Stage::Draining);
+        self.worker.rest().await;
+        self.set_agent();
+        self.set_stage(Stage::Asleep);
+    }
+
+    /// Waits for something to do.
+    async fn rest(&mut self) {
+        self.set_stage(match self.cell.state().sandbox {
+            Some(_) => Stage::Idle,
+            None => Stage::Asleep,
+        });
+        let idle = match self.cell.state().leases {
+            0 => self.worker.idle_after(),
+            _ => Duration::MAX,
+        };
+        let running = self.cell.state().sandbox.is_some();
+        tokio::select! {
+            ask = self.inbox.recv() => match ask {
+                Some(ask) => self.answer(ask).await,
+                None => self.quit = Some(Instant::now()),
+            },
+            exit = self.worker.ended() => {
+                tracing::info!(group = %self.cell.group, %exit, "the agent ended");
+                self.worker.bury();
+                self.set_agent();
+                self.shared.nudge();
+            }
+            () = sleep(idle), if running => {
+                tracing::info!(group = %self.cell.group, "the agent has nothing to do and rests");
+                self.worker.rest().await;
+                self.set_agent();
+            }
+        }
+    }
+
+    /// Does what is asked while nothing is under way.
+    async fn answer(&mut self, ask: Ask) {
+        match ask {
+            Ask::Message => self.pending = true,
+            Ask::Order(order, reply) => {
+                let done = self.carry_out(order).await;
+                let _ = reply.send(done);
+            }
+            Ask::Configure(host) => self.configure(host).await,
+            Ask::Hold(held) => self.hold(held),
+            Ask::Lease(reply) => {
+                let lease = self.lease().await;
+                if reply.send(lease).is_err() {
+                    // Nobody waits for it any more, and nobody will give it back.
+                    self.give_back();
+                }
+            }
+            Ask::Return => self.give_back(),
+            Ask::Cancel(reply) => {
+                let cancelled = self.shared.host().cancel_all(&self.cell.group).await;
+                let _ = reply.send(cancelled.map_err(|error| chain(&error)));
+            }
+            Ask::Quit(until) => self.quit = Some(until),
+        }
+    }
+
+    async fn carry_out(&mut self, order: AgentOrder) -> Result<(), String> {
+        match order {
+            AgentOrder::Start => {}
+            AgentOrder::Replace | AgentOrder::Stop => {
+                self.set_stage(Stage::Draining);
+                self.worker.rest().await;
+                self.set_agent();
+            }
+        }
+        let held = self.cell.state().held;
+        match order {
+            AgentOrder::Stop => Ok(()),
+            _ if held => Err("the group is held".to_owned()),
+            AgentOrder::Start | AgentOrder::Replace => self.wake().await,
+        }
+    }
+
+    async fn wake(&mut self) -> Result<(), String> {
+        self.set_stage(Stage::Starting);
+        let woken = self.worker.wake().await.map_err(|error| chain(&error));
+        self.set_agent();
+        self.set_failure(woken.as_ref().err().cloned());
+        woken
+    }
+
+    async fn lease(&mut self) -> Result<Lease, String> {
+        self.wake().await?;
+        let Some(sandbox) = self.cell.state().sandbox.clone() else {
+            return Err("the agent ended at once".to_owned());
+        };
+        let runtime = self.worker.spec().runtime;
+        let endpoint = self.shared.endpoint(runtime);
+        self.cell.state().leases += 1;
+        Ok(Lease { runtime, endpoint, sandbox })
+    }
+
+    fn give_back(&self) {
+        let mut state = self.cell.state();
+        state.leases = state.leases.saturating_sub(1);
+    }
+
+    fn hold(&mut self, held: bool) {
+        self.cell.state().held = held;
+        self.pending |= !held;
+        self.set_waiting(held.then(|| "`babybot resume`: the operator holds it".to_owned()));
+        self.shared.nudge();
+    }
+
+    async fn configure(&mut self, host: Host) {
+        if let Err(error) = self.worker.configure(host) {
+            tracing::warn!(group = %self.cell.group, %error, "it stays as it was");
+        }
+    }
+
+    /// Runs one turn, if there is one.
+    async fn work(&mut self) {
+        let Some(place) = self.place().await else { return };
+        let ended = self.turn().await;
+        drop(place);
+        self.set_agent();
+        self.set_waiting(None);
+        match ended {
+            Some(Ok(Some(worked))) => {
+                let failure = match &worked {
+                    Worked::GivenUp(why) => Some(why.clone()),
+                    _ => None,
+                };
+                self.set_failure(failure);
+                // Whoever hears of the end must not find it at work any more.
+                self.set_stage(Stage::Idle);
+                let _ = self.cell.happenings.send(Happening::Ended(worked));
+            }
+            Some(Ok(None)) => self.pending = false,
+            Some(Err(error)) => {
+                tracing::error!(group = %self.cell.group, error = chain(&error), "a turn waits");
+                self.set_failure(Some(chain(&error)));
+                tokio::time::sleep(STORE_WAIT).await;
+            }
+            // It ends before its time, and the next controller goes on with the turn.
+            None => self.worker.end().await,
+        }
+        self.catch_up().await;
+    }
+
+    /// A place among those that `runtime.parallel` lets work at once, in the order of asking.
+    async fn place(&mut self) -> Option<OwnedSemaphorePermit> {
+        let places = Arc::clone(&self.shared.places);
+        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+            return Some(place);
+        }
+        self.set_stage(Stage::Queued);
+        self.set_waiting(Some("one of the agents at work (runtime.parallel)".to_owned()));
+        let mut waiting = std::pin::pin!(places.acquire_owned());
+        loop {
+            tokio::select! {
+                place = &mut waiting => return place.ok(),
+                ask = self.inbox.recv() => match ask {
+                    Some(ask) => self.answer(ask).await,
+                    None => self.quit = Some(Instant::now()),
+                }
+            }
+            if self.quit.is_some() || self.cell.state().held {
+                return None;
+            }
+            self.set_stage(Stage::Queued);
+        }
+    }
+
+    /// Runs a turn, and answers what is asked meanwhile. `None`: it was broken off.
+    async fn turn(&mut self) -> Option<Result<Option<Worked>, HostError>> {
+        let (audience, mut progress) = mpsc::channel(PROGRESS_MAX);
+        let cancel = CancellationToken::new();
+        let shared = Arc::clone(&self.shared);
+        let cell = Arc::clone(&self.cell);
+        shared.set_stage(&cell, Stage::Working);
+        let Self { worker, inbox, grip, later, next, quit, pending, .. } = self;
+        let mut work = std::pin::pin!(worker.work(&cancel, &audience));
+        let mut cancelled: Vec<oneshot::Sender<Result<(), String>>> = Vec::new();
+        loop {
+            let until = quit.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
+            tokio::select! {
+                biased;
+                worked = &mut work => {
+                    while let Ok(step) = progress.try_recv() {
+                        shared.take_note(&cell, &step);
+                        let _ = cell.happenings.send(Happening::Progress(step));
+                    }
+                    if !cancelled.is_empty() {
+                        let rest = shared.host().cancel_all(&cell.group).await;
+                        let rest = rest.map_err(|error| chain(&error));
+                        cancelled.drain(..).for_each(|reply| drop(reply.send(rest.clone())));
+                    }
+                    return Some(worked);
+                }
+                step = progress.recv() => if let Some(step) = step {
+                    shared.take_note(&cell, &step);
+                    let _ = cell.happenings.send(Happening::Progress(step));
+                },
+                changed = grip.changed() => if changed.is_ok() {
+                    cell.state().sandbox = grip.borrow_and_update().as_ref().map(|g| g.sandbox().clone());
+                },
+                ask = inbox.recv() => match ask {
+                    None => *quit = Some(Instant::now()),
+                    Some(Ask::Quit(at)) => *quit = Some(at),
+                    Some(Ask::Message) => *pending = true,
+                    Some(Ask::Configure(host)) => *next = Some(host),
+                    Some(Ask::Return) => {
+                        let mut state = cell.state();
+                        state.leases = state.leases.saturating_sub(1);
+                    }
+                    Some(Ask::Hold(held)) => {
+                        cell.state().held = held;
+                        *pending |= !held;
+                    }
+                    Some(Ask::Cancel(reply)) => {
+                        cancel.cancel();
+                        cancelled.push(reply);
+                    }
+                    Some(Ask::Lease(reply)) => {
+                        let lease = lease_meanwhile(&shared, &cell, grip);
+                        if lease.is_ok() {
+                            cell.state().leases += 1;
+                        }
+                        if let Err(Ok(_)) = reply.send(lease) {
+                            let mut state = cell.state();
+                            state.leases = state.leases.saturating_sub(1);
+                        }
+                    }
+                    Some(Ask::Order(order, reply)) => {
+                        let held = grip.borrow().clone();
+                        let done = match (order, held) {
+                            // Somebody halted it, so it cannot finish. The turn goes on in the next.
+                            (AgentOrder::Replace | AgentOrder::Stop, Some(grip))
+                                if shared.is_halted(&cell, grip.sandbox()).await =>
+                            {
+                                grip.stop(Duration::ZERO).await.map_err(|error| error.to_string())
+                            }
+                            (order, _) => {
+                                *later = Some(order);
+                                Ok(())
+                            }
+                        };
+                        let _ = reply.send(done);
+                    }
+                },
+                () = tokio::time::sleep_until(until), if quit.is_some() => return None,
+            }
+        }
+    }
+
+    /// Does what was put off while a turn was under way.
+    async fn catch_up(&mut self) {
+        if let Some(host) = self.next.take() {
+            self.configure(host).await;
+        }
+        if let Some(order) = self.later.take()
+            && self.quit.is_none()
+            && order != AgentOrder::Start
+            && let Err(error) = self.carry_out(order).await
+        {
+            tracing::warn!(group = %self.cell.group, %error, "the agent is not replaced");
+        }
+        self.shared.nudge();
+    }
+
+    fn set_stage(&self, stage: Stage) {
+        self.shared.set_stage(&self.cell, stage);
+    }
+
+    fn set_waiting(&self, what: Option<String>) {
+        if let Some(what) = &what {
+            let _ = self.cell.happenings.send(Happening::Waits(what.clone()));
+        }
+        self.cell.state().waits_for = what;
+        self.shared.tell();
+    }
+
+    fn set_failure(&self, failure: Option<String>) {
+        self.cell.state().failure = failure;
+        self.shared.tell();
+    }
+
+    /// Makes known which agent runs.
+    fn set_agent(&mut self) {
+        let sandbox = self.grip.borrow_and_update().as_ref().map(|grip| grip.sandbox().clone());
+        let mut state = self.cell.state();
+        state.container = self.worker.container().cloned();
+        state.displaced =
+            self.worker.displaced().iter().map(|path| path.display().to_string()).collect();
+        state.sandbox = sandbox;
+    }
+}
+
+/// A lease of an agent that is at work.
+fn lease_meanwhile(
+    shared: &Shared,
+    cell: &Cell,
+    grip: &watch::Receiver<Option<Grip>>,
+) -> Result<Lease, String> {
+    let sandbox = grip.borrow().as_ref().map(|grip| grip.sandbox().clone());
+    let sandbox = sandbox.ok_or("the agent is just being started")?;
+    let runtime = shared.runtime_of(&cell.group);
+    Ok(Lease { runtime, endpoint: shared.endpoint(runtime), sandbox })
+}
+
+async fn sleep(time: Duration) {
+    // A time that never comes is more than a timer takes.
+    match time {
+        Duration::MAX => std::future::pending().await,
+        time => tokio::time::sleep(time).await,
+    }
+}
+
+impl Shared {
+    /// Takes note of what a turn reports of limits.
+    fn take_note(&self, cell: &Cell, progress: &Progress) {
+        match progress {
+            Progress::Struck(limit) => {
+                let at = self.clock().now();
+                tracing::warn!(group = %cell.group, limit, "a limit struck");
+                let mut state = cell.state();
+                state.strikes.push(Strike { limit: (*limit).to_owned(), at });
+                let extra = state.strikes.len().saturating_sub(STRIKES_KEPT);
+                state.strikes.drain(..extra);
+            }
+            Progress::Retry { why, wait } => {
+                let mut state = cell.state();
+                state.failure = Some(why.clone());
+                state.waits_for = Some(format!("another attempt, in {} s", wait.as_secs()));
+            }
+            Progress::Tool { .. } => {
+                let mut state = cell.state();
+                state.failure = None;
+                state.waits_for = None;
+            }
+            Progress::ToolEnded | Progress::Text(_) => return,
+        }
+        self.tell();
+    }
+
+    /// Whether somebody halted a sandbox from outside.
+    async fn is_halted(&self, cell: &Cell, sandbox: &SandboxId) -> bool {
+        let Ok(runtime) = self.parts().runtimes.get(self.runtime_of(&cell.group)) else {
+            return false;
+        };
+        let seen = runtime.list(self.host().instance(), Vec::new()).await.unwrap_or_default();
+        let seen = seen.get(&cell.group).into_iter().flatten();
+        seen.into_iter().any(|seen| seen.id == *sandbox && seen.state == SandboxState::Paused)
+    }
+
+    /// Whether the agent of a group runs for as long as the controller does.
+    pub(super) fn always(spec: &crate::resource::GroupSpec) -> bool {
+        spec.lifecycle == Lifecycle::Always
+    }
+}

@@ -1,0 +1,287 @@
+//! The loop that keeps the machine as it was applied.
+//!
+//! Level-triggered: whatever woke it, a round looks at everything anew. Events
+//! that come together are one, and rounds have a distance, so that a thousand
+//! events cost no more than a few looks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::{BoxStream, SelectAll};
+use tokio::time::Instant;
+
+use super::Shared;
+use super::folders::Folders;
+use super::look::Eyes;
+use crate::control::{ApplyEvent, ApplyRequest, Drift, Pending};
+use crate::desired::Desired;
+use crate::observe;
+use crate::plan::render::{self, Color, Heading};
+use crate::plan::{check, plan};
+use crate::reconcile::mend::{Mended, Mender, Round};
+use crate::resource::{ResourceId, Risk};
+use crate::runtime::RuntimeEvent;
+use crate::store;
+
+/// A look without any event: what no event tells of is found by it.
+const EVERY: Duration = Duration::from_secs(30);
+/// How long it waits after an event for others that belong to it.
+const QUIET: Duration = Duration::from_millis(30);
+/// How long others that belong to it may go on.
+const QUIET_MAX: Duration = Duration::from_millis(250);
+/// How long after a runtime's events ended it is asked for more.
+const WATCH_AGAIN: Duration = Duration::from_secs(2);
+/// Entries of drift that are remembered for the status.
+const DRIFT_KEPT: usize = 32;
+
+/// Looks and mends until the controller ends.
+pub(super) async fn keep(shared: Arc<Shared>) {
+    let mut mender = Mender::default();
+    let mut folders = Folders::watch(&shared);
+    let mut events = Events::new(&shared);
+    let mut due: Option<Instant> = None;
+    loop {
+        folders.follow(&shared);
+        let next = due.unwrap_or_else(|| Instant::now() + EVERY).min(Instant::now() + EVERY);
+        tokio::select! {
+            () = shared.wake.notified() => {}
+            () = events.next(&shared) => {}
+            () = folders.changed() => {}
+            () = tokio::time::sleep_until(next) => {}
+            () = shared.closing.cancelled() => return,
+        }
+        settle(&shared, &mut events, &mut folders).await;
+        let round = {
+            let _changing = shared.changing.lock().await;
+            if shared.closing.is_cancelled() {
+                return;
+            }
+            round(&shared, &mut mender).await
+        };
+        due = round.due.map(|due| {
+            let wait = due.0.saturating_sub(shared.clock().now().0);
+            Instant::now() + Duration::from_millis(u64::try_from(wait).unwrap_or_default())
+        });
+        note(&shared, &mender, round).await;
+        if folders.take_edit() | shared.take_edit() {
+            look_at_manifest(&shared).await;
+        }
+        shared.tell();
+    }
+}
+
+/// Waits until events that belong together are over.
+async fn settle(shared: &Arc<Shared>, events: &mut Events, folders: &mut Folders) {
+    let most = Instant::now() + QUIET_MAX;
+    loop {
+        let quiet = (Instant::now() + QUIET).min(most);
+        tokio::select! {
+            () = shared.wake.notified() => {}
+            () = events.next(shared) => {}
+            () = folders.changed() => {}
+            () = tokio::time::sleep_until(quiet) => return,
+            () = shared.closing.cancelled() => return,
+        }
+        if Instant::now() >= most {
+            return;
+        }
+    }
+}
+
+async fn round(shared: &Arc<Shared>, mender: &mut Mender) -> Round {
+    let status = (shared.find)().await;
+    shared.known().runtime = status;
+    let host = shared.host();
+    let desired = Desired::of_applied(host.specs());
+    let eyes = Eyes::new(shared, &desired);
+    let hands = shared.hands(None, None);
+    let clock = shared.clock();
+    let now = || clock.now();
+    let bits = Arc::clone(&clock);
+    let mut random = move || {
+        let digits = bits.random_bits();
+        u64::from_str_radix(&digits[..16], 16).unwrap_or_default()
+    };
+    mender.round(&desired, &eyes, &hands, &now, &mut random).await
+}
+
+/// Makes known what a round found and did.
+async fn note(shared: &Arc<Shared>, mender: &Mender, round: Round) {
+    let now = shared.clock().now();
+    let store = shared.parts().store;
+    for mended in &round.mended {
+        tell(mended);
+        if !mended.drift {
+            continue;
+        }
+        let (id, good) = (mended.id.clone(), mended.failure.is_none());
+        let text = words(mended);
+        let entry = store::Drift { at: now, id: id.clone(), text: text.clone(), mended: good };
+        if let Err(error) = store.record_drift(entry).await {
+            tracing::warn!(%error, "what was mended is not recorded");
+        }
+        let mut known = shared.known();
+        known.drift.push_back(Drift { at: now, id, text, mended: good });
+        let extra = known.drift.len().saturating_sub(DRIFT_KEPT);
+        known.drift.drain(..extra);
+    }
+    let mut known = shared.known();
+    known.troubles = round.left.iter().cloned().collect();
+    for mended in &round.mended {
+        if let Some(failure) = &mended.failure {
+            known.troubles.insert(mended.id.clone(), failure.clone());
+        }
+    }
+    known.waiting = round.waiting.into_iter().collect();
+    let mut warnings: Vec<String> = Vec::new();
+    for (id, why) in round.unknown {
+        match id {
+            Some(id) => drop(known.troubles.insert(id, why)),
+            None => warnings.push(why),
+        }
+    }
+    known.warnings = warnings;
+    let seen = round.mended.iter().map(|mended| &mended.id);
+    let seen: Vec<ResourceId> = seen.cloned().collect();
+    known.attempts.retain(|id, _| mender.attempts(id).is_some());
+    for id in seen {
+        if let Some(attempts) = mender.attempts(&id) {
+            known.attempts.insert(id, attempts);
+        }
+    }
+}
+
+fn words(mended: &Mended) -> String {
+    match &mended.failure {
+        None => mended.reason.clone(),
+        Some(why) => format!("{}; it failed: {why}", mended.reason),
+    }
+}
+
+fn tell(mended: &Mended) {
+    let (id, text) = (&mended.id, words(mended));
+    match (&mended.failure, mended.drift) {
+        (Some(_), _) => tracing::warn!(%id, "{text}"),
+        (None, true) => tracing::warn!(%id, "drift was mended: {text}"),
+        (None, false) => tracing::info!(%id, "{text}"),
+    }
+}
+
+/// Finds out whether the manifest asks for something that was not applied. Only a human, or
+/// `--follow` for what is safe, makes it so.
+async fn look_at_manifest(shared: &Arc<Shared>) {
+    let (desired, text) = match (shared.manifest)().await {
+        Ok(read) => read,
+        Err(text) => {
+            let pending = Pending { changes: 0, risk: None, text, valid: false };
+            shared.known().pending = Some(pending);
+            return;
+        }
+    };
+    let eyes = Eyes::new(shared, &desired);
+    let observed = observe::observe(&desired, &eyes).await;
+    let plan = plan(&desired, &observed);
+    // What only drifted is mended anyway, and waits for nobody.
+    let own = |step: &&crate::plan::Step| step.action != crate::plan::Action::Mend;
+    let changes = plan.steps.iter().filter(own).count();
+    if changes == 0 {
+        shared.known().pending = None;
+        return;
+    }
+    let risk = plan.steps.iter().map(|step| step.risk).max();
+    if shared.follow && risk <= Some(Risk::Safe) {
+        if let Err(findings) = check::check(&plan, &desired, &observed) {
+            tracing::error!(?findings, "the manifest's plan is refused");
+            return;
+        }
+        let request = ApplyRequest { desired, text, plan, risks: vec![Risk::Safe] };
+        follow(shared, request).await;
+        return;
+    }
+    let runtime = desired.runtime;
+    let heading = Heading { manifest: "babybot.toml".to_owned(), runtime };
+    let text = render::text(&plan, &heading, Color::Never);
+    tracing::info!(changes, "the manifest asks for changes that are not applied");
+    shared.known().pending = Some(Pending { changes, risk, text, valid: true });
+}
+
+async fn follow(shared: &Arc<Shared>, request: ApplyRequest) {
+    let (events, mut inbox) = tokio::sync::mpsc::channel(64);
+    let work = {
+        let shared = Arc::clone(shared);
+        tokio::spawn(async move { shared.carry_out(request, &events).await })
+    };
+    while let Some(event) = inbox.recv().await {
+        match event {
+            ApplyEvent::Applied { generation, .. } => {
+                tracing::info!(generation, "an edit of the manifest was applied");
+                shared.known().pending = None;
+            }
+            ApplyEvent::Failed { id, why } => tracing::warn!(%id, why, "a step failed"),
+            ApplyEvent::Error { why } => tracing::warn!(why, "an edit is not applied"),
+            _ => {}
+        }
+    }
+    let _ = work.await;
+}
+
+impl Shared {
+    /// Whether the manifest may have been edited since this was asked last.
+    fn take_edit(&self) -> bool {
+        let mut edited = self.edited.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        std::mem::take(&mut edited)
+    }
+
+    /// Has the manifest looked at again.
+    pub(super) fn note_edit(&self) {
+        *self.edited.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = true;
+    }
+}
+
+/// What the runtimes tell of.
+struct Events {
+    streams: SelectAll<BoxStream<'static, RuntimeEvent>>,
+    watched: usize,
+    again: Option<Instant>,
+}
+
+impl Events {
+    fn new(shared: &Arc<Shared>) -> Self {
+        let mut events = Self { streams: SelectAll::new(), watched: 0, again: None };
+        events.watch(shared);
+        events
+    }
+
+    fn watch(&mut self, shared: &Arc<Shared>) {
+        let host = shared.host();
+        let runtimes = host.parts().runtimes.all();
+        self.watched = runtimes.len();
+        self.streams = runtimes.iter().map(|runtime| runtime.watch(host.instance())).collect();
+        self.again = None;
+    }
+
+    /// Becomes ready with the next event, or when events may have been missed.
+    async fn next(&mut self, shared: &Arc<Shared>) {
+        // One that ended, or a runtime that was not there before.
+        let all = shared.parts().runtimes.all().len();
+        if self.again.is_none() && (self.streams.len() < self.watched || all != self.watched) {
+            self.again = Some(Instant::now() + WATCH_AGAIN);
+        }
+        let again = self.again;
+        tokio::select! {
+            event = self.streams.next(), if !self.streams.is_empty() => match event {
+                Some(event) => tracing::debug!(?event, "something happened to a sandbox"),
+                None => self.again = Some(Instant::now() + WATCH_AGAIN),
+            },
+            () = until(again) => self.watch(shared),
+        }
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,136 @@
+//! What a controller does for whoever joins it through the control socket.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::Shared;
+use super::group::{Ask, Cell};
+use super::look::Eyes;
+use crate::control::{
+    ApplyEvent, ApplyRequest, ChatEvent, ChatRequest, Lease, PostOutcome, Refusal, Service, Status,
+};
+use crate::desired::Desired;
+use crate::name::GroupName;
+use crate::observe;
+use crate::observed::Observed;
+
+impl Shared {
+    fn served(&self, group: &GroupName) -> Result<Arc<Cell>, Refusal> {
+        let unknown = || Refusal { why: format!("there is no group {group}") };
+        self.cell(group).ok_or_else(unknown)
+    }
+}
+
+fn refused(why: String) -> Refusal {
+    Refusal { why }
+}
+
+/// A lease that is given back when it is dropped.
+struct Held(Arc<Cell>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let cell = Arc::clone(&self.0);
+        tokio::spawn(async move { cell.ask(Ask::Return).await });
+    }
+}
+
+/// The service of a controller: its shared state behind one more pointer, so that tasks it starts
+/// can hold on to it.
+pub(super) struct Served(pub(super) Arc<Shared>);
+
+impl Service for Served {
+    fn status(&self) -> watch::Receiver<Arc<Status>> {
+        self.0.status.subscribe()
+    }
+
+    fn observe(&self, desired: Desired) -> BoxFuture<'_, Result<Observed, Refusal>> {
+        Box::pin(async move {
+            let eyes = Eyes::new(&self.0, &desired);
+            Ok(observe::observe(&desired, &eyes).await)
+        })
+    }
+
+    fn apply(&self, request: ApplyRequest, events: mpsc::Sender<ApplyEvent>) -> BoxFuture<'_, ()> {
+        let shared = Arc::clone(&self.0);
+        Box::pin(async move {
+            // What was approved is carried out, whether or not somebody goes on listening.
+            let work = tokio::spawn(async move { shared.carry_out(request, &events).await });
+            let _ = work.await;
+        })
+    }
+
+    fn chat(&self, request: ChatRequest, events: mpsc::Sender<ChatEvent>) -> BoxFuture<'_, ()> {
+        Box::pin(async move { self.0.converse(request, &events).await })
+    }
+
+    fn acknowledge(&self, post: i64, outcome: PostOutcome) -> BoxFuture<'_, Result<(), Refusal>> {
+        Box::pin(async move {
+            let expected = self.0.acknowledgements().remove(&post);
+            let expected = expected.ok_or_else(|| refused("nobody waits for this".to_owned()))?;
+            expected.send(outcome).map_err(|_| refused("nobody waits for this any more".to_owned()))
+        })
+    }
+
+    fn cancel(&self, group: GroupName) -> BoxFuture<'_, Result<(), Refusal>> {
+        Box::pin(async move {
+            let cell = self.0.served(&group)?;
+            let (reply, done) = oneshot::channel();
+            cell.ask(Ask::Cancel(reply)).await.map_err(refused)?;
+            match done.await {
+                Ok(cancelled) => cancelled.map_err(refused),
+                Err(_) => Err(refused("the group is no longer served".to_owned())),
+            }
+        })
+    }
+
+    fn hold(&self, group: GroupName, held: bool) -> BoxFuture<'_, Result<(), Refusal>> {
+        Box::pin(async move {
+            let cell = self.0.served(&group)?;
+            tracing::info!(%group, held, "the operator holds the group, or lets it go on");
+            cell.ask(Ask::Hold(held)).await.map_err(refused)
+        })
+    }
+
+    fn lease(
+        &self,
+        group: GroupName,
+        granted: mpsc::Sender<Result<Lease, Refusal>>,
+    ) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let leased = async {
+                let cell = self.0.served(&group)?;
+                let (reply, lease) = oneshot::channel();
+                cell.ask(Ask::Lease(reply)).await.map_err(refused)?;
+                let lease = lease.await;
+                let lease = lease.map_err(|_| refused("the group is no longer served".into()))?;
+                Ok((Held(cell), lease.map_err(refused)?))
+            };
+            match leased.await {
+                Ok((held, lease)) => {
+                    if granted.send(Ok(lease)).await.is_ok() {
+                        // Until whoever holds it goes away, or the controller ends.
+                        tokio::select! {
+                            () = granted.closed() => {}
+                            () = self.0.closing.cancelled() => {}
+                        }
+                    }
+                    drop(held);
+                }
+                Err(refusal) => drop(granted.send(Err(refusal)).await),
+            }
+        })
+    }
+
+    fn shut_down(&self, patience: Duration) -> BoxFuture<'_, Result<(), Refusal>> {
+        Box::pin(async move {
+            *self.0.patience.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
+                Some(patience);
+            self.0.closing.cancel();
+            Ok(())
+        })
+    }
+}

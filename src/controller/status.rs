@@ -1,0 +1,208 @@
+//! What a controller says of itself: made anew whenever something may have changed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::group::Cell;
+use super::{DRIFT_SHOWN, Shared};
+use crate::clock::Timestamp;
+use crate::control::{
+    Condition, ConditionStatus, GroupStatus, Role, RuntimeStatus, Stage, Status,
+};
+use crate::host::Host;
+use crate::name::GroupName;
+use crate::reconcile::mend::CRASH_LOOP;
+use crate::resource::{GroupSpec, Lifecycle, ModelSpec, ResourceId, Spec};
+
+/// Changes within this time are told together.
+const TOGETHER: Duration = Duration::from_millis(20);
+
+/// What a controller says before it has looked.
+pub(super) fn first(
+    host: &Host,
+    role: Role,
+    since: Timestamp,
+    runtime: &RuntimeStatus,
+) -> Status {
+    Status {
+        instance: host.instance().clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        role,
+        pid: std::process::id(),
+        since,
+        generation: Some(host.generation()).filter(|number| *number > 0),
+        draining: false,
+        runtime: runtime.clone(),
+        pending: None,
+        groups: BTreeMap::new(),
+        drift: Vec::new(),
+        warnings: Vec::new(),
+    }
+}
+
+/// Keeps the status up to date, for as long as the controller lasts.
+pub(super) async fn keep(shared: Arc<Shared>) {
+    loop {
+        make(&shared).await;
+        tokio::select! {
+            () = shared.stale.notified() => {}
+            () = shared.closed.cancelled() => return,
+        }
+        tokio::time::sleep(TOGETHER).await;
+    }
+}
+
+async fn make(shared: &Shared) {
+    let before = shared.status.borrow().clone();
+    let now = shared.clock().now();
+    let host = shared.host();
+    let mut groups = BTreeMap::new();
+    for cell in shared.cells() {
+        let spec = match host.specs().get(&ResourceId::Group(cell.group.clone())) {
+            Some(Spec::Group(spec)) => &**spec,
+            _ => continue,
+        };
+        let status = group(shared, &cell, spec, &host, before.groups.get(&cell.group), now).await;
+        groups.insert(cell.group.clone(), status);
+    }
+    let known = shared.known();
+    let status = Status {
+        generation: Some(host.generation()).filter(|number| *number > 0),
+        draining: shared.closing.is_cancelled(),
+        runtime: known.runtime.clone(),
+        pending: known.pending.clone(),
+        groups,
+        drift: known.drift.iter().rev().take(DRIFT_SHOWN).rev().cloned().collect(),
+        warnings: known.warnings.clone(),
+        ..(*before).clone()
+    };
+    drop(known);
+    if status != *before {
+        shared.status.send_replace(Arc::new(status));
+    }
+}
+
+async fn group(
+    shared: &Shared,
+    cell: &Cell,
+    spec: &GroupSpec,
+    host: &Host,
+    before: Option<&GroupStatus>,
+    now: Timestamp,
+) -> GroupStatus {
+    let store = &host.parts().store;
+    let messages = store.waiting(&cell.group).await.map_or(0, |waiting| {
+        waiting.iter().filter(|message| message.incoming.wakes).count()
+    });
+    let turn = match store.unfinished(Some(&cell.group)).await {
+        Ok(turns) => {
+            let turn = turns.into_iter().next();
+            turn.map(|turn| (turn.id, turn.started_at.unwrap_or(turn.created_at)))
+        }
+        Err(_) => None,
+    };
+    let state = cell.state().clone();
+    let troubles = Troubles::of(shared, &cell.group, spec, host);
+    let conditions = conditions(shared, &state, &troubles, before, now);
+    let model = match host.specs().get(&ResourceId::Model(spec.model.clone())) {
+        Some(Spec::Model(ModelSpec::Ollama { model, .. })) => format!("{} ({model})", spec.model),
+        _ => spec.model.to_string(),
+    };
+    GroupStatus {
+        conditions,
+        stage: state.stage,
+        waits_for: state.waits_for.or(troubles.waiting),
+        lifecycle: spec.lifecycle,
+        model,
+        held: state.held,
+        messages,
+        turn,
+        sandbox: state.sandbox,
+        strikes: state.strikes,
+    }
+}
+
+/// What is wrong with a group and what it stands on.
+struct Troubles {
+    drifted: Option<String>,
+    waiting: Option<String>,
+    crashing: Option<String>,
+    missing_agent: bool,
+}
+
+impl Troubles {
+    fn of(shared: &Shared, group: &GroupName, spec: &GroupSpec, host: &Host) -> Self {
+        let known = shared.known();
+        let mut own = vec![
+            ResourceId::Folder(group.clone()),
+            ResourceId::Settings(group.clone()),
+            ResourceId::Group(group.clone()),
+            ResourceId::Container(group.clone()),
+            ResourceId::GlobalMemory,
+        ];
+        own.extend(spec.image.clone().map(ResourceId::Image));
+        own.extend(host.specs().contains_key(&ResourceId::Model(spec.model.clone())).then(|| {
+            ResourceId::Model(spec.model.clone())
+        }));
+        let find = |all: &BTreeMap<ResourceId, String>| {
+            own.iter().find_map(|id| all.get(id).map(|why| format!("{id}: {why}")))
+        };
+        let attempts = known.attempts.get(&ResourceId::Container(group.clone()));
+        let crashing = attempts.filter(|attempts| attempts.count >= CRASH_LOOP).map(|attempts| {
+            format!("crash loop: {} starts, the next at {}", attempts.count, attempts.not_before)
+        });
+        Self {
+            drifted: find(&known.troubles),
+            waiting: find(&known.waiting),
+            crashing,
+            missing_agent: spec.lifecycle == Lifecycle::Always,
+        }
+    }
+}
+
+fn conditions(
+    shared: &Shared,
+    state: &super::group::State,
+    troubles: &Troubles,
+    before: Option<&GroupStatus>,
+    now: Timestamp,
+) -> BTreeMap<Condition, ConditionStatus> {
+    let known = shared.known();
+    let moving = matches!(state.stage, Stage::Starting | Stage::Draining | Stage::Queued);
+    let wrong = troubles.crashing.clone().or_else(|| state.failure.clone()).or_else(|| {
+        (!known.runtime.answers).then(|| known.runtime.detail.clone())
+    });
+    let absent = troubles.missing_agent && state.sandbox.is_none() && !state.held;
+    let ready = if state.held {
+        Err("the operator holds it".to_owned())
+    } else if let Some(wrong) = &wrong {
+        Err(wrong.clone())
+    } else if absent {
+        Err("its agent does not run yet".to_owned())
+    } else {
+        Ok(())
+    };
+    let pending = known.pending.as_ref().map(|pending| match pending.valid {
+        true => format!("{} changes are not applied", pending.changes),
+        false => "the manifest is not valid".to_owned(),
+    });
+    let draining = state.stage == Stage::Draining || shared.closing.is_cancelled();
+    let all = [
+        (Condition::Ready, ready.is_ok(), ready.err()),
+        (Condition::Progressing, moving, state.waits_for.clone()),
+        (Condition::Degraded, wrong.is_some(), wrong),
+        (Condition::Drifted, troubles.drifted.is_some(), troubles.drifted.clone()),
+        (Condition::Draining, draining, None),
+        (Condition::PendingChanges, pending.is_some(), pending),
+    ];
+    let since = |condition: Condition, holds: bool| {
+        let before = before.and_then(|before| before.conditions.get(&condition));
+        before.filter(|before| before.holds == holds).map_or(now, |before| before.since)
+    };
+    let made = all.into_iter().map(|(condition, holds, reason)| {
+        let reason = reason.unwrap_or_default();
+        (condition, ConditionStatus { holds, since: since(condition, holds), reason })
+    });
+    made.collect()
+}
