@@ -1,16 +1,23 @@
 //! What a manifest means: the resources that should be, each with its spec and its places.
 //!
-//! A valid manifest goes in, defaults filled in; nothing here can fail. Knows
-//! nothing of what is on the machine and nothing of what was applied before.
+//! A valid manifest goes in, defaults filled in, with what was settled about the
+//! machine: which runtime, which user, which program. Looks at nothing itself;
+//! of what was applied before it knows only what [`choose`] is told.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
-use crate::manifest::{Declared, Group, Manifest, Span};
-use crate::name::{ChannelName, GroupName, ProjectName};
-use crate::resource::{ChannelSpec, GroupSpec, ResourceId, RuntimeKind, Spec};
+use crate::manifest::{
+    Declared, Fallback, Group, ImageSource, KindWish, Manifest, Override, RuntimeWish, Span,
+};
+use crate::name::{ChannelName, GroupName, ImageTag, ProjectName};
+use crate::observed::Known;
+use crate::resource::{
+    self, ChannelSpec, ContainerSpec, GroupSpec, ImageSpec, ResourceId, RuntimeKind, Spec, UserId,
+};
 
 /// The state a manifest asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,12 +28,16 @@ pub struct Desired {
     pub assistant: String,
     /// Its time zone, an IANA name; `None`: the machine's own.
     pub timezone: Option<String>,
-    /// What sandboxes are made with.
-    pub runtime: RuntimeKind,
+    /// What sandboxes are made with, and why.
+    pub runtime: Choice,
     /// Everything that should be, in build order.
     pub resources: BTreeMap<ResourceId, Wanted>,
+    /// What the sandbox of each group is made of, whenever it has one.
+    pub containers: BTreeMap<GroupName, ContainerSpec>,
     /// What holds of this state and no field of it says.
     pub remarks: Vec<Remark>,
+    /// What the environment said instead of the manifest.
+    pub overrides: Vec<Override>,
 }
 
 /// A resource that should be, and where the manifest asks for it.
@@ -49,29 +60,196 @@ pub struct Remark {
     pub text: String,
 }
 
+/// What decides, beside the manifest, what it means on this machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Setting {
+    /// What sandboxes are made with.
+    pub runtime: Choice,
+    /// Whom agents of containers run as.
+    pub user: Option<UserId>,
+    /// Whom the folders of groups are given to; `None`: whoever makes them keeps them.
+    pub owner: Option<UserId>,
+    /// The digest of the babybot that images are built around and of how they are put together,
+    /// as `sha256:…`; `None`: there is none that fits.
+    pub binary: Option<String>,
+    /// What the environment said instead of the manifest.
+    pub overrides: Vec<Override>,
+}
+
+/// What sandboxes are made with, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Choice {
+    /// The runtime.
+    pub kind: RuntimeKind,
+    /// Why this one, for a person; empty where there was no choice.
+    pub reason: String,
+    /// What speaks against it and has to be approved: it may be weaker than what is there.
+    pub doubt: Option<String>,
+}
+
+impl Default for Choice {
+    fn default() -> Self {
+        Self { kind: RuntimeKind::None, reason: String::new(), doubt: None }
+    }
+}
+
+/// There is no container runtime, and the manifest wants nothing less.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{found}, and `runtime.fallback = \"error\"` takes nothing less")]
+pub struct NoRuntime {
+    /// What was found instead.
+    pub found: String,
+}
+
+/// Chooses a runtime: what is named, or the strongest there is, but never a weaker one than what
+/// was applied because something stopped.
+///
+/// `docker` says where an engine was found and of which version, `applied` what the last
+/// generation was applied with.
+///
+/// # Errors
+/// [`NoRuntime`], where the manifest would rather have an error than a plain process.
+pub fn choose(
+    wish: &RuntimeWish,
+    docker: &Known<String>,
+    applied: Option<RuntimeKind>,
+) -> Result<Choice, NoRuntime> {
+    let choice = |kind, reason: String| Choice { kind, reason, doubt: None };
+    match wish.kind.value {
+        KindWish::None => return Ok(choice(RuntimeKind::None, "named".to_owned())),
+        KindWish::Docker => {
+            let reason = match docker {
+                Known::Is(engine) => format!("named: {engine}"),
+                Known::Absent => "named, and no Docker engine was found".to_owned(),
+                Known::Unknown(why) => format!("named, and it does not answer: {why}"),
+            };
+            return Ok(choice(RuntimeKind::Docker, reason));
+        }
+        KindWish::Auto => {}
+    }
+    let found = match docker {
+        Known::Is(engine) => return Ok(choice(RuntimeKind::Docker, format!("auto: {engine}"))),
+        Known::Absent => "no container runtime was found".to_owned(),
+        Known::Unknown(why) => format!("docker was found and does not answer: {why}"),
+    };
+    if applied == Some(RuntimeKind::Docker) {
+        let reason = format!("auto: it was applied before, and now {found}");
+        return Ok(choice(RuntimeKind::Docker, reason));
+    }
+    if wish.fallback == Fallback::Error {
+        return Err(NoRuntime { found });
+    }
+    let first = applied.is_none() && matches!(docker, Known::Unknown(_));
+    Ok(Choice {
+        kind: RuntimeKind::None,
+        reason: format!("auto: {found}"),
+        doubt: first.then_some(found),
+    })
+}
+
+/// Whom agents of containers run as where nobody says it: nobody in particular.
+const USER_DEFAULT: UserId = UserId { uid: 10_001, gid: 10_001 };
+
 impl Desired {
-    /// Works out what a manifest asks for.
+    /// Works out what a manifest asks for on a machine like this.
     #[must_use]
-    pub fn new(manifest: &Manifest) -> Self {
+    pub fn new(manifest: &Manifest, setting: &Setting) -> Self {
         let mut resources = BTreeMap::new();
         resources.insert(ResourceId::GlobalMemory, Wanted::unwritten(Spec::GlobalMemory));
+        let image = image(manifest, setting);
+        let tag = image.as_ref().map(|(tag, _)| tag.clone());
+        resources.extend(image.map(|(tag, wanted)| (ResourceId::Image(tag), wanted)));
         for (name, model) in &manifest.models {
             let wanted = Wanted::declared(Spec::Model(model.spec.clone()), model);
             resources.insert(ResourceId::Model(name.clone()), wanted);
         }
         for (name, group) in &manifest.groups {
-            resources.extend(group_resources(name, group, manifest));
+            resources.extend(group_resources(name, group, manifest, setting, tag.as_ref()));
         }
         resources.extend(channels(manifest));
         Self {
             name: manifest.name.value.clone(),
             assistant: manifest.assistant.value.clone(),
             timezone: manifest.timezone.as_ref().map(|zone| zone.value.clone()),
-            runtime: manifest.runtime.value,
-            remarks: remarks(manifest),
+            runtime: chosen(manifest, setting),
+            containers: containers_of(&resources),
+            remarks: remarks(manifest, setting),
+            overrides: setting.overrides.clone(),
             resources,
         }
     }
+
+    /// What was applied, as a state to keep: without places, and without what only outlives its
+    /// group.
+    #[must_use]
+    pub fn of_applied(name: ProjectName, specs: &BTreeMap<ResourceId, Spec>) -> Self {
+        let groups: BTreeMap<&GroupName, &GroupSpec> = specs
+            .iter()
+            .filter_map(|(id, spec)| match (id, spec) {
+                (ResourceId::Group(name), Spec::Group(group)) => Some((name, &**group)),
+                _ => None,
+            })
+            .collect();
+        let kept = |id: &ResourceId| match id {
+            ResourceId::Image(tag) => {
+                groups.values().any(|group| group.image.as_ref() == Some(tag))
+            }
+            id => id.group().is_none_or(|group| groups.contains_key(group)),
+        };
+        let resources: BTreeMap<ResourceId, Wanted> = specs
+            .iter()
+            .filter(|(id, _)| kept(id))
+            .map(|(id, spec)| (id.clone(), Wanted::unwritten(spec.clone())))
+            .collect();
+        let any = groups.values().next();
+        let kind = any.map_or(RuntimeKind::None, |group| group.runtime);
+        Self {
+            name,
+            assistant: any.map_or_else(String::new, |group| group.assistant.clone()),
+            timezone: any.and_then(|group| group.timezone.clone()),
+            runtime: Choice { kind, reason: "as it was applied".to_owned(), doubt: None },
+            containers: containers_of(&resources),
+            remarks: Vec::new(),
+            overrides: Vec::new(),
+            resources,
+        }
+    }
+}
+
+/// The choice, with what the environment adds to its doubt.
+fn chosen(manifest: &Manifest, setting: &Setting) -> Choice {
+    let mut choice = setting.runtime.clone();
+    let over = setting.overrides.iter().find(|over| over.path == "runtime");
+    if let (None, KindWish::None, Some(over)) = (&choice.doubt, manifest.runtime.kind.value, over) {
+        choice.doubt = Some(format!("{} says so, not the manifest", over.variable));
+    }
+    choice
+}
+
+fn containers_of(resources: &BTreeMap<ResourceId, Wanted>) -> BTreeMap<GroupName, ContainerSpec> {
+    let specs = resources.iter().map(|(id, wanted)| (id.clone(), wanted.spec.clone()));
+    resource::containers(&specs.collect())
+}
+
+/// The image that agents run from, where the runtime has images.
+fn image(manifest: &Manifest, setting: &Setting) -> Option<(ImageTag, Wanted)> {
+    if setting.runtime.kind != RuntimeKind::Docker {
+        return None;
+    }
+    let wish = &manifest.runtime.image;
+    let spec = match &wish.source {
+        ImageSource::Named(reference) => ImageSpec::Named { reference: reference.clone() },
+        ImageSource::Built { base, packages, .. } => ImageSpec::Built {
+            base: base.clone(),
+            packages: packages.clone(),
+            // Without a program there is no content: such an image is never built.
+            content: setting.binary.clone().unwrap_or_default(),
+            user: setting.user.unwrap_or(USER_DEFAULT),
+        },
+    };
+    let tag = spec.tag();
+    let wanted = Wanted { spec: Spec::Image(spec), at: wish.at, fields: wish.fields.clone() };
+    Some((tag, wanted))
 }
 
 impl Wanted {
@@ -88,6 +266,8 @@ fn group_resources(
     name: &GroupName,
     group: &Group,
     manifest: &Manifest,
+    setting: &Setting,
+    image: Option<&ImageTag>,
 ) -> [(ResourceId, Wanted); 3] {
     let at = Some(group.at);
     let (env, mut fields): (BTreeMap<_, _>, BTreeMap<_, _>) = group
@@ -97,7 +277,9 @@ fn group_resources(
         .partition(|(path, _)| path == "env" || path.starts_with("env."));
     let zone = manifest.timezone.as_ref().and_then(|zone| zone.at);
     let shared = [
-        ("runtime", manifest.runtime.at),
+        ("runtime", manifest.runtime.kind.at),
+        ("runtime.parallel", manifest.runtime.parallel.at),
+        ("runtime.docker.host", manifest.runtime.docker_host.as_ref().and_then(|host| host.at)),
         ("assistant.name", manifest.assistant.at),
         ("assistant.timezone", zone),
     ];
@@ -106,23 +288,28 @@ fn group_resources(
             fields.entry(path.to_owned()).or_insert(span);
         }
     }
-    let spec = Spec::Group(Box::new(group_spec(group, manifest)));
+    let spec = Spec::Group(Box::new(group_spec(group, manifest, setting, image)));
+    let folder = setting.owner.map_or(Spec::Folder, Spec::GivenFolder);
     let settings = Spec::Settings { env: group.env.clone() };
     [
-        (
-            ResourceId::Folder(name.clone()),
-            Wanted { spec: Spec::Folder, at, fields: BTreeMap::new() },
-        ),
+        (ResourceId::Folder(name.clone()), Wanted { spec: folder, at, fields: BTreeMap::new() }),
         (ResourceId::Settings(name.clone()), Wanted { spec: settings, at, fields: env }),
         (ResourceId::Group(name.clone()), Wanted { spec, at, fields }),
     ]
 }
 
-fn group_spec(group: &Group, manifest: &Manifest) -> GroupSpec {
+fn group_spec(
+    group: &Group,
+    manifest: &Manifest,
+    setting: &Setting,
+    image: Option<&ImageTag>,
+) -> GroupSpec {
     // The order in which bindings are written means nothing, so that moving one is no change.
     let mut bind = group.bind.clone();
     bind.sort();
     bind.dedup();
+    let docker = setting.runtime.kind == RuntimeKind::Docker;
+    let engine = manifest.runtime.docker_host.as_ref().filter(|_| docker);
     GroupSpec {
         assistant: manifest.assistant.value.clone(),
         timezone: manifest.timezone.as_ref().map(|zone| zone.value.clone()),
@@ -132,11 +319,11 @@ fn group_spec(group: &Group, manifest: &Manifest) -> GroupSpec {
         requires_trigger: group.requires_trigger,
         model: group.model.clone(),
         lifecycle: group.lifecycle,
-        runtime: manifest.runtime.value,
-        image: None,
-        user: None,
-        engine: None,
-        parallel: crate::resource::PARALLEL_DEFAULT,
+        runtime: setting.runtime.kind,
+        image: image.cloned(),
+        user: setting.user.filter(|_| docker),
+        engine: engine.map(|engine| engine.value.clone()),
+        parallel: manifest.runtime.parallel.value,
         limits: group.limits,
     }
 }
@@ -161,21 +348,34 @@ fn channels(manifest: &Manifest) -> BTreeMap<ResourceId, Wanted> {
     channels
 }
 
-fn remarks(manifest: &Manifest) -> Vec<Remark> {
+fn remarks(manifest: &Manifest, setting: &Setting) -> Vec<Remark> {
     let ids: Vec<ResourceId> = manifest.groups.keys().cloned().map(ResourceId::Group).collect();
     if ids.is_empty() {
         return Vec::new();
     }
-    match manifest.runtime.value {
-        RuntimeKind::Docker => Vec::new(),
+    let remark = |text: String| Remark { ids: ids.clone(), text };
+    let reason = &setting.runtime.reason;
+    let mut remarks = Vec::new();
+    match setting.runtime.kind {
+        RuntimeKind::Docker => {
+            remarks.push(remark(format!(
+                "runtime docker ({reason}): no network, only the folders of its group"
+            )));
+        }
         RuntimeKind::None => {
-            let remark = |text: &str| Remark { ids: ids.clone(), text: text.to_owned() };
-            vec![
-                remark("runtime none does not isolate: the agent runs as you, on this machine"),
-                remark(
-                    "limits.cpus, limits.memory and limits.pids are not enforced by runtime none",
-                ),
-            ]
+            if manifest.runtime.kind.value == KindWish::Auto && !reason.is_empty() {
+                remarks.push(remark(format!("runtime none ({reason})")));
+            }
+            let texts = [
+                "runtime none does not isolate: the agent runs as you, on this machine",
+                "limits.cpus, limits.memory and limits.pids are not enforced by runtime none",
+            ];
+            remarks.extend(texts.map(|text| remark(text.to_owned())));
         }
     }
+    remarks.extend(setting.overrides.iter().map(|over| Remark {
+        ids: Vec::new(),
+        text: format!("{} in the environment: {} is {}", over.variable, over.key(), over.value),
+    }));
+    remarks
 }

@@ -12,10 +12,12 @@ pub mod fields;
 mod groups;
 mod hidden;
 mod models;
+mod overrides;
 mod place;
 mod read;
 pub mod reference;
 pub mod render;
+mod runtime;
 pub mod schema;
 pub mod starter;
 mod syntax;
@@ -26,10 +28,11 @@ use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
 use crate::name::{ChannelName, GroupName, ModelName, ProjectName, SecretName};
-use crate::resource::{Binding, ChannelSpec, Lifecycle, Limits, ModelSpec, RuntimeKind};
+use crate::resource::{Binding, ChannelSpec, Lifecycle, Limits, ModelSpec};
 
 use codes::Code;
 pub use diagnostic::{Diagnostic, Label};
+pub use overrides::{Override, OverrideProblem, overrides};
 use syntax::{Fault, FaultKind, Mended};
 
 /// Reads a manifest.
@@ -146,8 +149,8 @@ pub struct Manifest {
     pub assistant: Written<String>,
     /// `assistant.timezone`, an IANA name; `None`: the machine's own.
     pub timezone: Option<Written<String>>,
-    /// `runtime.kind`.
-    pub runtime: Written<RuntimeKind>,
+    /// `[runtime]`, but for its limits, which are the groups'.
+    pub runtime: RuntimeWish,
     /// `[secrets]`.
     pub secrets: BTreeMap<SecretName, Written<SecretSource>>,
     /// `[models]`.
@@ -156,6 +159,82 @@ pub struct Manifest {
     pub channels: BTreeMap<ChannelName, Declared<ChannelSpec>>,
     /// `[groups]`.
     pub groups: BTreeMap<GroupName, Group>,
+}
+
+/// What sandboxes are to be made with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeWish {
+    /// `runtime.kind`.
+    pub kind: Written<KindWish>,
+    /// `runtime.fallback`.
+    pub fallback: Fallback,
+    /// `runtime.parallel`.
+    pub parallel: Written<u32>,
+    /// `[runtime.image]`.
+    pub image: ImageWish,
+    /// `runtime.docker.host`; `None`: the engine that is found.
+    pub docker_host: Option<Written<String>>,
+}
+
+impl Default for RuntimeWish {
+    fn default() -> Self {
+        let base = fields::IMAGE_BASE.to_owned();
+        let source = ImageSource::Built { base, packages: Vec::new(), binary: None };
+        Self {
+            kind: Written { value: KindWish::Auto, at: None },
+            fallback: Fallback::None,
+            parallel: Written { value: crate::resource::PARALLEL_DEFAULT, at: None },
+            image: ImageWish { at: None, source, fields: BTreeMap::new() },
+            docker_host: None,
+        }
+    }
+}
+
+/// Which runtime is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KindWish {
+    /// The strongest there is.
+    Auto,
+    /// Docker, or what speaks its API.
+    Docker,
+    /// A plain process.
+    None,
+}
+
+/// What `auto` may fall to where no container runtime is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fallback {
+    /// A plain process.
+    None,
+    /// Nothing.
+    Error,
+}
+
+/// The image that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageWish {
+    /// The place of the table's name.
+    pub at: Option<Span>,
+    /// How it is to be had.
+    pub source: ImageSource,
+    /// Where each key that was written stands.
+    pub fields: BTreeMap<String, Span>,
+}
+
+/// How an image is to be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageSource {
+    /// babybot builds it.
+    Built {
+        /// On what; `scratch`: on nothing.
+        base: String,
+        /// What is installed into it, in order, each once.
+        packages: Vec<String>,
+        /// The program it is built around; `None`: this one.
+        binary: Option<String>,
+    },
+    /// It exists.
+    Named(String),
 }
 
 /// Something declared under a name of its own.

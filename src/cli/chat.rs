@@ -192,7 +192,8 @@ async fn mention_pending(look: &observe::Machine, applied: &Applied, context: &C
     let running = format!("this runs generation {}", applied.number);
     match source::read(&context.manifest) {
         Ok(source) => {
-            let desired = crate::desired::Desired::new(&source.manifest);
+            let desired =
+                crate::desired::Desired::new(&source.manifest, &crate::desired::Setting::default());
             let observed = observe::observe(&desired, look).await;
             let pending = crate::plan::plan(&desired, &observed);
             if !pending.is_empty() {

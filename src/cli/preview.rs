@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::cli::Context;
-use crate::desired::{Desired, Remark};
+use crate::desired::{Choice, Desired, Remark};
 use crate::error::{Error, Exit};
 use crate::gateway::Gateway;
 use crate::observe::{self, Holder, Look};
@@ -52,7 +52,7 @@ impl Preview {
         project.known_instance().map_err(project_error)?;
         let gateway = Gateway::new(project.root().to_path_buf())
             .map_err(|error| Error::failed("reach models", &error))?;
-        let mut desired = Desired::new(&source.manifest);
+        let mut desired = Desired::new(&source.manifest, &crate::desired::Setting::default());
         if rustix::process::geteuid().is_root() && project.owner().is_none() {
             desired.remarks.push(agents_are_root(&desired));
         }
@@ -60,8 +60,8 @@ impl Preview {
             observe::Machine::new(project.clone(), gateway.clone(), runtimes(), Holder::Another);
         let observed = observe::observe(&desired, &look as &dyn Look).await;
         let plan = plan(&desired, &observed);
-        let heading =
-            Heading { manifest: source.name.clone(), runtime: source.manifest.runtime.value };
+        let Choice { kind, reason, .. } = desired.runtime.clone();
+        let heading = Heading { manifest: source.name.clone(), runtime: kind, reason };
         Ok(Self { project, gateway, desired, observed, plan, heading })
     }
 

@@ -206,14 +206,14 @@ codes! {
     "Write { env = \"TELEGRAM_TOKEN\" } or { file = \"~/.config/babybot/telegram\" }. If the manifest was shared, replace the secret.";
     /// the runtime is not available in this release
     RuntimeUnavailable = 208,
-    "This release runs agents as plain processes of this machine. Container runtimes come with a later one.",
-    "[runtime]\nkind = \"docker\"",
-    "Write `kind = \"none\"`, or leave the key out.";
+    "This release runs agents in containers of a Docker engine, or as plain processes of this machine. Apple's containers come with a later one.",
+    "[runtime]\nkind = \"apple-container\"",
+    "Write `kind = \"auto\"`, or leave the key out.";
     /// the runtime cannot enforce a limit
     LimitNotEnforced = 209,
     "Runtime `none` has no walls, so it cannot hold an agent to this limit. A limit that is written but not enforced would be a false promise.",
-    "[groups.home]\nlimits = { memory = \"2GiB\" }",
-    "Leave the limit out, or use a runtime that can enforce it once there is one.";
+    "[runtime]\nkind = \"none\"\n[groups.home]\nlimits = { memory = \"2GiB\" }",
+    "Leave the limit out, or use a runtime that can enforce it, such as docker.";
     /// an environment variable cannot be set
     BadVariable = 210,
     "Names are letters, digits and _, and do not start with a digit. PATH, HOME, USER, LOGNAME, LD_*, GLIBC_TUNABLES and BABYBOT_* belong to the sandbox. Values have no line ends and no NUL.",
@@ -231,7 +231,7 @@ codes! {
     "Write it as in http://127.0.0.1:11434.";
     /// a path leads out of the project
     BadPath = 214,
-    "The script of a rehearsal lies in the project folder.",
+    "The script of a rehearsal and the program of an image lie in the project folder; the program may also be named by a path that begins with ~/.",
     "[models.local]\nkind = \"rehearsal\"\nscript = \"../script.toml\"",
     "Write a path relative to the folder of the manifest, without `..`.";
     /// the time zone does not exist
@@ -254,4 +254,14 @@ codes! {
     "`env` is never for secrets: the agent and its tools can read it, and the manifest is kept in history. A variable whose name ends in TOKEN, SECRET, PASSWORD, PASSWD, API_KEY, ACCESS_KEY, PRIVATE_KEY or CREDENTIALS is taken to hold one.",
     "[groups.home]\nenv = { GITHUB_TOKEN = \"…\" }",
     "Remove it; if the manifest was shared, replace the secret. If it holds no secret, give the variable another name.";
+    /// the image cannot be had like this
+    BadImage = 219,
+    "An image is either built, on a base and with packages, or named by `ref`. `scratch` is no system that packages could be installed into. Packages are plain names.",
+    "[runtime.image]\nbase = \"scratch\"\npackages = [\"git\"]",
+    "Remove one of the two; for packages, choose a base such as debian:stable-slim.";
+    /// the address of the container engine cannot be used
+    BadEngine = 220,
+    "Whoever reaches a container engine can do everything on its machine, so it is reached on this machine only: by a socket, or by an address that leads nowhere else.",
+    "[runtime.docker]\nhost = \"tcp://10.0.0.7:2375\"",
+    "Write it as in unix:///var/run/docker.sock or tcp://127.0.0.1:2375, or leave it out for the one that is found.";
 }

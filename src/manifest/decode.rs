@@ -322,7 +322,8 @@ impl<'d> Decoder<'d> {
     pub(crate) fn texts(&mut self, section: &Section<'_, '_>, key: &str) -> Vec<(String, Span)> {
         let Some(value) = section.table.get(key) else { return Vec::new() };
         let Some(items) = value.get_ref().as_array().filter(|_| !is_table_list(value)) else {
-            self.wrong_type(key, value, "a list of texts, such as `[\"terminal\"]`");
+            let sample = fields::field(section.pattern, key).map_or("", |field| field.sample);
+            self.wrong_type(key, value, &format!("a list of texts, such as `{sample}`"));
             return Vec::new();
         };
         let items: &DeArray<'_> = items;

@@ -18,6 +18,15 @@ pub const MANIFEST_BYTES_MAX: usize = 4 << 20;
 /// The only version of the manifest's shape that this release reads.
 pub const SCHEMA_VERSION: u64 = 1;
 
+/// The image that agents' images are built on where nothing is said.
+pub const IMAGE_BASE: &str = "debian:stable-slim";
+/// The image that is none: nothing has to be pulled for it.
+pub const IMAGE_SCRATCH: &str = "scratch";
+/// Most packages of an image.
+pub const PACKAGES_MAX: usize = 256;
+
+const PARALLEL_MIN: u64 = 1;
+const PARALLEL_MAX: u64 = 64;
 const CONTEXT_TOKENS_MIN: u64 = 2048;
 const CONTEXT_TOKENS_MAX: u64 = 10 << 20;
 const CPUS_MIN: MilliCpus = MilliCpus(10);
@@ -27,8 +36,10 @@ const MEMORY_MAX: ByteSize = ByteSize::bytes(4 << 40);
 const PIDS_MIN: u64 = 8;
 /// What Linux can number on 64 bits.
 const PIDS_MAX: u64 = 4 << 20;
-const TURN_MIN: Period = Period::seconds(1);
-const TURN_MAX: Period = Period::seconds(7 * 24 * 60 * 60);
+/// The shortest turn.
+pub const TURN_MIN: Period = Period::seconds(1);
+/// The longest turn.
+pub const TURN_MAX: Period = Period::seconds(7 * 24 * 60 * 60);
 const IDLE_MIN: Period = Period::seconds(1);
 const IDLE_MAX: Period = Period::seconds(30 * 24 * 60 * 60);
 const OUTPUT_MIN: ByteSize = ByteSize::bytes(1 << 10);
@@ -187,6 +198,7 @@ impl Field {
 
 fn all_fields() -> Vec<Field> {
     let mut fields = project();
+    fields.extend(image());
     fields.extend(limits("runtime", true));
     fields.extend(secrets());
     fields.extend(models());
@@ -232,11 +244,72 @@ fn project() -> Vec<Field> {
         ),
         row(
             "runtime.kind",
-            Type::Choice(&["none"]),
-            "\"none\"",
-            "\"none\"",
+            Type::Choice(&["auto", "docker", "none"]),
+            "\"auto\"",
+            "\"docker\"",
             Some(Risk::Privileged),
-            "What agents run in. `none` is a plain process of this machine: it does not isolate.",
+            "What agents run in. `docker`: a container without a network, of Docker or of what speaks its API. `none`: a plain process of this machine, which does not isolate. `auto`: `docker` where it is, else `runtime.fallback`, and never weaker than what was applied.",
+        ),
+        row(
+            "runtime.fallback",
+            Type::Choice(&["none", "error"]),
+            "\"none\"",
+            "\"error\"",
+            None,
+            "What `auto` may fall to where there is no container runtime. `error`: nothing.",
+        ),
+        row(
+            "runtime.parallel",
+            Type::Integer { min: PARALLEL_MIN, max: PARALLEL_MAX },
+            "5",
+            "2",
+            None,
+            "How many agents of all groups are at work at once; the others wait for their turn.",
+        ),
+    ]
+}
+
+fn image() -> Vec<Field> {
+    vec![
+        row(
+            "runtime.image.base",
+            Type::Text,
+            "\"debian:stable-slim\"",
+            "\"debian:stable-slim\"",
+            Some(Risk::Privileged),
+            "What babybot builds the agents' image on. `scratch` needs nothing pulled, and has no shell.",
+        ),
+        row(
+            "runtime.image.packages",
+            Type::Texts,
+            "none",
+            "[\"git\", \"curl\"]",
+            None,
+            "Packages of the base's distribution that are installed when the image is built. Not with base `scratch`.",
+        ),
+        row(
+            "runtime.image.ref",
+            Type::Text,
+            "the image that babybot builds",
+            "\"registry.example/agent:1\"",
+            Some(Risk::Privileged),
+            "An image that exists and contains babybot, instead of one that is built: not beside `base` or `packages`.",
+        ),
+        row(
+            "runtime.image.binary",
+            Type::Text,
+            "this program",
+            "\"dist/babybot-linux\"",
+            None,
+            "The Linux program that the image is built around, where this one does not fit (macOS): a path in the project folder, or one that begins with `~/`.",
+        ),
+        row(
+            "runtime.docker.host",
+            Type::Text,
+            "the one that is found",
+            "\"unix:///var/run/docker.sock\"",
+            Some(Risk::Privileged),
+            "The container engine: `unix://` and a path, or `tcp://` and an address of this machine.",
         ),
     ]
 }

@@ -9,9 +9,9 @@ use super::diagnostic::{Diagnostic, closest, listed, quote};
 use super::fields::GROUPS_MAX;
 use super::hidden::names_secret;
 use super::read::{Names, check_name, check_word};
-use super::{Group, Span, Written};
+use super::{Group, KindWish, Span, Written};
 use crate::name::{ChannelName, GroupName, ModelName};
-use crate::resource::{Binding, Lifecycle, Limits, MilliCpus, RuntimeKind};
+use crate::resource::{Binding, Lifecycle, Limits, MilliCpus};
 use crate::unit::{ByteSize, Period};
 
 /// Variables that belong to the sandbox.
@@ -35,7 +35,7 @@ impl LimitParts {
     pub(super) fn read(
         decoder: &mut Decoder<'_>,
         parent: &Section<'_, '_>,
-        runtime: Option<RuntimeKind>,
+        runtime: Option<KindWish>,
     ) -> Self {
         let Some(section) = decoder.section(parent, "limits") else { return Self::default() };
         decoder.check_keys(&section, None);
@@ -48,7 +48,7 @@ impl LimitParts {
             output: decoder.size(&section, "output"),
             disk: decoder.size(&section, "disk"),
         };
-        if runtime == Some(RuntimeKind::None) {
+        if runtime == Some(KindWish::None) {
             limits.check_enforced(decoder, &section);
         }
         limits
@@ -69,7 +69,7 @@ impl LimitParts {
                     format!("runtime `none` cannot enforce `{}`", join(&section.path, key)),
                 )
                 .at(at, "not enforced")
-                .helped("leave it out: only a container runtime can enforce it, and this release has none"),
+                .helped("leave it out, or write `kind = \"docker\"` or \"auto\": a container can be held to it"),
             );
         }
     }
@@ -91,7 +91,7 @@ impl GroupPart {
         decoder: &mut Decoder<'_>,
         section: &Section<'_, '_>,
         declared: &Names,
-        runtime: Option<RuntimeKind>,
+        runtime: Option<KindWish>,
     ) -> Self {
         let trigger = decoder.text(section, "trigger");
         if let Some(trigger) = &trigger {
@@ -233,7 +233,7 @@ pub(super) fn groups(
     decoder: &mut Decoder<'_>,
     root: &Section<'_, '_>,
     declared: &Names,
-    runtime: Option<RuntimeKind>,
+    runtime: Option<KindWish>,
 ) -> Vec<Draft> {
     let section = decoder.section(root, "groups");
     let Some(section) = section.filter(|section| !section.table.is_empty()) else {

@@ -146,27 +146,31 @@ fn url_fault(url: &str) -> Result<(), &'static str> {
     }
 }
 
-fn is_port(text: &str) -> bool {
+pub(super) fn is_port(text: &str) -> bool {
     text.bytes().all(|c| c.is_ascii_digit()) && text.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 fn check_path(decoder: &mut Decoder<'_>, path: &Written<String>) {
-    let Some(at) = path.at else { return };
-    let text = path.value.as_str();
-    let reason = if text.is_empty() {
-        "is empty"
+    if let (Some(at), Some(reason)) = (path.at, path_fault(&path.value)) {
+        decoder.note(
+            Diagnostic::new(Code::BadPath, format!("the path {} {reason}", quote(&path.value)))
+                .at(at, reason)
+                .helped("write a path relative to the folder of the manifest, without `..`"),
+        );
+    }
+}
+
+/// Why a path does not lead to something within the folder it starts in.
+pub(super) fn path_fault(text: &str) -> Option<&'static str> {
+    if text.is_empty() {
+        Some("is empty")
     } else if text.starts_with(['/', '~']) {
-        "does not start in the project folder"
+        Some("does not start in the project folder")
     } else if text.split('/').any(|part| part == "..") {
-        "leads out of its folder with `..`"
+        Some("leads out of its folder with `..`")
     } else if text.chars().any(|c| c.is_control() || c == '\\') {
-        "has a character in it that no path here has"
+        Some("has a character in it that no path here has")
     } else {
-        return;
-    };
-    decoder.note(
-        Diagnostic::new(Code::BadPath, format!("the path {} {reason}", quote(text)))
-            .at(at, reason)
-            .helped("write a path relative to the folder of the manifest, without `..`"),
-    );
+        None
+    }
 }

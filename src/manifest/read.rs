@@ -8,16 +8,14 @@ use super::codes::Code;
 use super::decode::{Decoder, Section, join};
 use super::diagnostic::{Diagnostic, closest, quote};
 use super::fields::SCHEMA_VERSION;
-use super::groups::{self, GroupPart, Inherited, LimitParts};
+use super::groups::{self, GroupPart, Inherited};
 use super::models::models;
+use super::runtime::runtime;
 use super::{Declared, Manifest, SecretSource, Span, Written};
 use crate::name::{ChannelName, GroupName, NameError, ProjectName, SecretName};
-use crate::resource::{ChannelSpec, RuntimeKind};
+use crate::resource::ChannelSpec;
 
 const ASSISTANT_NAME: &str = "Baby";
-
-/// Runtimes that exist by name and come with a later release.
-const RUNTIMES_TO_COME: &[&str] = &["auto", "docker", "apple-container"];
 
 /// Reads the whole manifest. What comes back is to be believed only if no problem was noted.
 pub(crate) fn manifest(decoder: &mut Decoder<'_>, tree: &DeTable<'_>) -> Option<Manifest> {
@@ -26,27 +24,26 @@ pub(crate) fn manifest(decoder: &mut Decoder<'_>, tree: &DeTable<'_>) -> Option<
     schema(decoder, &root);
     let name = project_name(decoder, &root);
     let (assistant, timezone) = assistant(decoder, &root);
-    let (runtime, runtime_limits) = runtime(decoder, &root);
+    let (runtime, kind, runtime_limits) = runtime(decoder, &root);
     let secrets = secrets(decoder, &root);
     let (models, model_names) = models(decoder, &root);
     let (channels, channel_names) = channels(decoder, &root);
     let declared = Names { models: model_names, channels: channel_names };
 
-    let unenforced = runtime.as_ref().map(|runtime| runtime.value);
     let defaults = match decoder.section(&root, "defaults") {
         Some(defaults) => {
             decoder.check_keys(&defaults, None);
             let section = decoder.section(&defaults, "group");
             section.map(|section| {
                 decoder.check_keys(&section, None);
-                GroupPart::read(decoder, &section, &declared, unenforced)
+                GroupPart::read(decoder, &section, &declared, kind)
             })
         }
         None => None,
     }
     .unwrap_or_default();
 
-    let drafts = groups::groups(decoder, &root, &declared, unenforced);
+    let drafts = groups::groups(decoder, &root, &declared, kind);
     groups::check_bindings(decoder, &drafts);
     groups::check_mains(decoder, &drafts);
     let only_model = groups::check_models(decoder, &defaults, &drafts, &declared);
@@ -55,16 +52,7 @@ pub(crate) fn manifest(decoder: &mut Decoder<'_>, tree: &DeTable<'_>) -> Option<
     let trigger = format!("@{}", assistant.value);
     let groups =
         drafts.into_iter().filter_map(|draft| draft.complete(&inherited, &trigger)).collect();
-    Some(Manifest {
-        name: name?,
-        assistant,
-        timezone,
-        runtime: runtime?,
-        secrets,
-        models,
-        channels,
-        groups,
-    })
+    Some(Manifest { name: name?, assistant, timezone, runtime, secrets, models, channels, groups })
 }
 
 /// The names that can be referred to, whether or not what they name is valid.
@@ -171,43 +159,6 @@ fn check_timezone(decoder: &mut Decoder<'_>, written: &Written<String>) {
             .helped("write an IANA name such as \"Europe/Berlin\", or leave it out for the machine's own"),
         );
     }
-}
-
-fn runtime(
-    decoder: &mut Decoder<'_>,
-    root: &Section<'_, '_>,
-) -> (Option<Written<RuntimeKind>>, LimitParts) {
-    let default = Written { value: RuntimeKind::None, at: None };
-    let Some(section) = decoder.section(root, "runtime") else {
-        return (Some(default), LimitParts::default());
-    };
-    decoder.check_keys(&section, None);
-    let kind = runtime_kind(decoder, &section, default);
-    let known = kind.as_ref().map(|kind| kind.value);
-    let limits = LimitParts::read(decoder, &section, known);
-    (kind, limits)
-}
-
-fn runtime_kind(
-    decoder: &mut Decoder<'_>,
-    section: &Section<'_, '_>,
-    default: Written<RuntimeKind>,
-) -> Option<Written<RuntimeKind>> {
-    let Some(value) = section.table.get("kind") else { return Some(default) };
-    if let Some(word) = value.get_ref().as_str().filter(|word| RUNTIMES_TO_COME.contains(word)) {
-        let at = decoder.span(&value.span());
-        decoder.note(
-            Diagnostic::new(
-                Code::RuntimeUnavailable,
-                format!("runtime `{word}` is not available in this release"),
-            )
-            .at(at, "not available yet")
-            .helped("`kind = \"none\"` works: agents are plain processes of this machine, without a wall around them"),
-        );
-        return None;
-    }
-    let kind = decoder.text(section, "kind")?;
-    Some(Written { value: RuntimeKind::None, at: kind.at })
 }
 
 fn secrets(

@@ -11,6 +11,12 @@ const SECTIONS: &[(&str, &str, &str)] = &[
     ("`[assistant]`", "assistant", ""),
     ("`[runtime]`", "runtime", ""),
     (
+        "`[runtime.image]`",
+        "runtime.image",
+        "What containers hold. An image is built once for the same base, packages and program; one that nothing stands on any more is planned for removal.",
+    ),
+    ("`[runtime.docker]`", "runtime.docker", ""),
+    (
         "`[runtime.limits]`",
         "runtime.limits",
         "What one group may use. Every limit is settled by itself: the group's own, else that of `[defaults.group.limits]`, else the one here, else the built-in.",

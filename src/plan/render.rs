@@ -15,7 +15,7 @@ use crate::plan::{Action, Counts, FieldChange, Note, NoteKind, Plan, Step};
 use crate::resource::{ResourceId, Risk, RuntimeKind};
 
 /// The version of the JSON form; the second number grows with additions.
-pub const FORMAT: &str = "1.0";
+pub const FORMAT: &str = "1.1";
 
 /// What stands above a plan and is not in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct Heading {
     pub manifest: String,
     /// What sandboxes are made with.
     pub runtime: RuntimeKind,
+    /// Why these; empty where there was no choice.
+    pub reason: String,
 }
 
 /// Whether to colour.
@@ -52,6 +54,7 @@ struct Document<'a> {
     format: &'static str,
     manifest: &'a str,
     runtime: RuntimeKind,
+    reason: &'a str,
     generation: Generations,
     #[serde(flatten)]
     plan: &'a Plan,
@@ -82,6 +85,7 @@ pub fn json(plan: &Plan, heading: &Heading) -> Result<String, serde_json::Error>
         format: FORMAT,
         manifest: &heading.manifest,
         runtime: heading.runtime,
+        reason: &heading.reason,
         generation: Generations { from: plan.parent, to },
         plan,
         changes: plan.steps.len(),
@@ -156,8 +160,12 @@ impl Page<'_> {
     fn whole(&self) -> String {
         let mut page = String::new();
         let from = self.plan.parent.map_or("-".to_owned(), |number| number.to_string());
+        let reason = match self.heading.reason.as_str() {
+            "" => String::new(),
+            reason => format!(" ({})", shown(reason)),
+        };
         let heading = format!(
-            "manifest  {}   generation {from} → {}   runtime {}",
+            "manifest  {}   generation {from} → {}   runtime {}{reason}",
             shown(&self.heading.manifest),
             self.plan.generation(),
             self.heading.runtime.word()

@@ -111,7 +111,7 @@ fn group_field(path: &str, from: Option<&GroupSpec>, to: &GroupSpec, sides: Side
         },
         // Whether the runtime is a wall depends on the whole group: see `unwalled`.
         "main" | "requires_trigger" | "trigger" | "lifecycle" | "runtime" => Risk::Safe,
-        "assistant.name" | "assistant.timezone" => Risk::Safe,
+        "assistant.name" | "assistant.timezone" | "runtime.parallel" => Risk::Safe,
         _ if path.starts_with("limits.") => Risk::Safe,
         _ => Risk::Privileged,
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use babybot::desired::Desired;
+use babybot::desired::{Desired, Setting};
 use babybot::manifest;
 use babybot::plan::{check, plan};
 use toml::de::DeTable;
@@ -50,7 +50,7 @@ pub(crate) fn functions(effort: Effort, table: &mut Table) {
     table.heading("`Desired::new`, `plan` with nothing to do and `check`; the floor clones and compares the specs");
     for &groups in effort.sizes() {
         let manifest = manifest::parse(&manifest_of(groups)).unwrap();
-        let desired = Desired::new(&manifest);
+        let desired = Desired::new(&manifest, &Setting::default());
         let mut world = World::empty(&desired);
         world.apply(&plan(&desired, &world.observed));
         let specs = world.specs();

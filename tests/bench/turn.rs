@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::routing::post;
 use babybot::clock::{Clock as _, SystemClock, Timestamp};
-use babybot::desired::Desired;
+use babybot::desired::{Desired, Setting};
 use babybot::gateway::Gateway;
 use babybot::host::{Host, Worked, Worker};
 use babybot::link::{client, server};
@@ -88,7 +88,7 @@ impl House {
         let text = format!(
             "schema = 1\nname = \"home\"\n[models.local]\n{model}\n[groups.home]\nbind = [\"terminal\"]\n"
         );
-        let desired = Desired::new(&manifest::parse(&text).unwrap());
+        let desired = Desired::new(&manifest::parse(&text).unwrap(), &Setting::default());
         let specs = desired.resources.into_iter().map(|(id, wanted)| (id, wanted.spec)).collect();
         let group = GroupName::new("home").unwrap();
         let project = Project::open(folder.path()).unwrap();

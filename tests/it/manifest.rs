@@ -108,7 +108,9 @@ fn cpus_may_be_whole_or_broken_but_not_nothing() {
     for (written, understood) in
         [("2", true), ("0.5", true), ("0", false), ("nan", false), ("-1", false), ("inf", false)]
     {
-        let problems = problems(&format!("{BASE}[groups.home]\nlimits.cpus = {written}\n"));
+        let problems = problems(&format!(
+            "{BASE}[runtime]\nkind = \"none\"\n[groups.home]\nlimits.cpus = {written}\n"
+        ));
         let expected = if understood { Code::LimitNotEnforced } else { Code::OutOfBounds };
         assert_eq!(codes(&problems), [expected], "{written}");
     }
@@ -201,8 +203,8 @@ faults! {
     several_models_need_a_choice: "schema = 1\nname = \"home\"\n[models.a]\nkind = \"rehearsal\"\n[models.b]\nkind = \"rehearsal\"\n[groups.home]\n[groups.work]\n[groups.club]\nmodel = \"a\"\n";
     no_model_and_no_group: "schema = 1\nname = \"home\"\n";
     a_secret_in_the_manifest_is_not_shown: "schema = 1\nname = \"home\"\n[models.local]\nkind = \"rehearsal\"\n[secrets]\ntelegram = \"123456:AAF-hunter2\"\nboth = { env = \"A\", file = \"b\" }\n[groups.home]\n";
-    a_runtime_of_a_later_release: "schema = 1\nname = \"home\"\n[runtime]\nkind = \"docker\"\nlimits = { memory = \"1GiB\" }\n[models.local]\nkind = \"rehearsal\"\n[groups.home]\n";
-    limits_that_nothing_enforces: "schema = 1\nname = \"home\"\n[runtime.limits]\ncpus = 2\n[models.local]\nkind = \"rehearsal\"\n[defaults.group.limits]\npids = 64\n[groups.home]\nlimits = { memory = \"1GiB\" }\n";
+    a_runtime_of_a_later_release: "schema = 1\nname = \"home\"\n[runtime]\nkind = \"apple-container\"\nlimits = { memory = \"1GiB\" }\n[models.local]\nkind = \"rehearsal\"\n[groups.home]\n";
+    limits_that_nothing_enforces: "schema = 1\nname = \"home\"\n[runtime]\nkind = \"none\"\n[runtime.limits]\ncpus = 2\n[models.local]\nkind = \"rehearsal\"\n[defaults.group.limits]\npids = 64\n[groups.home]\nlimits = { memory = \"1GiB\" }\n";
     variables_that_belong_to_the_sandbox: "schema = 1\nname = \"home\"\n[models.local]\nkind = \"rehearsal\"\n[groups.home.env]\nPATH = \"/tmp\"\nLD_PRELOAD = \"x\"\nBABYBOT_X = \"x\"\n\"a-b\" = \"x\"\nNOTE = \"two\\nlines\"\n";
     models_that_cannot_be_used: "schema = 1\nname = \"home\"\n[models.a]\nkind = \"ollama\"\nmodel = \"gpt-oss:120b-cloud\"\nurl = \"http://me:secret@127.0.0.1:11434\"\n[models.b]\nkind = \"rehearsal\"\nscript = \"../../etc/passwd\"\n[groups.home]\nmodel = \"a\"\n";
     texts_and_zones: "schema = 1\nname = \"home\"\n[assistant]\nname = \"\"\ntimezone = \"Europe/Belin\"\n[models.local]\nkind = \"rehearsal\"\n[groups.home]\ntrigger = \" @Baby\"\n";
@@ -521,8 +523,9 @@ fn every_kind_of_fault_is_found_among_a_thousand_groups() {
 }
 
 fn check_faults(spoilt: &BTreeMap<usize, usize>, line_three: &str) -> Result<(), TestCaseError> {
-    let mut text =
-        format!("schema = 1\n# Grüße ☕\n{line_three}\n[models.local]\nkind = \"rehearsal\"\n");
+    let mut text = format!(
+        "schema = 1\n# Grüße ☕\n{line_three}\n[models.local]\nkind = \"rehearsal\"\n[runtime]\nkind = \"none\"\n"
+    );
     // The code, line and piece of each problem, in the order of the text.
     let mut expected = vec![(Code::NoValue, 3, "name")];
     for number in 0..1000 {
@@ -586,13 +589,7 @@ proptest! {
 fn every_field_is_accepted_with_its_sample() {
     for field in FIELDS.iter() {
         let text = with_field(field, field.sample);
-        match manifest::parse(&text) {
-            Ok(_) => {}
-            Err(problems) => {
-                assert_eq!(codes(&problems), [Code::LimitNotEnforced], "{}\n{text}", field.path);
-                assert!(["cpus", "memory", "pids"].contains(&field.key()), "{}", field.path);
-            }
-        }
+        valid(&text);
     }
 }
 

@@ -46,7 +46,7 @@ fn a_first_apply_builds_from_the_ground_up() {
            requires_trigger   false      babybot.toml:3
            model              demo
            runtime            none
-           (11 defaults not shown)
+           (12 defaults not shown)
 
      +   channel/terminal   create                             safe
            kind   terminal
@@ -92,13 +92,13 @@ fn a_family_of_three_says_what_main_may_do_and_that_nothing_holds_it_back() {
            model           demo
            runtime         none
            limits.memory   2GiB       babybot.toml:5
-           (12 defaults not shown)
+           (13 defaults not shown)
 
      +   group/kids         create                             safe
            bind      (none)
            model     demo
            runtime   none
-           (13 defaults not shown)
+           (14 defaults not shown)
 
      +   group/main         create                             PRIVILEGED
            main               true       babybot.toml:4   PRIVILEGED
@@ -107,7 +107,7 @@ fn a_family_of_three_says_what_main_may_do_and_that_nothing_holds_it_back() {
            model              local      babybot.toml:4
            runtime            none                        PRIVILEGED
                               does not isolate: the agent runs as you, on this machine
-           (11 defaults not shown)
+           (12 defaults not shown)
 
      +   channel/terminal   create                             safe
            kind   terminal
@@ -217,7 +217,7 @@ fn folders_that_are_already_there_are_adopted() {
            requires_trigger   false      babybot.toml:3
            model              demo
            runtime            none
-           (11 defaults not shown)
+           (12 defaults not shown)
 
      +   channel/terminal   create                                 safe
            kind   terminal
@@ -292,7 +292,7 @@ fn what_is_unknown_is_left_alone_with_all_that_stands_on_it() {
            bind      (none)
            model     demo
            runtime   none
-           (13 defaults not shown)
+           (14 defaults not shown)
 
      +   group/main         create                             PRIVILEGED
            main               true       babybot.toml:4   PRIVILEGED
@@ -301,7 +301,7 @@ fn what_is_unknown_is_left_alone_with_all_that_stands_on_it() {
            model              local      babybot.toml:4
            runtime            none                        PRIVILEGED
                               does not isolate: the agent runs as you, on this machine
-           (11 defaults not shown)
+           (12 defaults not shown)
 
      +   channel/terminal   create                             safe
            kind   terminal
@@ -390,9 +390,10 @@ fn a_plan_reads_the_same_to_a_program() {
     assert_eq!(render::from_json(&json).expect("it reads back"), plan);
     assert_snapshot!(json, @r#"
     {
-      "format": "1.0",
+      "format": "1.1",
       "manifest": "babybot.toml",
       "runtime": "none",
+      "reason": "",
       "generation": {
         "from": null,
         "to": 1
@@ -470,7 +471,8 @@ fn a_plan_reads_the_same_to_a_program() {
           },
           "work": {
             "do": "make-folders",
-            "group": "main"
+            "group": "main",
+            "owner": null
           }
         },
         {
@@ -638,6 +640,14 @@ fn a_plan_reads_the_same_to_a_program() {
               "meaning": null,
               "at": null,
               "risk": "safe"
+            },
+            {
+              "path": "runtime.parallel",
+              "from": null,
+              "to": "5",
+              "meaning": null,
+              "at": null,
+              "risk": "safe"
             }
           ],
           "risk": "privileged",
@@ -666,6 +676,10 @@ fn a_plan_reads_the_same_to_a_program() {
                 "model": "demo",
                 "lifecycle": "on-demand",
                 "runtime": "none",
+                "image": null,
+                "user": null,
+                "engine": null,
+                "parallel": 5,
                 "limits": {
                   "cpus": 2000,
                   "memory": "1GiB",
@@ -751,7 +765,7 @@ fn a_plan_reads_the_same_to_a_program() {
 #[test]
 fn a_plan_of_a_later_format_is_not_guessed_at() {
     let error = render::from_json(r#"{"format":"2.0","steps":[]}"#).expect_err("is refused");
-    assert_snapshot!(error, @"the plan has format 2.0, this version reads 1.0");
+    assert_snapshot!(error, @"the plan has format 2.0, this version reads 1.1");
 }
 
 #[test]
@@ -912,7 +926,11 @@ fn a_group_that_comes_back_finds_its_folders() {
 }
 
 fn heading() -> Heading {
-    Heading { manifest: "babybot.toml".to_owned(), runtime: RuntimeKind::None }
+    Heading {
+        manifest: "babybot.toml".to_owned(),
+        runtime: RuntimeKind::None,
+        reason: String::new(),
+    }
 }
 
 fn printed(plan: &Plan) -> String {

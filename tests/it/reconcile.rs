@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use babybot::clock::SystemClock;
-use babybot::desired::Desired;
+use babybot::desired::{Desired, Setting};
 use babybot::execute::{self, AgentOrder, Change, Outcome};
 use babybot::manifest;
 use babybot::name::{GroupName, ImageTag, SandboxId};
@@ -196,7 +196,7 @@ impl Change for World {
 }
 
 fn desired(text: &str) -> Desired {
-    Desired::new(&manifest::parse(text).unwrap())
+    Desired::new(&manifest::parse(text).unwrap(), &Setting::default())
 }
 
 async fn planned(desired: &Desired, world: &World) -> Plan {

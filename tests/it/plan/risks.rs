@@ -1,6 +1,6 @@
 //! What the list of fields says of a change is what the planner makes of it.
 
-use babybot::desired::Desired;
+use babybot::desired::{Desired, Setting};
 use babybot::manifest::fields::{FIELDS, Field, Type};
 use babybot::manifest::{self, Manifest};
 use babybot::name::{ChannelName, ChatId};
@@ -140,5 +140,5 @@ fn desired(text: &str, strangers: bool) -> Desired {
         };
         manifest.groups.values_mut().for_each(|group| group.bind.push(binding.clone()));
     }
-    Desired::new(&manifest)
+    Desired::new(&manifest, &Setting::default())
 }

@@ -17,6 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const QUICK: &str = r#"schema = 1
 name = "home"
 
+[runtime]
+kind = "none"
+
 [models.rehearsal]
 kind = "rehearsal"
 

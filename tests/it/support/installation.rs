@@ -341,6 +341,9 @@ pub(crate) fn wait_for_end(mut child: Child, patience: Duration) -> Ended {
 const MANIFEST: &str = r#"schema = 1
 name = "home"
 
+[runtime]
+kind = "none"
+
 [models.stand-in]
 kind = "rehearsal"
 script = "script.toml"

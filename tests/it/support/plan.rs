@@ -2,17 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use babybot::desired::Desired;
-use babybot::manifest::{Declared, Group, Manifest, Span, Written};
+use babybot::desired::{Desired, Setting};
+use babybot::manifest::{Declared, Group, Manifest, RuntimeWish, Span, Written};
 use babybot::name::{ChannelName, ChatId, GroupName, ModelName, ProjectName, SandboxId};
 use babybot::observed::{
     Applied, Availability, Controller, Known, Observed, Owner, SandboxSeen, SandboxState, Seen,
 };
 use babybot::plan::check::{Finding, check};
 use babybot::plan::{Plan, Step, Work, plan};
-use babybot::resource::{
-    Binding, ChannelSpec, Lifecycle, Limits, ModelSpec, ResourceId, RuntimeKind, Spec,
-};
+use babybot::resource::{Binding, ChannelSpec, Lifecycle, Limits, ModelSpec, ResourceId, Spec};
 
 /// A resource by its printed name.
 pub(crate) fn id(text: &str) -> ResourceId {
@@ -31,7 +29,7 @@ pub(crate) fn manifest(text: &str) -> Manifest {
         name: Written { value: ProjectName::new("home").expect("a name"), at: None },
         assistant: Written { value: "Baby".to_owned(), at: None },
         timezone: None,
-        runtime: Written { value: RuntimeKind::None, at: None },
+        runtime: RuntimeWish::default(),
         secrets: BTreeMap::new(),
         models: BTreeMap::new(),
         channels: BTreeMap::new(),
@@ -131,7 +129,7 @@ fn binding(text: &str) -> Binding {
 
 /// What a test manifest asks for.
 pub(crate) fn desired(text: &str) -> Desired {
-    Desired::new(&manifest(text))
+    Desired::new(&manifest(text), &Setting::default())
 }
 
 /// A machine that plans can be made for and carried out on.

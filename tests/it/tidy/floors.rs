@@ -38,7 +38,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("route", &[]),
     ("manifest", &[]),
     ("observed", &[]),
-    ("desired", &["manifest"]),
+    ("desired", &["manifest", "observed"]),
     ("plan", &["manifest", "observed", "desired"]),
     // It runs on the other side of the wall: it has the link's end and nothing of the host.
     ("agent", &["link::client", "link::LinkError", "protocol", "process", "name", "unit", "error"]),
