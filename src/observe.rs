@@ -19,7 +19,7 @@ use crate::observed::{
 };
 use crate::process;
 use crate::project::{Folder, Project, SettingsFile};
-use crate::resource::{ImageSpec, ModelSpec, ResourceId, RuntimeKind, Spec};
+use crate::resource::{ImageSpec, ModelSpec, ResourceId, RuntimeKind, Spec, UserId};
 use crate::runtime::Runtimes;
 use crate::store::Store;
 
@@ -34,8 +34,8 @@ pub trait Look: Send + Sync {
     fn applied(&self) -> Known<Applied>;
     /// `groups/global/MEMORY.md`.
     fn global_memory(&self) -> Known<Seen>;
-    /// The folders of a group.
-    fn folder(&self, group: &GroupName) -> Known<Seen>;
+    /// The folders of a group, and whether they belong to `owner`, where somebody has to own them.
+    fn folder(&self, group: &GroupName, owner: Option<UserId>) -> Known<Seen>;
     /// The settings file of a group.
     fn settings(&self, group: &GroupName) -> Known<Seen>;
     /// The sandboxes of this instance, and what has their names, by group; an error if that
@@ -58,7 +58,7 @@ pub async fn observe(desired: &Desired, look: &dyn Look) -> Observed {
     for id in of_interest(desired, &applied) {
         let seen = match &id {
             ResourceId::GlobalMemory => look.global_memory(),
-            ResourceId::Folder(group) => look.folder(group),
+            ResourceId::Folder(group) => look.folder(group, owner_of(desired, &id)),
             ResourceId::Settings(group) => look.settings(group),
             _ => continue,
         };
@@ -105,6 +105,14 @@ fn of_interest(desired: &Desired, applied: &Known<Applied>) -> BTreeSet<Resource
         ids.extend(applied.specs.keys().cloned());
     }
     ids
+}
+
+/// Whom the folders of a group are to be given to.
+fn owner_of(desired: &Desired, id: &ResourceId) -> Option<UserId> {
+    match desired.resources.get(id).map(|wanted| &wanted.spec) {
+        Some(Spec::GivenFolder(owner)) => Some(*owner),
+        _ => None,
+    }
 }
 
 fn groups(desired: &Desired) -> impl Iterator<Item = &GroupName> {
@@ -196,12 +204,19 @@ impl Look for Machine {
         }
     }
 
-    fn folder(&self, group: &GroupName) -> Known<Seen> {
+    fn folder(&self, group: &GroupName, owner: Option<UserId>) -> Known<Seen> {
         let folders = self.project.folders(group);
-        let mut missing = BTreeSet::new();
+        let (mut missing, mut foreign) = (BTreeSet::new(), BTreeSet::new());
         for path in &folders {
             match self.open(path) {
-                Known::Is(_) => {}
+                Known::Is(folder) => match (owner, folder.owner()) {
+                    (None, _) => {}
+                    (Some(owner), Ok(found)) if owner == found => {}
+                    (Some(_), Ok(_)) => {
+                        foreign.insert(self.relative(path));
+                    }
+                    (Some(_), Err(error)) => return Known::Unknown(error.to_string()),
+                },
                 Known::Absent => {
                     missing.insert(self.relative(path));
                 }
@@ -213,7 +228,7 @@ impl Look for Machine {
         if missing.len() == folders.len() {
             Known::Absent
         } else {
-            Known::Is(Seen::Folder { missing, foreign: BTreeSet::new() })
+            Known::Is(Seen::Folder { missing, foreign })
         }
     }
 

@@ -77,7 +77,7 @@ impl Shared {
             let _ = told.try_send(ApplyEvent::Line { text: line.to_owned() });
         });
         let hands = self.hands(Some(next), Some(lines));
-        let eyes = Eyes::new(self, &desired);
+        let eyes = Eyes::new(self);
         let parts = self.parts();
         let told = events.clone();
         let progress = move |id: &ResourceId, outcome: &Outcome| {

@@ -94,7 +94,7 @@ async fn round(shared: &Arc<Shared>, mender: &mut Mender) -> Round {
     shared.known().runtime = status;
     let host = shared.host();
     let desired = Desired::of_applied(host.specs());
-    let eyes = Eyes::new(shared, &desired);
+    let eyes = Eyes::new(shared);
     let hands = shared.hands(None, None);
     let clock = shared.clock();
     let now = || clock.now();
@@ -179,7 +179,7 @@ async fn look_at_manifest(shared: &Arc<Shared>) {
             return;
         }
     };
-    let eyes = Eyes::new(shared, &desired);
+    let eyes = Eyes::new(shared);
     let observed = observe::observe(&desired, &eyes).await;
     let plan = plan(&desired, &observed);
     // What only drifted is mended anyway, and waits for nobody.

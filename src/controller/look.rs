@@ -6,11 +6,10 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use super::Shared;
-use crate::desired::Desired;
 use crate::name::{GroupName, ImageTag};
 use crate::observe::{self, Holder, Look};
 use crate::observed::{AgentSeen, Applied, Controller, Known, Owner, SandboxSeen, SandboxState, Seen};
-use crate::resource::{ImageSpec, ModelSpec};
+use crate::resource::{ImageSpec, ModelSpec, UserId};
 
 /// Looks at the machine from within its controller.
 pub(super) struct Eyes {
@@ -19,8 +18,8 @@ pub(super) struct Eyes {
 }
 
 impl Eyes {
-    /// A look for what this asks for.
-    pub(super) fn new(shared: &Arc<Shared>, desired: &Desired) -> Self {
+    /// A look from within this controller.
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
         let parts = shared.parts();
         let machine = observe::Machine::new(
             parts.project.clone(),
@@ -28,7 +27,7 @@ impl Eyes {
             parts.runtimes.clone(),
             Holder::Ourselves,
         );
-        Self { shared: Arc::clone(shared), machine: machine.for_owners(desired) }
+        Self { shared: Arc::clone(shared), machine }
     }
 
     /// Adds to what a runtime shows of an agent what the controller knows of it.
@@ -69,8 +68,8 @@ impl Look for Eyes {
         self.machine.global_memory()
     }
 
-    fn folder(&self, group: &GroupName) -> Known<Seen> {
-        self.machine.folder(group)
+    fn folder(&self, group: &GroupName, owner: Option<UserId>) -> Known<Seen> {
+        self.machine.folder(group, owner)
     }
 
     fn settings(&self, group: &GroupName) -> Known<Seen> {

@@ -49,7 +49,7 @@ impl Service for Served {
 
     fn observe(&self, desired: Desired) -> BoxFuture<'_, Result<Observed, Refusal>> {
         Box::pin(async move {
-            let eyes = Eyes::new(&self.0, &desired);
+            let eyes = Eyes::new(&self.0);
             Ok(observe::observe(&desired, &eyes).await)
         })
     }

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 
 use super::rows::{self, words};
-use super::{Fault, Message, OutboxId, Reader, Store, StoreError, check_size};
+use super::{Fault, Message, MessageSeq, OutboxId, Reader, Store, StoreError, check_size};
 use super::{journal, messages, outbox};
 use crate::clock::Timestamp;
 use crate::name::{ChannelName, ChatId, GroupName, TurnId};

@@ -117,7 +117,7 @@ impl Look for Eyes<'_> {
         let there = self.0.facts.lock().unwrap().memory;
         if there { Known::Is(Seen::GlobalMemory) } else { Known::Absent }
     }
-    fn folder(&self, group: &GroupName) -> Known<Seen> {
+    fn folder(&self, group: &GroupName, _: Option<UserId>) -> Known<Seen> {
         let there = self.0.facts.lock().unwrap().folders.contains(group);
         if there {
             Known::Is(Seen::Folder { missing: BTreeSet::new(), foreign: BTreeSet::new() })
