@@ -1,1 +1,249 @@
 //! The runtime `docker`: an agent in a container of a Docker engine.
+//!
+//! What makes a container is in `create`, its life in `life`, and how engines
+//! are found in [`endpoint`]. Here is the runtime itself: what of an engine's
+//! containers is this instance's, and nothing else is ever touched. A container
+//! is ours if it carries our instance's label and a group's: an image hands its
+//! own labels, among them the first, on to whatever is made from it.
+
+pub mod binary;
+mod call;
+mod create;
+pub mod endpoint;
+mod image;
+mod life;
+mod look;
+mod mounts;
+mod run;
+mod streams;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use bollard::{API_DEFAULT_VERSION, Docker as Client};
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+
+use self::call::{Failure, within};
+use self::endpoint::Endpoint;
+use super::{
+    Binary, Exec, ExecSpec, Runtime, RuntimeError, RuntimeEvent, RuntimeInfo, Sandbox, SandboxSpec,
+};
+use crate::name::{GroupName, ImageTag, InstanceId, SandboxId};
+use crate::observed::SandboxSeen;
+use crate::process::Process;
+use crate::resource::{ContainerSpec, ImageSpec, RuntimeKind};
+
+pub use self::image::build_binary_from_source;
+
+/// The label of the installation that a container or an image belongs to.
+pub const INSTANCE: &str = "io.babybot.instance";
+/// The label of the group that a container serves.
+pub const GROUP: &str = "io.babybot.group";
+/// The label of the digest of what a container is made of.
+pub const SPEC: &str = "io.babybot.spec";
+/// The label of the generation that a container was started from.
+pub const GENERATION: &str = "io.babybot.generation";
+/// The label of the digest of what an image is made of.
+pub const CONTENT: &str = "io.babybot.content";
+
+/// How long an engine may take to say what it is.
+const PROBE_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a list or a look may take.
+const LIST_DEADLINE: Duration = Duration::from_secs(30);
+/// How long each step of a start may take.
+const CREATE_DEADLINE: Duration = Duration::from_secs(60);
+/// How long the engine's first byte is waited for by the client itself: longer than any deadline
+/// here, which are what counts.
+const CLIENT_PATIENCE: u64 = 360;
+
+/// The runtime `docker`, at one engine.
+#[derive(Clone)]
+pub struct Docker {
+    client: Client,
+    endpoint: Endpoint,
+    agent: Vec<String>,
+}
+
+impl fmt::Debug for Docker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Docker").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+impl Docker {
+    /// The engine at this place. Nothing is asked yet.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Unavailable`] where there is nothing of the kind.
+    pub fn new(endpoint: Endpoint) -> Result<Self, RuntimeError> {
+        let client = match &endpoint.url {
+            url if url.starts_with("tcp://") => {
+                Client::connect_with_http(url, CLIENT_PATIENCE, API_DEFAULT_VERSION)
+            }
+            url => Client::connect_with_unix(url, CLIENT_PATIENCE, API_DEFAULT_VERSION),
+        };
+        let client = client.map_err(|error| endpoint.unavailable(Failure::from(error)))?;
+        let agent = create::AGENT.map(ToOwned::to_owned).to_vec();
+        Ok(Self { client, endpoint, agent })
+    }
+
+    /// The same engine, where containers run something else than the agent: for tests of this
+    /// room, whose images contain no babybot.
+    #[must_use]
+    pub fn with_agent(self, argv: Vec<String>) -> Self {
+        Self { agent: argv, ..self }
+    }
+
+    async fn containers(
+        &self,
+        instance: &InstanceId,
+    ) -> Result<BTreeMap<GroupName, Vec<SandboxSeen>>, RuntimeError> {
+        look::containers(&self.client, instance).await.map_err(|failure| self.lost(failure))
+    }
+
+    /// Removes every container of this instance.
+    async fn remove_ours(&self, instance: &InstanceId) -> Result<(), RuntimeError> {
+        // A list that failed removes nothing.
+        let ours = look::ours(&self.client, instance).await;
+        let ours = ours.map_err(|failure| self.lost(failure))?;
+        let removals = ours.iter().map(|id| life::remove(&self.client, id));
+        let removals = futures_util::future::join_all(removals).await;
+        removals
+            .into_iter()
+            .collect::<Result<Vec<()>, Failure>>()
+            .map_err(|failure| self.lost(failure))?;
+        Ok(())
+    }
+
+    /// A failure of the whole engine, with where it is looked for.
+    fn lost(&self, failure: Failure) -> RuntimeError {
+        match failure {
+            Failure::Unreachable(_) => self.endpoint.unavailable(failure),
+            other => other.into_error(),
+        }
+    }
+
+    async fn edits_of(
+        &self,
+        id: &SandboxId,
+        spec: &ContainerSpec,
+    ) -> Result<Vec<String>, RuntimeError> {
+        let call = self.client.inspect_container(id.as_str(), None);
+        let found = within("looking at the container", LIST_DEADLINE, call).await;
+        let found = found.map_err(|failure| failure.of(id))?;
+        let call = self.client.info();
+        let info = within("looking at the engine", LIST_DEADLINE, call).await;
+        let info = info.map_err(|failure| self.lost(failure))?;
+        Ok(create::edits(&found, spec, create::Enforced::new(&info)))
+    }
+}
+
+impl Runtime for Docker {
+    fn kind(&self) -> RuntimeKind {
+        RuntimeKind::Docker
+    }
+
+    fn endpoint(&self) -> Option<String> {
+        Some(self.endpoint.url.clone())
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Result<RuntimeInfo, RuntimeError>> {
+        Box::pin(async move {
+            let info = look::engine(&self.client, &self.endpoint, PROBE_DEADLINE).await;
+            info.map_err(|failure| self.lost(failure))
+        })
+    }
+
+    fn launch(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Sandbox, RuntimeError>> {
+        Box::pin(async move {
+            // It runs to its end whether or not somebody still waits for it: a container that is
+            // half made has nobody else to remove it.
+            let launch = life::launch(self.client.clone(), spec, self.agent.clone());
+            let launched = tokio::spawn(launch).await;
+            launched.unwrap_or_else(|error| Err(RuntimeError::Launch(error.to_string())))
+        })
+    }
+
+    fn list(
+        &self,
+        instance: &InstanceId,
+        _known: Vec<(GroupName, Process)>,
+    ) -> BoxFuture<'_, Result<BTreeMap<GroupName, Vec<SandboxSeen>>, RuntimeError>> {
+        let instance = instance.clone();
+        Box::pin(async move { self.containers(&instance).await })
+    }
+
+    fn edits(
+        &self,
+        id: &SandboxId,
+        spec: &ContainerSpec,
+    ) -> BoxFuture<'_, Result<Vec<String>, RuntimeError>> {
+        let (id, spec) = (id.clone(), spec.clone());
+        Box::pin(async move { self.edits_of(&id, &spec).await })
+    }
+
+    fn stop(&self, id: &SandboxId, grace: Duration) -> BoxFuture<'_, Result<(), RuntimeError>> {
+        let id = id.clone();
+        Box::pin(async move {
+            life::stop(&self.client, id.as_str(), grace).await.map_err(|failure| self.lost(failure))
+        })
+    }
+
+    fn reap(
+        &self,
+        instance: InstanceId,
+        _known: Vec<Process>,
+    ) -> BoxFuture<'_, Result<(), RuntimeError>> {
+        Box::pin(async move { self.remove_ours(&instance).await })
+    }
+
+    fn watch(&self, instance: &InstanceId) -> BoxStream<'static, RuntimeEvent> {
+        look::events(self.client.clone(), instance.clone())
+    }
+
+    fn exec(&self, id: &SandboxId, command: ExecSpec) -> BoxFuture<'_, Result<Exec, RuntimeError>> {
+        let id = id.clone();
+        Box::pin(async move {
+            run::exec(&self.client, id.as_str(), command).await.map_err(|failure| failure.of(&id))
+        })
+    }
+
+    fn has_image(&self, image: &ImageSpec) -> BoxFuture<'_, Result<bool, RuntimeError>> {
+        let reference = image.reference();
+        Box::pin(async move {
+            let found = image::has(&self.client, &reference).await;
+            found.map_err(|failure| self.lost(failure))
+        })
+    }
+
+    fn images(&self, instance: &InstanceId) -> BoxFuture<'_, Result<Vec<ImageTag>, RuntimeError>> {
+        let instance = instance.clone();
+        Box::pin(async move {
+            let found = image::of_instance(&self.client, &instance).await;
+            found.map_err(|failure| self.lost(failure))
+        })
+    }
+
+    fn build_image<'a>(
+        &'a self,
+        instance: &'a InstanceId,
+        image: &'a ImageSpec,
+        binary: Binary,
+        progress: &'a (dyn Fn(&str) + Send + Sync),
+    ) -> BoxFuture<'a, Result<(), RuntimeError>> {
+        Box::pin(image::build(self, instance, image, binary, progress))
+    }
+
+    fn remove_image<'a>(
+        &'a self,
+        instance: &'a InstanceId,
+        tag: &'a ImageTag,
+    ) -> BoxFuture<'a, Result<(), RuntimeError>> {
+        Box::pin(async move {
+            let removed = image::remove(&self.client, instance, tag).await;
+            removed.map_err(|failure| self.lost(failure))
+        })
+    }
+}

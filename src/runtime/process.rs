@@ -37,7 +37,7 @@ pub const MARKER: &str = "BABYBOT_SANDBOX";
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// Memory of glibc that is freed goes back to the system, so that a large message leaves no mark.
-const MALLOC_TUNABLES: &str =
+pub(super) const MALLOC_TUNABLES: &str =
     "glibc.malloc.mmap_threshold=131072:glibc.malloc.trim_threshold=131072";
 
 /// Who is killed when an agent ended and left processes behind.

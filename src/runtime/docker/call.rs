@@ -1,0 +1,152 @@
+//! One call to an engine: its deadline, and what its refusals mean.
+//!
+//! An engine says why in words that differ between Docker and Podman and from
+//! release to release, so a refusal is told by its status and by its text. No
+//! other file of this room reads either.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bollard::errors::Error;
+
+use crate::name::SandboxId;
+use crate::resource::RuntimeKind;
+use crate::runtime::RuntimeError;
+
+/// How much of an engine's words is passed on, in bytes.
+const WORDS_MAX: usize = 600;
+
+/// Why a call brought nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// There is no such container, image or command.
+    NotFound(String),
+    /// The image is not there.
+    ImageMissing(String),
+    /// A container has the name already.
+    NameTaken(String),
+    /// What was asked for is under way already.
+    UnderWay(String),
+    /// It said something that nobody understands.
+    Nonsense(String),
+    /// It refused for another reason.
+    Refused(String),
+    /// It could not be reached, or stopped answering midway.
+    Unreachable(String),
+    /// It did not answer in time.
+    Late {
+        /// What was asked.
+        what: &'static str,
+        /// How long was waited.
+        limit: Duration,
+    },
+}
+
+impl Failure {
+    /// The failure as other rooms know it.
+    pub(super) fn into_error(self) -> RuntimeError {
+        match self {
+            Self::Unreachable(why) => {
+                RuntimeError::Unavailable { runtime: RuntimeKind::Docker, why }
+            }
+            Self::Late { what, limit } => {
+                RuntimeError::Timeout { what: what.to_owned(), seconds: limit.as_secs() }
+            }
+            Self::ImageMissing(why)
+            | Self::NotFound(why)
+            | Self::NameTaken(why)
+            | Self::UnderWay(why)
+            | Self::Nonsense(why)
+            | Self::Refused(why) => RuntimeError::Failed(why),
+        }
+    }
+
+    /// The failure of what was asked of one sandbox.
+    pub(super) fn of(self, id: &SandboxId) -> RuntimeError {
+        match self {
+            Self::NotFound(_) => RuntimeError::NotFound(id.clone()),
+            other => other.into_error(),
+        }
+    }
+
+    /// The failure in words.
+    pub(super) fn words(&self) -> String {
+        self.clone().into_error().to_string()
+    }
+
+    /// Whether nobody can say if the engine did what was asked.
+    pub(super) fn is_uncertain(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::Late { .. } | Self::Nonsense(_))
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::DockerResponseServerError { status_code, message } => {
+                refusal(status_code, &message)
+            }
+            // What a build or a pull says midway.
+            Error::DockerStreamError { error } => Self::Refused(shortened(&error)),
+            Error::DockerContainerWaitError { error, .. } => Self::Refused(shortened(&error)),
+            Error::JsonDataError { message, .. } => {
+                Self::Nonsense(format!("the engine's answer is not understood: {message}"))
+            }
+            Error::JsonSerdeError { err } => {
+                Self::Nonsense(format!("the engine's answer is not understood: {err}"))
+            }
+            Error::SocketNotFoundError(path) => {
+                Self::Unreachable(format!("there is no socket {path}"))
+            }
+            error => Self::Unreachable(shortened(&innermost(&error))),
+        }
+    }
+}
+
+/// What a refusal means. Podman says some things with another status than Docker.
+fn refusal(status: u16, message: &str) -> Failure {
+    let text = message.to_lowercase();
+    let says = |words: &[&str]| words.iter().any(|words| text.contains(words));
+    let message = shortened(message);
+    match status {
+        409 | 500 if says(&["already in use", "is already in use by container"]) => {
+            Failure::NameTaken(message)
+        }
+        404 | 500 if says(&["no such image", "image not known"]) => Failure::ImageMissing(message),
+        409 | 500 if says(&["already in progress", "is being removed"]) => {
+            Failure::UnderWay(message)
+        }
+        404 => Failure::NotFound(message),
+        500 if says(&["no such container", "no container with name or id"]) => {
+            Failure::NotFound(message)
+        }
+        _ => Failure::Refused(message),
+    }
+}
+
+/// The cause that says most: a transport's own words hide that a socket may not be opened.
+fn innermost(error: &Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+fn shortened(text: &str) -> String {
+    let text = text.trim();
+    let end = (0..=WORDS_MAX.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    text[..end.unwrap_or_default()].to_owned()
+}
+
+/// Asks the engine, and gives up at the deadline.
+pub(super) async fn within<T>(
+    what: &'static str,
+    limit: Duration,
+    call: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Failure> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(answer) => answer.map_err(Failure::from),
+        Err(_) => Err(Failure::Late { what, limit }),
+    }
+}

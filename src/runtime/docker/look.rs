@@ -1,0 +1,243 @@
+//! What an engine says of itself, of its containers and of what happens to them.
+//!
+//! Changes nothing. A list is complete or a failure: an engine that cannot be
+//! understood is asked again, and after that nobody knows.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use bollard::Docker as Client;
+use bollard::models::{
+    ContainerSummary, ContainerSummaryStateEnum as State, EventMessage, SystemInfo, SystemVersion,
+};
+use bollard::query_parameters::{EventsOptionsBuilder, ListContainersOptionsBuilder};
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+
+use super::call::{Failure, within};
+use super::endpoint::Endpoint;
+use super::{GROUP, INSTANCE, LIST_DEADLINE, SPEC, create};
+use crate::name::{GroupName, InstanceId, SandboxId};
+use crate::observed::{Owner, SandboxSeen, SandboxState};
+use crate::resource::RuntimeKind;
+use crate::runtime::{RuntimeEvent, RuntimeInfo};
+
+/// How often a list that is not understood is asked for: Podman has states that pass.
+const ATTEMPTS_MAX: u32 = 5;
+/// How long between two of them.
+const ATTEMPT_INTERVAL: Duration = Duration::from_millis(50);
+
+/// What happens to a container and can matter to whoever looks at it. What happens within it, or
+/// who attaches to it, does not.
+const EVENTS: &[&str] = &[
+    "create", "start", "restart", "die", "died", "kill", "oom", "stop", "pause", "unpause",
+    "update", "rename", "destroy", "remove",
+];
+
+/// What the engine is, and what a reader should know about its walls.
+pub(super) async fn engine(
+    client: &Client,
+    endpoint: &Endpoint,
+    deadline: Duration,
+) -> Result<RuntimeInfo, Failure> {
+    let ask = async {
+        client.ping().await?;
+        let version = client.version().await?;
+        Ok((version, client.info().await?))
+    };
+    let (version, info) = within("asking the engine what it is", deadline, ask).await?;
+    describe(&version, &info, endpoint).map_err(Failure::Refused)
+}
+
+fn describe(
+    version: &SystemVersion,
+    info: &SystemInfo,
+    endpoint: &Endpoint,
+) -> Result<RuntimeInfo, String> {
+    let options = info.security_options.as_deref().unwrap_or_default();
+    let has = |name: &str| options.iter().any(|option| option.split(',').any(|part| part == name));
+    if info.os_type.as_deref().is_some_and(|system| system != "linux") {
+        return Err("the engine runs Windows containers: switch it to Linux containers".to_owned());
+    }
+    if has("name=userns") {
+        let why = "the engine maps users (`userns-remap`), so that an agent could not write to its \
+                   own folders: use an engine without it, or a rootless one";
+        return Err(why.to_owned());
+    }
+    let podman = version.components.iter().flatten().any(|part| part.name == "Podman Engine");
+    let product = if podman { "Podman" } else { "Docker" };
+    let number = version.version.clone().unwrap_or_else(|| "of an unknown version".to_owned());
+    Ok(RuntimeInfo {
+        kind: RuntimeKind::Docker,
+        version: format!("{product} {number}"),
+        endpoint: format!("{} ({})", endpoint.url, endpoint.reason),
+        user: has("name=rootless").then_some((0, 0)),
+        architecture: architecture(info, version),
+        warnings: warnings(info, has("name=seccomp")),
+    })
+}
+
+/// The engine's architecture, as Rust calls it. Engines use two names for each.
+fn architecture(info: &SystemInfo, version: &SystemVersion) -> String {
+    let named = info.architecture.clone().filter(|name| !name.is_empty());
+    let name = named.or_else(|| version.arch.clone()).unwrap_or_default();
+    match name.as_str() {
+        "amd64" | "x86_64" => "x86_64".to_owned(),
+        "arm64" | "aarch64" | "armv8" => "aarch64".to_owned(),
+        _ => name,
+    }
+}
+
+fn warnings(info: &SystemInfo, seccomp: bool) -> Vec<String> {
+    let enforced = create::Enforced::new(info);
+    let all = [
+        (seccomp, "system calls are not filtered here: the engine has no seccomp"),
+        (enforced.memory, "limits.memory is not enforced here: the engine cannot"),
+        (enforced.cpus, "limits.cpus is not enforced here: the engine cannot"),
+        (enforced.pids, "limits.pids is not enforced here: the engine cannot"),
+    ];
+    all.into_iter().filter(|(holds, _)| !holds).map(|(_, text)| text.to_owned()).collect()
+}
+
+/// Every container of an instance, and every other that has a name that one of its would have.
+pub(super) async fn containers(
+    client: &Client,
+    instance: &InstanceId,
+) -> Result<BTreeMap<GroupName, Vec<SandboxSeen>>, Failure> {
+    let prefix = create::name_prefix(instance);
+    let labelled = listed(client, "label", vec![label(instance)]);
+    let named = listed(client, "name", vec![prefix.clone()]);
+    let (labelled, named) = tokio::try_join!(labelled, named)?;
+    let mut all: BTreeMap<String, ContainerSummary> = BTreeMap::new();
+    for container in labelled.into_iter().chain(named) {
+        all.insert(container.id.clone().unwrap_or_default(), container);
+    }
+    let mut groups: BTreeMap<GroupName, Vec<SandboxSeen>> = BTreeMap::new();
+    for container in all.values() {
+        if let Some((group, sandbox)) = seen(container, instance, &prefix)? {
+            groups.entry(group).or_default().push(sandbox);
+        }
+    }
+    Ok(groups)
+}
+
+/// The ids of every container of an instance.
+pub(super) async fn ours(client: &Client, instance: &InstanceId) -> Result<Vec<String>, Failure> {
+    let found = listed(client, "label", vec![label(instance), GROUP.to_owned()]).await?;
+    let ours = found.into_iter().filter(|container| group_of(container, instance).is_some());
+    Ok(ours.filter_map(|container| container.id).collect())
+}
+
+fn label(instance: &InstanceId) -> String {
+    format!("{INSTANCE}={instance}")
+}
+
+/// The label of its group, if a container is this instance's.
+fn group_of<'a>(container: &'a ContainerSummary, instance: &InstanceId) -> Option<&'a String> {
+    let labels = container.labels.as_ref()?;
+    labels.get(INSTANCE).filter(|found| found.as_str() == instance.as_str())?;
+    labels.get(GROUP)
+}
+
+/// A container as whoever looks sees it; `None` if it is neither ours nor has a name of ours.
+fn seen(
+    container: &ContainerSummary,
+    instance: &InstanceId,
+    prefix: &str,
+) -> Result<Option<(GroupName, SandboxSeen)>, Failure> {
+    let names = container.names.as_deref().unwrap_or_default();
+    let mut names = names.iter().map(|name| name.trim_start_matches('/'));
+    let group_of = group_of(container, instance);
+    let named = names.clone().find(|name| name.starts_with(prefix));
+    let group = match (group_of, named) {
+        (Some(label), _) => label.as_str(),
+        (None, Some(name)) => &name[prefix.len()..],
+        (None, None) => return Ok(None),
+    };
+    let Ok(group) = GroupName::new(group) else {
+        // No group of ours can be called so, so nothing of ours is in its way.
+        return Ok(None);
+    };
+    let id = container.id.as_deref().unwrap_or_default();
+    let id = SandboxId::new(id)
+        .map_err(|error| Failure::Nonsense(format!("a container is called {id:?}: {error}")))?;
+    let labels = container.labels.as_ref();
+    let digest = labels.and_then(|labels| labels.get(SPEC)).filter(|_| group_of.is_some());
+    let sandbox = SandboxSeen {
+        name: named.or_else(|| names.next()).unwrap_or(id.as_str()).to_owned(),
+        id,
+        owner: if group_of.is_some() { Owner::Ours } else { Owner::Stranger },
+        state: state(container.state)?,
+        digest: digest.cloned(),
+        edits: Vec::new(),
+        processes: None,
+    };
+    Ok(Some((group, sandbox)))
+}
+
+fn state(state: Option<State>) -> Result<SandboxState, Failure> {
+    match state {
+        Some(State::CREATED) => Ok(SandboxState::Created),
+        Some(State::RUNNING | State::RESTARTING) => Ok(SandboxState::Running),
+        Some(State::PAUSED) => Ok(SandboxState::Paused),
+        Some(State::EXITED | State::REMOVING | State::DEAD | State::STOPPING) => {
+            Ok(SandboxState::Ended)
+        }
+        None | Some(State::EMPTY) => {
+            Err(Failure::Nonsense("the engine does not say what a container does".to_owned()))
+        }
+    }
+}
+
+/// What the engine lists under one filter.
+async fn listed(
+    client: &Client,
+    filter: &str,
+    values: Vec<String>,
+) -> Result<Vec<ContainerSummary>, Failure> {
+    let filters = HashMap::from([(filter, values)]);
+    let mut attempt = 1;
+    loop {
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let call = client.list_containers(Some(options));
+        match within("listing the containers", LIST_DEADLINE, call).await {
+            Err(Failure::Nonsense(_)) if attempt < ATTEMPTS_MAX => {
+                attempt += 1;
+                tokio::time::sleep(ATTEMPT_INTERVAL).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// What happens to the containers of an instance, until the engine is lost.
+pub(super) fn events(client: Client, instance: InstanceId) -> BoxStream<'static, RuntimeEvent> {
+    let filters =
+        HashMap::from([("type", vec!["container".to_owned()]), ("label", vec![label(&instance)])]);
+    let options = EventsOptionsBuilder::default().filters(&filters).build();
+    let events = async_stream(client, options);
+    events
+        .take_while(|event| {
+            if let Err(error) = event {
+                tracing::debug!(%error, "the engine's events broke off");
+            }
+            std::future::ready(event.is_ok())
+        })
+        .filter_map(|event| std::future::ready(event.ok().and_then(|event| told(&event))))
+        .boxed()
+}
+
+/// The engine's own stream, which owns its client.
+fn async_stream(
+    client: Client,
+    options: bollard::query_parameters::EventsOptions,
+) -> BoxStream<'static, Result<EventMessage, bollard::errors::Error>> {
+    client.events(Some(options)).boxed()
+}
+
+fn told(event: &EventMessage) -> Option<RuntimeEvent> {
+    let what = event.action.clone().filter(|action| EVENTS.contains(&action.as_str()))?;
+    let attributes = event.actor.as_ref()?.attributes.as_ref()?;
+    let group = GroupName::new(attributes.get(GROUP)?.as_str()).ok();
+    Some(RuntimeEvent { group, what })
+}

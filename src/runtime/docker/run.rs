@@ -1,0 +1,83 @@
+//! A command of the operator within a container.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use bollard::Docker as Client;
+use bollard::exec::{StartExecOptions, StartExecResults};
+use bollard::models::ExecConfig;
+use bollard::query_parameters::ResizeExecOptionsBuilder;
+use tokio::io::AsyncWriteExt as _;
+
+use super::call::{Failure, within};
+use super::streams::{self, Of, Returned};
+use super::{CREATE_DEADLINE, LIST_DEADLINE};
+use crate::runtime::{Exec, ExecSpec, RuntimeError};
+
+/// How often an engine is asked for the exit code of a command whose output has ended.
+const ATTEMPTS_MAX: u32 = 100;
+/// How long between two of them.
+const ATTEMPT_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Starts a command as the container's own user. Nothing ends it but itself: engines have no way.
+pub(super) async fn exec(client: &Client, id: &str, spec: ExecSpec) -> Result<Exec, Failure> {
+    let tty = spec.terminal.is_some();
+    let config = ExecConfig {
+        attach_stdin: Some(true),
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        tty: Some(tty),
+        cmd: Some(spec.argv),
+        privileged: Some(false),
+        ..ExecConfig::default()
+    };
+    let call = client.create_exec(id, config);
+    let exec = within("making the command", CREATE_DEADLINE, call).await?.id;
+    let options = StartExecOptions { detach: false, tty, output_capacity: None };
+    let call = client.start_exec(&exec, Some(options));
+    let started = within("starting the command", CREATE_DEADLINE, call).await?;
+    let StartExecResults::Attached { output, input } = started else {
+        return Err(Failure::Nonsense("the engine detached the command".to_owned()));
+    };
+    if let Some((columns, rows)) = spec.terminal {
+        let size = ResizeExecOptionsBuilder::default().w(columns.into()).h(rows.into()).build();
+        let call = client.resize_exec(&exec, size);
+        // A command that has ended already has no size.
+        let _ = within("sizing the terminal", LIST_DEADLINE, call).await;
+    }
+    let outputs = streams::apart(Pin::from(output), Of::Command);
+    let (stdin, returned) = Returned::new(Pin::from(input));
+    tokio::spawn(async move {
+        if let Ok(mut input) = returned.await {
+            let _ = input.shutdown().await;
+        }
+    });
+    let (client, end) = (client.clone(), outputs.end);
+    Ok(Exec {
+        stdin: Box::new(stdin),
+        stdout: outputs.stdout,
+        stderr: outputs.stderr,
+        exit: Box::pin(async move {
+            let _ = end.await;
+            code(&client, &exec).await
+        }),
+    })
+}
+
+/// The exit code of a command that has said everything.
+async fn code(client: &Client, exec: &str) -> Result<i32, RuntimeError> {
+    for _ in 0..ATTEMPTS_MAX {
+        let call = client.inspect_exec(exec);
+        let found = within("looking at the command", LIST_DEADLINE, call).await;
+        let found = found.map_err(Failure::into_error)?;
+        if let (Some(false), Some(code)) = (found.running, found.exit_code) {
+            return Ok(i32::try_from(code).unwrap_or(i32::MAX));
+        }
+        tokio::time::sleep(ATTEMPT_INTERVAL).await;
+    }
+    // It closed its outputs and went on.
+    Err(RuntimeError::Timeout {
+        what: "the command".to_owned(),
+        seconds: (ATTEMPT_INTERVAL * ATTEMPTS_MAX).as_secs(),
+    })
+}
