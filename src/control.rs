@@ -5,20 +5,188 @@
 //! directions, keeps the bounds and checks who is at the other end; what is done
 //! with them is up to the [`Service`] that the controller hands in.
 
+pub mod client;
+pub mod place;
+pub mod server;
+
 use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::Timestamp;
 use crate::desired::Desired;
+use crate::error::chain;
 use crate::name::{GroupName, InstanceId, SandboxId, TurnId};
 use crate::observed::Observed;
 use crate::plan::Plan;
 use crate::resource::{Lifecycle, ResourceId, Risk, RuntimeKind};
+
+/// What is spoken over the socket. It grows with every change of a type that travels over it.
+pub const PROTOCOL: u32 = 1;
+/// Largest value that travels in either direction: what a generation may hold. In bytes.
+pub const BODY_MAX: usize = 64 << 20;
+/// Largest headers of a request, in bytes.
+const HEADERS_MAX: u32 = 16 << 10;
+/// How much may be under way unread, in bytes.
+const WINDOW: u32 = 256 << 10;
+/// How often a silent connection is pinged.
+const PING_EVERY: Duration = Duration::from_secs(5);
+/// How long a ping may stay unanswered: after both, the other end is dead.
+const PING_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What can go wrong on the way to a controller, or on the way to become one.
+#[derive(Debug, Error)]
+pub enum ControlError {
+    /// The folder that the socket would lie in is no place for it.
+    #[error("cannot keep the control socket in {}: {problem}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The system takes no socket of such a long path.
+    #[error("the path of the control socket is too long: {} has {} bytes, and {limit} are taken", path.display(), path.as_os_str().len())]
+    TooLong {
+        /// The path.
+        path: PathBuf,
+        /// What is taken, in bytes.
+        limit: usize,
+    },
+    /// The system refused.
+    #[error("cannot use {}: {source}", path.display())]
+    Io {
+        /// What was to be used.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// `data/controller.json` is not what it should be.
+    #[error("{} is no word of a controller: {problem}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The socket is somebody else's.
+    #[error("the controller that runs here (pid {pid}) is another user's")]
+    Permission {
+        /// The controller, as its file says.
+        pid: u32,
+    },
+    /// Whoever answers is not who may.
+    #[error("at {} answers a process of user {uid}", socket.display())]
+    Stranger {
+        /// The socket.
+        socket: PathBuf,
+        /// The user.
+        uid: u32,
+    },
+    /// The controller closed the connection before it said anything.
+    #[error("the controller (pid {pid}) closes the connection at once")]
+    Closed {
+        /// The controller, as its file says.
+        pid: u32,
+    },
+    /// The controller says nothing.
+    #[error("the controller (pid {pid}) does not answer within {seconds} s")]
+    Silent {
+        /// The controller, as its file says.
+        pid: u32,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// The controller is of another version, and speaks another language.
+    #[error("the controller (pid {pid}) is babybot {version}, and this is {}", env!("CARGO_PKG_VERSION"))]
+    Version {
+        /// The controller, as its file says.
+        pid: u32,
+        /// Its version.
+        version: String,
+    },
+    /// The controller does not do what was asked.
+    #[error("{0}")]
+    Refused(String),
+    /// The controller ended, or let go, before it had answered.
+    #[error("the controller ended before it had answered")]
+    Ended,
+    /// The connection broke.
+    #[error("the connection to the controller broke: {0}")]
+    Broken(String),
+    /// What arrived is not what was asked for.
+    #[error("the controller answers with something else: {0}")]
+    Malformed(String),
+    /// More than is taken.
+    #[error("it is larger than the {BODY_MAX} bytes that the controller takes")]
+    TooLarge,
+}
+
+impl ControlError {
+    /// What the reader can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Folder { path, .. } => {
+                format!("remove {}, or name another folder in XDG_RUNTIME_DIR", path.display())
+            }
+            Self::TooLong { .. } => "name a shorter folder in XDG_RUNTIME_DIR, or in TMPDIR where \
+                                     there is none"
+                .to_owned(),
+            Self::Content { path, .. } => {
+                format!("where no controller runs, remove it: rm {}", path.display())
+            }
+            Self::Permission { .. } => {
+                "run this as the user that the controller runs as".to_owned()
+            }
+            Self::Closed { .. } => "it does so where another user asks, or too many do".to_owned(),
+            Self::Silent { pid, .. } => {
+                format!("try again; should it hang, `kill -9 {pid}` ends it, and nothing is lost")
+            }
+            Self::Version { pid, .. } => {
+                format!("`kill {pid}` lets it finish and ends it; then start it with this version")
+            }
+            Self::Ended => "`babybot status` tells whether one runs".to_owned(),
+            _ => return None,
+        };
+        Some(hint)
+    }
+}
+
+impl From<hyper::Error> for ControlError {
+    fn from(error: hyper::Error) -> Self {
+        if error.is_canceled() || error.is_closed() || error.is_incomplete_message() {
+            return Self::Ended;
+        }
+        let words = chain(&error);
+        // A ping that stays unanswered, or an end in mid-sentence, has no name of its own there.
+        let cut = ["broken pipe", "connection reset", "stream closed", "not a result of an error"];
+        let gone = cut.iter().any(|cut| words.to_lowercase().contains(cut));
+        if gone { Self::Ended } else { Self::Broken(words) }
+    }
+}
+
+/// How a controller answers a greeting. What another version says must still be read as one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// What it speaks.
+    pub protocol: u32,
+    /// The version of babybot that runs.
+    pub version: String,
+    /// The installation that it serves.
+    pub instance: InstanceId,
+    /// What it is there for.
+    pub role: Role,
+    /// Its process.
+    pub pid: u32,
+}
 
 /// What a controller is there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

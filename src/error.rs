@@ -31,6 +31,8 @@ pub enum Exit {
     Usage,
     /// Ctrl-C.
     Interrupted,
+    /// As the command ended that was run on somebody's behalf.
+    Command(u8),
 }
 
 impl Exit {
@@ -49,6 +51,7 @@ impl Exit {
             Self::Refused => 8,
             Self::Usage => 64,
             Self::Interrupted => 130,
+            Self::Command(code) => code,
         }
     }
 }
