@@ -6,8 +6,11 @@
 //! does the agent, with everything it started.
 
 mod answer;
+mod children;
 mod context;
 mod embedded;
+mod limits;
+pub mod loopback;
 mod model;
 mod start;
 mod tools;
@@ -28,6 +31,9 @@ use crate::link::LinkError;
 use crate::link::client::{self, Link};
 use crate::name::TurnId;
 use crate::protocol::{Event, Failure, Hello, Order, PROTOCOL, TurnOrder, Welcome};
+use children::Children;
+use limits::Limits;
+use start::Duplex;
 use tools::Workbench;
 use transcript::Transcript;
 use turn::{Steering, Turn};
@@ -42,6 +48,8 @@ pub struct Arguments {
     pub parent: Option<i32>,
     /// The file whose lock the agent holds for life.
     pub lock: Option<PathBuf>,
+    /// Whether to serve the gateway on loopback: where that is the sandbox's own.
+    pub loopback: bool,
 }
 
 /// Why an agent ended otherwise than by order.
@@ -64,16 +72,18 @@ pub enum AgentError {
 /// Why it could not start, or how the link failed.
 pub fn run(arguments: &Arguments) -> Result<(), AgentError> {
     let io_error = |error: std::io::Error| AgentError::Start(error.to_string());
-    let prepared = start::prepare(arguments)?;
+    start::seal()?;
+    // Its one thread is this one: what `prepare` gives up is a thread's to give up.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io_error)?;
     let outcome = runtime.block_on(async {
-        // The handler first: the signal of a dying parent must find it.
+        // The handler before all that takes time: the signal of a dying parent must find it, and
+        // the first process of a container never hears of one that came before.
         let mut terminate = signal(SignalKind::terminate()).map_err(io_error)?;
         start::die_with_parent(arguments.parent)?;
-        let io = prepared.stream().map_err(io_error)?;
+        let io = start::prepare()?;
         tokio::select! {
-            outcome = serve(io) => outcome,
+            outcome = work(arguments, io) => outcome,
             _ = terminate.recv() => Ok(()),
         }
     });
@@ -82,7 +92,36 @@ pub fn run(arguments: &Arguments) -> Result<(), AgentError> {
     outcome
 }
 
-async fn serve(io: tokio::net::UnixStream) -> Result<(), AgentError> {
+/// Takes the lock and serves, while what ends in this sandbox is reaped.
+async fn work(arguments: &Arguments, io: Box<dyn Duplex>) -> Result<(), AgentError> {
+    let _lock = match &arguments.lock {
+        Some(path) => Some(start::take_lock(path).await?),
+        None => None,
+    };
+    let children = Children::default();
+    tokio::select! {
+        outcome = serve(arguments, io, children.clone()) => outcome,
+        error = reap(&children) => Err(AgentError::Start(error.to_string())),
+    }
+}
+
+/// Reaps what this process adopted whenever something ends; returns only if it cannot.
+async fn reap(children: &Children) -> std::io::Error {
+    let mut ended = match signal(SignalKind::child()) {
+        Ok(ended) => ended,
+        Err(error) => return error,
+    };
+    while ended.recv().await.is_some() {
+        children.reap_adopted().await;
+    }
+    std::io::Error::other("signals are no longer heard")
+}
+
+async fn serve(
+    arguments: &Arguments,
+    io: Box<dyn Duplex>,
+    children: Children,
+) -> Result<(), AgentError> {
     let (link, connection) = client::connect(io).await?;
     let mut connection = tokio::spawn(connection);
     let hello = Hello {
@@ -91,26 +130,87 @@ async fn serve(io: tokio::net::UnixStream) -> Result<(), AgentError> {
         capabilities: Vec::new(),
     };
     let welcome = link.hello(&hello).await?;
+    if arguments.loopback {
+        // Before the first turn, whose tools may look for it.
+        listen(&link).await;
+    }
     let orders = link.orders().await?;
     let ended = tokio::select! {
-        ended = follow(&link, &welcome, orders) => ended,
+        ended = follow(&link, welcome, children, orders) => ended,
         ended = &mut connection => ended.unwrap_or(Ok(())).map_err(AgentError::from),
     };
     connection.abort();
     ended
 }
 
+/// Serves the gateway on loopback for as long as the runtime runs. Where it cannot, the agent
+/// itself can do without.
+async fn listen(link: &Link) {
+    match loopback::bind().await {
+        Ok(listener) => {
+            tokio::spawn(loopback::serve(listener, link.clone()));
+        }
+        Err(error) => {
+            let address = loopback::ADDRESS;
+            tracing::warn!(%error, %address, "no Ollama client in this sandbox reaches its model");
+        }
+    }
+}
+
+/// What an agent answers turns with: what it was told about itself last, and what follows from it.
+struct Desk<'a> {
+    link: &'a Link,
+    welcome: Welcome,
+    bench: Arc<Workbench>,
+    transcript: Transcript,
+    limits: Limits,
+}
+
+impl<'a> Desk<'a> {
+    fn new(link: &'a Link, welcome: Welcome, children: Children) -> Result<Self, AgentError> {
+        let bench = Workbench::new(&welcome, children)
+            .map_err(|error| AgentError::Start(error.to_string()))?;
+        let transcript = Transcript::open(bench.home())
+            .map_err(|error| AgentError::Start(format!("the transcript: {error}")))?;
+        let limits = if start::is_first() { Limits::of_sandbox() } else { Limits::none() };
+        Ok(Self { link, welcome, bench: Arc::new(bench), transcript, limits })
+    }
+
+    /// Goes on under another welcome.
+    fn settle(&mut self, welcome: Welcome) {
+        self.bench = Arc::new(self.bench.settled(&welcome));
+        self.welcome = welcome;
+    }
+
+    /// Runs one turn and reports its end.
+    async fn answer(
+        &mut self,
+        order: &TurnOrder,
+        (steering, cancel): (Steering, CancellationToken),
+    ) -> Result<(), AgentError> {
+        let Self { link, welcome, bench, transcript, limits } = self;
+        let mut turn = Turn { link, welcome, bench, transcript, limits, order, steering, cancel };
+        match turn.run().await {
+            Ok(()) => Ok(()),
+            Err(turn::TurnError::Link(error)) => Err(error.into()),
+            Err(turn::TurnError::Failed { reason, message }) => {
+                turn.transcript.end(&order.turn, transcript::Ending::from(reason));
+                let failed = Event::Failed { reason, message };
+                link.report(&order.turn, &[failed]).await?;
+                Ok(())
+            }
+        }
+    }
+}
+
 /// Does what is ordered until the orders end.
 async fn follow(
     link: &Link,
-    welcome: &Welcome,
+    welcome: Welcome,
+    children: Children,
     orders: impl futures_util::Stream<Item = Result<Order, LinkError>> + Send,
 ) -> Result<(), AgentError> {
-    let bench = Workbench::new(welcome)
-        .map(Arc::new)
-        .map_err(|error| AgentError::Start(error.to_string()))?;
-    let mut transcript = Transcript::open(bench.home())
-        .map_err(|error| AgentError::Start(format!("the transcript: {error}")))?;
+    let mut desk = Desk::new(link, welcome, children)?;
     let mut orders = std::pin::pin!(orders);
     let mut later = Later::default();
     loop {
@@ -123,15 +223,11 @@ async fn follow(
                 None => return Ok(()),
             }
         }
-        let Some((order, handle)) = later.next.take() else { continue };
-        let mut work = std::pin::pin!(answer_turn(
-            link,
-            welcome,
-            &bench,
-            &mut transcript,
-            &order,
-            handle.parts()
-        ));
+        let Some(Next { order, handle, welcome }) = later.next.take() else { continue };
+        if let Some(welcome) = welcome {
+            desk.settle(*welcome);
+        }
+        let mut work = std::pin::pin!(desk.answer(&order, handle.parts()));
         loop {
             tokio::select! {
                 outcome = &mut work => break outcome?,
@@ -150,19 +246,29 @@ async fn follow(
 struct Later {
     /// The next turn. The host may order it as soon as it knows of the end of the turn before,
     /// which is before that end is through here.
-    next: Option<(TurnOrder, Handle)>,
+    next: Option<Next>,
+    /// What the turns after that are answered under.
+    welcome: Option<Box<Welcome>>,
     drain: bool,
+}
+
+/// A turn that was not begun yet.
+struct Next {
+    order: TurnOrder,
+    handle: Handle,
+    /// What the agent was told about itself since the turn before was ordered.
+    welcome: Option<Box<Welcome>>,
 }
 
 impl Later {
     /// Takes an order; `present` is the turn under way.
     fn take(&mut self, order: Order, present: Option<&Handle>) {
-        let next = self.next.as_ref().map(|(_, handle)| handle);
+        let next = self.next.as_ref().map(|next| &next.handle);
         let meant = |turn: &TurnId| [present, next].into_iter().flatten().find(|h| h.turn == *turn);
         match order {
             Order::Turn(order) => {
                 let handle = Handle::new(&order.turn);
-                self.next = Some((order, handle));
+                self.next = Some(Next { order, handle, welcome: self.welcome.take() });
             }
             Order::Steer { turn, prompt } => match meant(&turn) {
                 Some(handle) => handle.steering.push(prompt),
@@ -173,7 +279,7 @@ impl Later {
                 Some(handle) => handle.cancel.cancel(),
                 None => tracing::debug!(%turn, "a cancellation came after the end of its turn"),
             },
-            Order::Settle(_) => {}
+            Order::Settle(welcome) => self.welcome = Some(welcome),
             Order::Drain => self.drain = true,
         }
     }
@@ -193,28 +299,6 @@ impl Handle {
 
     fn parts(&self) -> (Steering, CancellationToken) {
         (self.steering.clone(), self.cancel.clone())
-    }
-}
-
-/// Runs one turn and reports its end.
-async fn answer_turn(
-    link: &Link,
-    welcome: &Welcome,
-    bench: &Arc<Workbench>,
-    transcript: &mut Transcript,
-    order: &TurnOrder,
-    (steering, cancel): (Steering, CancellationToken),
-) -> Result<(), AgentError> {
-    let mut turn = Turn { link, welcome, bench, transcript, order, steering, cancel };
-    match turn.run().await {
-        Ok(()) => Ok(()),
-        Err(turn::TurnError::Link(error)) => Err(error.into()),
-        Err(turn::TurnError::Failed { reason, message }) => {
-            turn.transcript.end(&order.turn, transcript::Ending::from(reason));
-            let failed = Event::Failed { reason, message };
-            link.report(&order.turn, &[failed]).await?;
-            Ok(())
-        }
     }
 }
 

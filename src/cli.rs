@@ -73,6 +73,9 @@ pub enum Command {
         /// The file whose lock the agent holds for life
         #[arg(long)]
         lock: Option<PathBuf>,
+        /// Serve the model on 127.0.0.1:11434, for a sandbox with a network of its own
+        #[arg(long)]
+        loopback: bool,
     },
 }
 

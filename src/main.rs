@@ -31,9 +31,10 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> cli::Outcome {
-    if let Command::Agent { parent, lock } = &cli.command {
+    if let Command::Agent { parent, lock, loopback } = &cli.command {
         // Its first steps come before any other thread.
-        let arguments = agent::Arguments { parent: *parent, lock: lock.clone() };
+        let arguments =
+            agent::Arguments { parent: *parent, lock: lock.clone(), loopback: *loopback };
         return match agent::run(&arguments) {
             Ok(()) => Ok(Exit::Ok),
             Err(error) => Err(Error::failed("run the agent", &error)),

@@ -121,7 +121,10 @@ pub fn boot_id() -> String {
 }
 
 /// Kills every descendant of this process but `spared` and theirs, and reaps those it adopted.
-/// Needs a process that is a child subreaper, so that it adopts what lost its parent.
+/// Needs a process that adopts what lost its parent: a child subreaper, or the first of a container.
+///
+/// Whoever was brought into a container from outside has no parent within it and is no
+/// descendant; only what it leaves behind at its own end is.
 ///
 /// A process can fork while it is being killed, so this looks again until there
 /// is none left. Only what is stopped by the kernel itself can outlast it; then
@@ -157,6 +160,20 @@ pub fn kill_descendants(spared: &BTreeSet<i32>) -> usize {
         }
     }
     left
+}
+
+/// Reaps the children of this process but `spared` that have ended. They are those it adopted: of
+/// the others somebody wants to know how they ended.
+///
+/// No child may be started meanwhile that is not in `spared`, or its end is taken from whoever
+/// waits for it.
+pub fn reap_adopted(spared: &BTreeSet<i32>) {
+    let me = rustix::process::getpid().as_raw_nonzero().get();
+    let children = children_of(me).into_iter().filter(|child| !spared.contains(child));
+    for pid in children.filter_map(Pid::from_raw) {
+        // One by one: to wait for any child would take the end of a spared one as well.
+        let _ = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
+    }
 }
 
 /// Kills a child of this process and reaps it if it has ended. A child keeps its number until it

@@ -1,16 +1,21 @@
-//! The first steps of an agent, taken single-threaded before anything else.
+//! The first steps of an agent, taken while it has one thread and before anything else.
 
 use std::fs::{File, TryLockError};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
 
-use super::{AgentError, Arguments};
+use super::AgentError;
 
 /// How long an earlier agent of the group may take to let go of the lock.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -19,31 +24,22 @@ const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// Open files of the agent and of each of its tools.
 const OPEN_FILES_MAX: u64 = 4096;
 
-/// What the first steps leave: the link's descriptor and the group's lock.
-#[derive(Debug)]
-pub(super) struct Prepared {
-    link: OwnedFd,
-    /// Held until the process ends.
-    _lock: Option<File>,
-}
+/// The link as bytes, of whatever kind its descriptors are.
+pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl Prepared {
-    /// The link as a byte stream. Needs a running runtime.
-    pub(super) fn stream(&self) -> std::io::Result<tokio::net::UnixStream> {
-        let stream = StdUnixStream::from(self.link.try_clone()?);
-        stream.set_nonblocking(true)?;
-        tokio::net::UnixStream::from_std(stream)
-    }
-}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
-/// Makes this process one that its tools cannot reach into, and takes the link off stdin and stdout.
-pub(super) fn prepare(arguments: &Arguments) -> Result<Prepared, AgentError> {
-    let failed =
-        |what: &'static str| move |error: Errno| AgentError::Start(format!("{what}: {error}"));
+/// The very first steps: tools cannot reach into this process, and it has nothing it does not need.
+pub(super) fn seal() -> Result<(), AgentError> {
     // First of all: a tool of the same user must not write through /proc into the link.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(failed("not dumpable"))?;
-    close_inherited()?;
+    close_inherited()
+}
+
+/// Makes this process the one that its tools are left to, and takes the link off stdin and stdout.
+/// Needs a running runtime that has started no thread.
+pub(super) fn prepare() -> Result<Box<dyn Duplex>, AgentError> {
     match rustix::process::setsid() {
         // A process group leader has a session of its own already.
         Ok(_) | Err(Errno::PERM) => {}
@@ -53,9 +49,17 @@ pub(super) fn prepare(arguments: &Arguments) -> Result<Prepared, AgentError> {
         .map_err(failed("child subreaper"))?;
     drop_privileges()?;
     limit_resources();
-    let link = take_stdio()?;
-    let lock = arguments.lock.as_deref().map(take_lock).transpose()?;
-    Ok(Prepared { link, _lock: lock })
+    take_stdio()
+}
+
+/// Whether this process is the first of its sandbox: then what it sees of control groups is the
+/// sandbox's own.
+pub(super) fn is_first() -> bool {
+    rustix::process::getpid() == Pid::INIT
+}
+
+fn failed(what: &'static str) -> impl Fn(Errno) -> AgentError {
+    move |error| AgentError::Start(format!("{what}: {error}"))
 }
 
 /// Asks for SIGTERM when the parent dies, and makes sure that it has not died already.
@@ -93,6 +97,10 @@ fn drop_privileges() -> Result<(), AgentError> {
     }
     // Without CAP_SYS_PTRACE not even root may look into a process that is not dumpable.
     for capability in CapabilitySet::all() {
+        // In a container most or all are gone already, and with them the right to drop any.
+        if !rustix::thread::capability_is_in_bounding_set(capability).unwrap_or(true) {
+            continue;
+        }
         match rustix::thread::remove_capability_from_bounding_set(capability) {
             // EINVAL: this kernel does not know it.
             Ok(()) | Err(Errno::INVAL) => {}
@@ -119,26 +127,49 @@ fn limit_resources() {
     }
 }
 
-/// Moves the link to a descriptor that tools do not inherit, and points stdin at nothing and
+/// Moves the link to descriptors that tools do not inherit, and points stdin at nothing and
 /// stdout at the log.
-fn take_stdio() -> Result<OwnedFd, AgentError> {
-    let failed = |error: std::io::Error| AgentError::Start(format!("the link on stdin: {error}"));
-    let link = std::io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
-    if !rustix::fs::fstat(&link).is_ok_and(|stat| {
-        rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Socket
-    }) {
-        return Err(AgentError::Start(
-            "stdin is not a link: `babybot agent` is started by a controller, not by hand".into(),
-        ));
-    }
+fn take_stdio() -> Result<Box<dyn Duplex>, AgentError> {
+    let failed = |error: io::Error| AgentError::Start(format!("the link on stdin: {error}"));
+    let link = link_of(std::io::stdin().as_fd(), std::io::stdout().as_fd()).map_err(failed)?;
+    let link = link.ok_or_else(|| {
+        let words = "stdin and stdout are not a link: `babybot agent` is started by a controller, \
+                     not by hand";
+        AgentError::Start(words.to_owned())
+    })?;
     let nothing = File::open("/dev/null").map_err(failed)?;
     rustix::stdio::dup2_stdin(&nothing).map_err(|error| failed(error.into()))?;
     rustix::stdio::dup2_stdout(std::io::stderr()).map_err(|error| failed(error.into()))?;
     Ok(link)
 }
 
-fn take_lock(path: &Path) -> Result<File, AgentError> {
-    let failed = |error: std::io::Error| AgentError::Start(format!("{}: {error}", path.display()));
+/// The two as one stream of bytes: one socket, as a plain process has, or two pipes, as a container
+/// has. `None`: a terminal, a file or anything else that nobody speaks a link over.
+fn link_of(input: BorrowedFd<'_>, output: BorrowedFd<'_>) -> io::Result<Option<Box<dyn Duplex>>> {
+    match (kind_of(input)?, kind_of(output)?) {
+        (FileType::Socket, FileType::Socket) => {
+            let socket = StdUnixStream::from(input.try_clone_to_owned()?);
+            socket.set_nonblocking(true)?;
+            Ok(Some(Box::new(UnixStream::from_std(socket)?)))
+        }
+        (FileType::Fifo, FileType::Fifo) => {
+            // Each is checked for its direction and made non-blocking.
+            let input = pipe::Receiver::from_owned_fd(input.try_clone_to_owned()?)?;
+            let output = pipe::Sender::from_owned_fd(output.try_clone_to_owned()?)?;
+            Ok(Some(Box::new(tokio::io::join(input, output))))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn kind_of(descriptor: BorrowedFd<'_>) -> io::Result<FileType> {
+    let mode = rustix::fs::fstat(descriptor)?.st_mode;
+    Ok(FileType::from_raw_mode(mode))
+}
+
+/// Takes the lock that this process holds until its end.
+pub(super) async fn take_lock(path: &Path) -> Result<File, AgentError> {
+    let failed = |error: io::Error| AgentError::Start(format!("{}: {error}", path.display()));
     let lock =
         File::options().create(true).truncate(false).write(true).open(path).map_err(failed)?;
     let deadline = Instant::now() + LOCK_PATIENCE;
@@ -146,7 +177,7 @@ fn take_lock(path: &Path) -> Result<File, AgentError> {
         match lock.try_lock() {
             Ok(()) => return Ok(lock),
             Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
-                std::thread::sleep(LOCK_RETRY);
+                tokio::time::sleep(LOCK_RETRY).await;
             }
             Err(TryLockError::WouldBlock) => return Err(AgentError::Occupied),
             Err(TryLockError::Error(error)) => return Err(failed(error)),

@@ -17,10 +17,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::children::Children;
 use crate::protocol::{Place, Welcome};
 
 /// Smallest and largest number of characters of a result that a model is given.
 const RESULT_CHARACTERS: (u64, u64) = (1_600, 24_000);
+/// Where a shell may be.
+const SHELLS: &[&str] = &["/bin/sh", "/usr/bin/sh"];
 
 /// Where tools work, and within which bounds.
 #[derive(Debug)]
@@ -29,7 +32,10 @@ pub(super) struct Workbench {
     home: PathBuf,
     places: Vec<Place>,
     env: Vec<(String, String)>,
+    /// `None` in a sandbox that has no shell.
     shell: Option<PathBuf>,
+    /// What tools run as.
+    children: Children,
     /// What is kept of one call's output, in bytes.
     output_max: u64,
     /// What the model is given of it, in bytes.
@@ -140,24 +146,40 @@ enum FileCall {
 
 impl Workbench {
     /// The workbench of an agent that was welcomed like this.
-    pub(super) fn new(welcome: &Welcome) -> io::Result<Self> {
+    pub(super) fn new(welcome: &Welcome, children: Children) -> io::Result<Self> {
         let workdir = std::env::current_dir()?;
         let home = std::env::var_os("HOME")
             .map(PathBuf::from)
             .filter(|home| home.is_absolute())
             .ok_or_else(|| io::Error::other("HOME is not set"))?;
+        let bench = Self {
+            workdir,
+            home,
+            shell: find_shell(SHELLS),
+            children,
+            places: Vec::new(),
+            env: Vec::new(),
+            output_max: 0,
+            result_max: 0,
+        };
+        Ok(bench.settled(welcome))
+    }
+
+    /// The same workbench under another welcome.
+    pub(super) fn settled(&self, welcome: &Welcome) -> Self {
         let (least, most) = RESULT_CHARACTERS;
         // 15 % of the window, at four characters a token.
         let share = u64::from(welcome.context) * 4 * 15 / 100;
-        Ok(Self {
-            workdir,
-            home,
+        Self {
+            workdir: self.workdir.clone(),
+            home: self.home.clone(),
+            shell: self.shell.clone(),
+            children: self.children.clone(),
             places: welcome.places.clone(),
             env: welcome.env.clone().into_iter().collect(),
-            shell: ["/bin/sh", "/usr/bin/sh"].iter().map(PathBuf::from).find(|path| path.exists()),
             output_max: welcome.output.as_bytes(),
             result_max: usize::try_from(share.clamp(least, most)).unwrap_or(usize::MAX),
-        })
+        }
     }
 
     /// The agent's home.
@@ -257,6 +279,14 @@ impl Workbench {
     }
 }
 
+/// The first of these that this user can run.
+fn find_shell(candidates: &[&str]) -> Option<PathBuf> {
+    let runs = |path: &PathBuf| {
+        path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+    };
+    candidates.iter().map(PathBuf::from).find(runs)
+}
+
 /// Where a path leads, as far as it is there; what is not there yet is appended as it is written.
 fn real_path(path: &Path) -> PathBuf {
     for folder in path.ancestors() {
@@ -331,7 +361,7 @@ pub(super) mod tests {
             }],
             env: BTreeMap::from([("GREETING".to_owned(), "hello there".to_owned())]),
         };
-        let mut bench = Workbench::new(&welcome).unwrap();
+        let mut bench = Workbench::new(&welcome, Children::default()).unwrap();
         bench.workdir = root.join("group");
         bench.home = root.join("home");
         std::fs::create_dir_all(&bench.workdir).unwrap();
@@ -362,6 +392,25 @@ pub(super) mod tests {
         assert!(missing.contains("missing field `old_text`"), "{missing}");
         let no_tool = call(&bench, "shell", json!({"command": "true"})).await;
         assert!(no_tool.contains("there are: bb_shell, bb_read_file"), "{no_tool}");
+    }
+
+    #[tokio::test]
+    async fn where_there_is_no_shell_none_is_offered() {
+        let root = tempfile::tempdir().unwrap();
+        let shared = bench(root.path(), 1);
+        assert!(shared.schema().to_string().contains("bb_shell"));
+        let inert = root.path().join("sh");
+        std::fs::write(&inert, "not executable").unwrap();
+        let candidates = ["/no/such/sh", inert.to_str().unwrap(), root.path().to_str().unwrap()];
+        let shell = find_shell(&candidates);
+        assert_eq!(shell, None);
+        let bench = Arc::new(Workbench { shell, ..Arc::into_inner(shared).unwrap() });
+        assert!(!bench.schema().to_string().contains("bb_shell"));
+        let answer = call(&bench, "bb_shell", json!({"command": "true"})).await;
+        assert!(
+            answer.ends_with("there are: bb_read_file, bb_write_file, bb_edit_file"),
+            "{answer}"
+        );
     }
 
     #[test]

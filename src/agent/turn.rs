@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::answer;
 use super::context;
 use super::embedded::{self, Found};
+use super::limits::{self, Limits};
 use super::model::{self, Call, ModelError, Reply};
 use super::tools::{CallPlace, Outcome, Workbench};
 use super::transcript::{Ending, Transcript};
@@ -58,6 +59,7 @@ pub(super) struct Turn<'a> {
     pub(super) welcome: &'a Welcome,
     pub(super) bench: &'a Arc<Workbench>,
     pub(super) transcript: &'a mut Transcript,
+    pub(super) limits: &'a Limits,
     pub(super) order: &'a TurnOrder,
     pub(super) steering: Steering,
     pub(super) cancel: CancellationToken,
@@ -303,11 +305,20 @@ impl Turn<'_> {
         self.report(began).await?;
         let turn = &self.order.turn.as_str()[..8];
         let place = CallPlace { turn, round, index };
-        let result = match self.bench.call(&call.tool, &call.arguments, place, &self.cancel).await {
-            Outcome::Result(result) => result,
-            Outcome::Cancelled => return Err(cancelled()),
-        };
-        self.report(Event::CallEnded { round, index, result: result.clone() }).await?;
+        let before = self.limits.count();
+        let mut result =
+            match self.bench.call(&call.tool, &call.arguments, place, &self.cancel).await {
+                Outcome::Result(result) => result,
+                Outcome::Cancelled => return Err(cancelled()),
+            };
+        let struck = self.limits.count().since(before);
+        for limit in &struck {
+            result.push_str(&format!("\n[{}]", limits::words(*limit)));
+        }
+        let mut events: Vec<Event> =
+            struck.into_iter().map(|limit| Event::Struck { limit }).collect();
+        events.push(Event::CallEnded { round, index, result: result.clone() });
+        self.link.report(&self.order.turn, &events).await?;
         progress.recent.push(format!("{}\0{}\0{result}", call.tool, call.arguments));
         Ok(result)
     }

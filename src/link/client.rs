@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 use futures_util::Stream;
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::header::CONTENT_TYPE;
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, Uri};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,10 +18,14 @@ use crate::line::{LINE_MAX, LineTooLong, Lines};
 use crate::name::TurnId;
 use crate::protocol::{BODY_MAX, Event, HEADERS_MAX, Hello, Order, STREAMS_MAX, WINDOW, Welcome};
 
+/// A body of a request, whole or as it comes.
+type Sent = UnsyncBoxBody<Bytes, Cause>;
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
 /// A handle to the host; clones share the connection.
 #[derive(Clone, Debug)]
 pub struct Link {
-    requests: SendRequest<Full<Bytes>>,
+    requests: SendRequest<Sent>,
 }
 
 /// Opens the link over `io`. The second value drives it and ends when the link does.
@@ -110,14 +115,38 @@ impl Link {
         self.send(request, Bytes::from(body)).await
     }
 
+    /// Sends a request as it is, its body as it comes, and gives the answer likewise. Only path
+    /// and query of its address count.
+    ///
+    /// # Errors
+    /// When the address has no path, or the link or the body breaks.
+    pub async fn forward<B>(&self, request: Request<B>) -> Result<Response<Incoming>, LinkError>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Cause>,
+    {
+        let (mut head, body) = request.into_parts();
+        let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+        head.uri =
+            Uri::try_from(uri(path)).map_err(|error| LinkError::Malformed(error.to_string()))?;
+        // The connection's own version.
+        head.version = hyper::Version::HTTP_2;
+        let body = body.map_err(Into::into).boxed_unsync();
+        self.send_body(Request::from_parts(head, body)).await
+    }
+
     async fn send(
         &self,
         request: hyper::http::request::Builder,
         body: Bytes,
     ) -> Result<Response<Incoming>, LinkError> {
-        let request = request
-            .body(Full::new(body))
-            .map_err(|error| LinkError::Malformed(error.to_string()))?;
+        let body = Full::new(body).map_err(|never| match never {}).boxed_unsync();
+        let request =
+            request.body(body).map_err(|error| LinkError::Malformed(error.to_string()))?;
+        self.send_body(request).await
+    }
+
+    async fn send_body(&self, request: Request<Sent>) -> Result<Response<Incoming>, LinkError> {
         let mut requests = self.requests.clone();
         requests.ready().await?;
         Ok(requests.send_request(request).await?)

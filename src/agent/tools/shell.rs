@@ -1,6 +1,5 @@
 //! `bb_shell`: a command line, its output, and nothing of it left afterwards.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
@@ -12,6 +11,7 @@ use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
+use super::super::children::{Children, pid_of};
 use super::capture::Capture;
 use super::{CallPlace, Outcome, ShellArguments, Workbench};
 
@@ -21,6 +21,9 @@ const SECONDS_DEFAULT: u64 = 120;
 const SECONDS_MAX: u64 = 1_800;
 /// How long output may still arrive once nothing is left that could write it.
 const DRAIN: Duration = Duration::from_secs(2);
+
+/// How much the kernel prefers a tool where it has to kill something: as much as there is.
+const VICTIM: &str = "1000";
 
 /// Why the waiting ended.
 enum End {
@@ -37,10 +40,11 @@ impl Workbench {
         cancel: &CancellationToken,
     ) -> Outcome {
         let seconds = arguments.timeout_seconds.unwrap_or(SECONDS_DEFAULT).clamp(1, SECONDS_MAX);
-        let (mut child, mut output) = match self.start(&arguments.command) {
+        let (mut child, mut output) = match self.start(&arguments.command).await {
             Ok(started) => started,
             Err(error) => return Outcome::Result(format!("error: cannot run a shell: {error}")),
         };
+        let pid = pid_of(&child);
         let spill = format!(".bb/out/{}-{}-{}.txt", place.turn, place.round, place.index);
         let mut capture = Capture::new(self.result_max, self.output_max, self.home.join(spill));
         let end = {
@@ -57,7 +61,7 @@ impl Workbench {
                 }
             }
         };
-        end_all(&mut child).await;
+        end_all(&self.children, &mut child, pid).await;
         // Whoever could write is gone, so the end of the output is there or on its way.
         let _ =
             tokio::time::timeout(DRAIN, async { while output.read_into(&mut capture).await {} })
@@ -72,12 +76,12 @@ impl Workbench {
         }
     }
 
-    fn start(&self, command: &str) -> io::Result<(Child, Output)> {
+    async fn start(&self, command: &str) -> io::Result<(Child, Output)> {
         // One pipe for both, so that their order is kept.
         let (reader, writer) = io::pipe()?;
         let shell = self.shell.as_deref().unwrap_or(Path::new("/bin/sh"));
-        let child = Command::new(shell)
-            .arg("-c")
+        let mut line = Command::new(shell);
+        line.arg("-c")
             .arg(command)
             .current_dir(&self.workdir)
             .env_remove("GLIBC_TUNABLES")
@@ -85,8 +89,9 @@ impl Workbench {
             .stdin(Stdio::null())
             .stdout(writer.try_clone()?)
             .stderr(writer)
-            .process_group(0)
-            .spawn()?;
+            .process_group(0);
+        let child = self.children.start(&mut line).await?;
+        prefer_as_victim(&child);
         let pipe = pipe::Receiver::from_owned_fd(reader.into())?;
         Ok((child, Output { pipe, buffer: vec![0; 16 << 10] }))
     }
@@ -111,17 +116,28 @@ impl Output {
     }
 }
 
+/// Asks the kernel to kill a tool rather than its agent where memory is short. What the tool starts
+/// inherits it.
+fn prefer_as_victim(child: &Child) {
+    let Some(pid) = pid_of(child) else { return };
+    // A kernel that does not let us knows better, and the tool may have ended already.
+    let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), VICTIM);
+}
+
 /// Kills the command's process group, then whatever it started that left the group.
-async fn end_all(child: &mut Child) {
-    if let Some(pid) = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
+async fn end_all(children: &Children, child: &mut Child, pid: Option<i32>) {
+    if let Some(pid) = pid_of(child).and_then(Pid::from_raw) {
         // Its id is there, so it was not waited for yet and the number is still its own.
         let _ = rustix::process::kill_process_group(pid, Signal::KILL);
         let _ = child.start_kill();
         let _ = child.wait().await;
     }
-    // This agent is a child subreaper: what lost its parent is its child now.
-    let left = tokio::task::spawn_blocking(|| crate::process::kill_descendants(&BTreeSet::new()));
-    if let Ok(left @ 1..) = left.await {
+    if let Some(pid) = pid {
+        children.ended(pid).await;
+    }
+    // What lost its parent is a child of this agent now.
+    let left = children.kill_adopted().await;
+    if left > 0 {
         tracing::warn!(left, "processes of a tool cannot be killed");
     }
 }
