@@ -7,11 +7,15 @@ pub mod apply;
 pub mod approve;
 pub mod chat;
 pub mod explain;
+pub mod ground;
 pub mod init;
+pub mod join;
 pub mod load;
 pub mod plan;
 pub mod preview;
 pub mod schema;
+pub mod serve;
+pub mod up;
 pub mod validate;
 
 use std::io::{self, IsTerminal as _, Write as _};
@@ -61,6 +65,7 @@ pub enum Command {
     Validate(validate::ValidateArgs),
     Plan(plan::PlanArgs),
     Apply(apply::ApplyArgs),
+    Up(up::UpArgs),
     Chat(chat::ChatArgs),
     Explain(explain::ExplainArgs),
     Schema(schema::SchemaArgs),
@@ -210,6 +215,7 @@ pub async fn run(cli: &Cli) -> Outcome {
         Command::Validate(args) => validate::run(args, &context),
         Command::Plan(args) => plan::run(args, &context).await,
         Command::Apply(args) => apply::run(args, &context).await,
+        Command::Up(args) => up::run(args, &context).await,
         Command::Chat(args) => chat::run(args, &context).await,
         Command::Explain(args) => explain::run(args, &context),
         Command::Schema(args) => schema::run(args, &context),

@@ -27,12 +27,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::control::{Drift, Pending, PostOutcome, Role, RuntimeStatus, Service, Status};
 use crate::desired::Desired;
 use crate::execute::BinarySource;
 use crate::host::{Host, HostError};
-use crate::name::GroupName;
+use crate::name::{GroupName, ProjectName};
 use crate::reconcile::mend::Attempts;
 use crate::resource::{PARALLEL_DEFAULT, ResourceId, RuntimeKind, Spec};
 use crate::session::Parts;
@@ -56,6 +56,8 @@ pub enum ControllerError {
 pub struct Setup {
     /// What it is there for.
     pub role: Role,
+    /// The project as the manifest calls it.
+    pub name: ProjectName,
     /// The controller's work, with what was applied last.
     pub host: Host,
     /// Where the binary of an image comes from.
@@ -86,7 +88,7 @@ pub struct Controller {
 /// What all tasks of a controller share.
 struct Shared {
     role: Role,
-    since: Timestamp,
+    name: ProjectName,
     follow: bool,
     host: RwLock<Host>,
     binary: BinarySource,
@@ -146,13 +148,13 @@ impl Controller {
     /// # Errors
     /// When what was applied cannot be served.
     pub fn start(setup: Setup) -> Result<Self, ControllerError> {
-        let Setup { role, host, binary, manifest, follow, runtime, find } = setup;
+        let Setup { role, name, host, binary, manifest, follow, runtime, find } = setup;
         let since = host.parts().clock.now();
         let status = status::first(&host, role, since, &runtime);
         let parallel = parallel(host.specs());
         let shared = Arc::new(Shared {
             role,
-            since,
+            name,
             follow,
             host: RwLock::new(host),
             binary,
@@ -200,6 +202,13 @@ impl Controller {
     pub async fn asked_to_end(&self) -> Option<Duration> {
         self.shared.closing.cancelled().await;
         *self.shared.patience.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends at once what [`Controller::end`] still waits for.
+    pub async fn hurry(&self) {
+        for cell in self.shared.cells() {
+            let _ = cell.ask(Ask::Quit(Instant::now())).await;
+        }
     }
 
     /// Lets what is under way finish within `patience`, ends all agents, and ends.

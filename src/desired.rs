@@ -148,7 +148,7 @@ pub fn choose(
 }
 
 /// Whom agents of containers run as where nobody says it: nobody in particular.
-const USER_DEFAULT: UserId = UserId { uid: 10_001, gid: 10_001 };
+pub const USER_DEFAULT: UserId = UserId { uid: 10_001, gid: 10_001 };
 
 impl Desired {
     /// Works out what a manifest asks for on a machine like this.

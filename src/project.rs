@@ -210,7 +210,7 @@ impl Project {
     /// # Errors
     /// When a folder cannot be made, or something else stands in its place.
     pub fn prepare(&self) -> Result<(), ProjectError> {
-        for folder in ["", "locks", "sessions", "ipc"] {
+        for folder in ["", "locks", "logs", "sessions", "ipc"] {
             self.make_private(&self.data().join(folder))?;
         }
         Ok(())

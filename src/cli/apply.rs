@@ -1,15 +1,23 @@
 //! `babybot apply`: makes the machine match the manifest, once a human agreed.
 
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+
 use crate::cli::approve::{self, ApprovalArgs};
+use crate::cli::ground::binary_of;
+use crate::cli::join::{control_error, one_line};
 use crate::cli::load::load;
-use crate::cli::preview;
 use crate::cli::preview::{Preview, held_back, project_error};
 use crate::cli::{Context, Outcome, print, tell};
 use crate::clock::{Clock, SystemClock};
+use crate::control::client::Client;
+use crate::control::{ApplyEvent, ApplyRequest};
 use crate::error::{Error, Exit};
 use crate::execute::{self, Outcome as StepOutcome};
-use crate::observe::{self, Holder};
+use crate::observe::Holder;
 use crate::plan::render::{self, Color};
+use crate::plan::{NoteKind, Plan};
 use crate::project::{InstanceLock, Project};
 use crate::reconcile::{self, ApplyError, Approved};
 use crate::source::Source;
@@ -43,9 +51,53 @@ pub async fn run(args: &ApplyArgs, context: &Context) -> Outcome {
         return if preview.plan.is_held_back() { Err(held_back()) } else { Ok(Exit::Ok) };
     }
     let risks = approve::approve(&preview, &args.approval, context)?;
-    let lock = preview.project.lock("apply", SystemClock.now()).map_err(project_error)?;
-    let store = open_store(&preview.project, &lock)?;
-    carry_out(&source, &preview, risks, &lock, &store, context).await
+    match preview.controller.clone() {
+        Some(client) => through(&client, &source, &preview, risks, context).await,
+        None => {
+            let project = &preview.ground.project;
+            let lock = project.lock("apply", SystemClock.now()).map_err(project_error)?;
+            let store = open_store(project, &lock)?;
+            carry_out(&source, &preview, risks, &lock, &store, context).await
+        }
+    }
+}
+
+/// Has the controller that runs carry an approved plan out, and says how it goes.
+async fn through(
+    client: &Client,
+    source: &Source,
+    preview: &Preview,
+    risks: Vec<crate::resource::Risk>,
+    context: &Context,
+) -> Outcome {
+    let request = ApplyRequest {
+        desired: preview.desired.clone(),
+        text: source.text.clone(),
+        plan: preview.plan.clone(),
+        risks,
+    };
+    let failed = |error| control_error("have the controller apply it", &error);
+    let events = client.apply(&request).await.map_err(failed)?;
+    let mut events = std::pin::pin!(events);
+    while let Some(event) = events.next().await {
+        match event.map_err(failed)? {
+            ApplyEvent::Line { text } => context.progress(&format!("    {}\n", one_line(&text))),
+            ApplyEvent::Done { id } => show(&id, &StepOutcome::Done, context),
+            ApplyEvent::Failed { id, why } => show(&id, &StepOutcome::Failed(why), context),
+            ApplyEvent::HeldBack { id, by } => show(&id, &StepOutcome::HeldBack(by), context),
+            ApplyEvent::Applied { generation, complete, left } => {
+                return conclude(generation, complete, &left, preview, context);
+            }
+            ApplyEvent::Stale { plan } => {
+                return Err(apply_error(ApplyError::Stale(plan), preview, context));
+            }
+            ApplyEvent::Error { why } => {
+                return Err(Error::new(Exit::Failed, format!("it was not applied: {why}")));
+            }
+        }
+    }
+    Err(Error::new(Exit::Failed, "the controller ended before it said how it went")
+        .hinted("run `babybot plan` to see what is left"))
 }
 
 /// Opens the store of an instance whose lock is held.
@@ -82,39 +134,70 @@ pub async fn carry_out(
     store: &Store,
     context: &Context,
 ) -> Outcome {
-    let look = observe::Machine::new(
-        preview.project.clone(),
-        preview.gateway.clone(),
-        preview::runtimes(),
-        Holder::Ourselves,
-    );
-    let change = execute::Machine::new(
-        preview.project.clone(),
-        preview::runtimes(),
-        execute::Tools::default(),
-    );
+    let look = preview.ground.look(Holder::Ourselves);
+    let told = context.clone();
+    let tools = execute::Tools {
+        binary: Some(preview.ground.binary(binary_of(source))),
+        agents: None,
+        lines: Some(Arc::new(move |line: &str| {
+            told.progress(&format!("    {}\n", one_line(line)));
+        })),
+    };
+    let (project, runtimes) = (preview.ground.project.clone(), preview.ground.runtimes.clone());
+    let change = execute::Machine::new(project, runtimes, tools);
     let approved =
         Approved { desired: &preview.desired, text: &source.text, plan: &preview.plan, risks };
-    let progress = |id: &crate::resource::ResourceId, outcome: &StepOutcome| match outcome {
-        StepOutcome::Done => context.progress(&format!("  ✓ {id}\n")),
-        StepOutcome::Failed(why) => tell(&format!("  ✗ {id}: {why}\n")),
-        StepOutcome::HeldBack(by) => tell(&format!("  ↷ {id}: not begun, because {by} failed\n")),
-    };
+    let progress =
+        |id: &crate::resource::ResourceId, outcome: &StepOutcome| show(id, outcome, context);
     let applied = reconcile::apply(&approved, &look, &change, store, &SystemClock, progress)
         .await
         .map_err(|error| apply_error(error, preview, context))?;
-    if !applied.report.is_complete() {
-        let text = format!("generation {} is applied in part", applied.generation);
+    let complete = applied.report.is_complete();
+    conclude(applied.generation, complete, &applied.left, preview, context)
+}
+
+fn show(id: &crate::resource::ResourceId, outcome: &StepOutcome, context: &Context) {
+    match outcome {
+        StepOutcome::Done => context.progress(&format!("  ✓ {id}\n")),
+        StepOutcome::Failed(why) => tell(&format!("  ✗ {id}: {why}\n")),
+        StepOutcome::HeldBack(by) => tell(&format!("  ↷ {id}: not begun, because {by} failed\n")),
+    }
+}
+
+/// Says how an apply came out.
+fn conclude(
+    generation: u64,
+    complete: bool,
+    left: &Plan,
+    preview: &Preview,
+    context: &Context,
+) -> Outcome {
+    if !complete {
+        let text = format!("generation {generation} is applied in part");
         return Err(Error::new(Exit::PartlyApplied, text)
             .hinted("mend what is named above and run `babybot apply` again"));
     }
-    if !applied.left.is_empty() {
-        tell(&render::text(&applied.left, &preview.heading, Color::Never));
+    if !left.is_empty() {
+        tell(&render::text(left, &preview.heading, Color::Never));
         return Err(Error::new(Exit::PartlyApplied, "something changed while it was applied")
             .hinted("run `babybot apply` again"));
     }
-    context.progress(&format!("Applied generation {}.\n", applied.generation));
-    if applied.left.is_held_back() {
+    context.progress(&format!("Applied generation {generation}.\n"));
+    if left.is_held_back() {
+        // What waits for the end of a turn is done by the controller, and needs nobody.
+        let busy = left.notes.iter().all(|note| {
+            note.kind != NoteKind::Waiting
+                || note.ids.iter().all(|id| {
+                    matches!(
+                        id,
+                        crate::resource::ResourceId::Container(_)
+                            | crate::resource::ResourceId::Image(_)
+                    )
+                })
+        });
+        if busy && preview.controller.is_some() {
+            return Ok(Exit::Ok);
+        }
         let text = "what waits for something unknown was not applied";
         return Err(Error::new(Exit::PartlyApplied, text)
             .hinted("mend what is unknown above and run `babybot apply` again"));

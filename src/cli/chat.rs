@@ -1,41 +1,45 @@
 //! `babybot chat`: talk to a group from the terminal.
 //!
-//! It is a controller for as long as it lasts, with the terminal as its only
-//! channel: it takes over what an earlier one left unfinished, answers, and
-//! ends its agent. The reply is the result and goes to stdout; all else goes to
-//! stderr.
+//! It joins the controller that runs, or is one for as long as it lasts, with
+//! the terminal as its only channel. Either way it talks through the control
+//! socket. The reply is the result and goes to stdout; all else goes to stderr.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
-use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::tz::TimeZone;
-use rustix::process::DumpableBehavior;
+use futures_util::StreamExt as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::cli::approve::{self, ApprovalArgs};
+use crate::cli::ground::Ground;
+use crate::cli::join::{control_error, join, one_line};
 use crate::cli::load::{load, stderr_colors};
-use crate::cli::preview;
 use crate::cli::preview::{Preview, project_error};
+use crate::cli::serve::{self, Start};
 use crate::cli::{self, Context, Outcome, apply, tell};
 use crate::clock::{Clock, SystemClock};
-use crate::error::{Error, Exit, chain};
-use crate::gateway::Gateway;
-use crate::host::{self, Host, HostError, Worked, Worker};
+use crate::control::client::Client;
+use crate::control::{ChatEnd, ChatEvent, ChatRequest, ControlError, PostOutcome, Role};
+use crate::controller::Controller;
+use crate::error::{Error, Exit};
 use crate::manifest::diagnostic::closest;
-use crate::name::{ChannelName, GroupName};
+use crate::name::GroupName;
 use crate::observe::{self, Holder, Look as _};
 use crate::observed::{Applied, Known};
-use crate::project::{InstanceLock, Project};
-use crate::resource::{GroupSpec, Lifecycle, ResourceId, Spec};
-use crate::session::{Parts, Progress};
+use crate::project::InstanceLock;
+use crate::resource::{GroupSpec, ResourceId, Spec};
 use crate::source;
-use crate::store::{MESSAGE_TEXT_MAX, MessageSeq, Post, PostKind, PostState, Store};
+use crate::store::{MESSAGE_TEXT_MAX, Store};
 
-/// Steps of a turn that wait to be shown.
-const PROGRESS_MAX: usize = 64;
+/// How long an agent that was idle may take to end with the conversation.
+const REST_MAX: Duration = Duration::from_secs(5);
+/// How long whoever makes way for another controller waits for that one.
+const SUCCESSOR_MAX: Duration = Duration::from_secs(30);
+/// How often is looked whether it is there.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Talks to a group from the terminal.
 ///
@@ -56,15 +60,22 @@ pub struct ChatArgs {
     pub approval: ApprovalArgs,
 }
 
-/// A conversation with everything it needs.
-struct Chat {
+/// A controller that somebody talks through.
+struct Talk {
     context: Context,
-    host: Host,
-    worker: Worker,
+    client: Client,
     group: GroupName,
     interrupts: Signal,
-    /// Held until the conversation ends.
-    _lock: InstanceLock,
+    /// The controller, where it is in this process.
+    own: Option<Own>,
+}
+
+/// A controller in this process, which ends with the conversation.
+struct Own {
+    controller: Controller,
+    /// Ends it, within this time.
+    end: Option<oneshot::Sender<Duration>>,
+    ended: JoinHandle<()>,
 }
 
 /// Talks.
@@ -73,41 +84,113 @@ struct Chat {
 /// Whatever kept the reply from being given.
 pub async fn run(args: &ChatArgs, context: &Context) -> Outcome {
     let said = what_was_said(args)?;
-    let project = Project::open(context.project()).map_err(project_error)?;
-    project.known_instance().map_err(project_error)?;
-    let gateway = Gateway::new(project.root().to_path_buf())
-        .map_err(|error| Error::failed("reach models", &error))?;
-    let look = observe::Machine::new(
-        project.clone(),
-        gateway.clone(),
-        preview::runtimes(),
-        Holder::Another,
-    );
-    let (lock, store, applied) = match look.applied() {
-        Known::Is(_) => {
-            let lock = project.lock("chat", SystemClock.now()).map_err(project_error)?;
-            let store = apply::open_store(&project, &lock)?;
+    let (client, own, applied) = match begin(args, said.as_ref(), context).await? {
+        Ok(begun) => begun,
+        Err(exit) => return Ok(exit),
+    };
+    let group = match choose_group(args.group.as_deref(), &applied) {
+        Ok(group) => group,
+        Err(error) => {
+            end(own, REST_MAX).await;
+            return Err(error);
+        }
+    };
+    refuse_empty(said.as_ref())?;
+    // Until here, Ctrl-C ends the process, and that is all there is to end.
+    let interrupts = signal(SignalKind::interrupt())
+        .map_err(|error| Error::failed("listen for Ctrl-C", &error))?;
+    let mut talk = Talk { context: context.clone(), client, group, interrupts, own };
+    let outcome = match said {
+        Some(message) => talk.say(&message).await,
+        None => talk.converse().await,
+    };
+    talk.end(&outcome).await;
+    outcome
+}
+
+type Begun = (Client, Option<Own>, Applied);
+
+/// Joins the controller that runs, or becomes one.
+async fn begin(
+    args: &ChatArgs,
+    said: Option<&String>,
+    context: &Context,
+) -> Result<Result<Begun, Exit>, Error> {
+    let ground = Ground::of_project(context.project())?;
+    let (_, client) = join(context).await?;
+    let look = ground.look(Holder::Another);
+    match (client, look.applied()) {
+        (_, Known::Unknown(why)) => {
+            Err(Error::new(Exit::Failed, format!("cannot read what was applied: {why}")))
+        }
+        (Some(client), Known::Is(applied)) => {
+            choose_group(args.group.as_deref(), &applied)?;
+            Ok(Ok((client, None, applied)))
+        }
+        (Some(_), Known::Absent) => {
+            Err(Error::new(Exit::Failed, "the controller has not applied anything yet"))
+        }
+        (None, Known::Is(applied)) => {
+            choose_group(args.group.as_deref(), &applied)?;
+            refuse_empty(said)?;
+            let lock = ground.project.lock("chat", SystemClock.now()).map_err(project_error)?;
+            let store = apply::open_store(&ground.project, &lock)?;
             // Only now nobody else applies anything.
             let Known::Is(applied) = look.applied() else {
                 return Err(Error::new(Exit::Failed, "what was applied cannot be read any more"));
             };
-            mention_pending(&look, &applied, context).await;
-            (lock, store, applied)
+            mention_pending(&applied, context).await;
+            let (client, own) = become_one(ground, lock, store, applied.clone(), context).await?;
+            Ok(Ok((client, Some(own), applied)))
         }
-        Known::Absent => match apply_first(args, said.as_ref(), context).await? {
-            Ok(ready) => ready,
-            Err(exit) => return Ok(exit),
-        },
-        Known::Unknown(why) => {
-            return Err(Error::new(Exit::Failed, format!("cannot read what was applied: {why}")));
+        (None, Known::Absent) => {
+            let (ground, lock, store, applied) = match apply_first(args, said, context).await? {
+                Ok(ready) => ready,
+                Err(exit) => return Ok(Err(exit)),
+            };
+            let (client, own) = become_one(ground, lock, store, applied.clone(), context).await?;
+            Ok(Ok((client, Some(own), applied)))
         }
-    };
-    let group = choose_group(args.group.as_deref(), &applied)?;
-    refuse_empty(said.as_ref())?;
-    let mut chat = Chat::begin(project, gateway, store, applied, group, lock, context).await?;
-    let outcome = chat.talk(said).await;
-    chat.end(&outcome).await;
-    outcome
+    }
+}
+
+/// Becomes the controller for as long as the conversation lasts.
+async fn become_one(
+    ground: Ground,
+    lock: InstanceLock,
+    store: Store,
+    applied: Applied,
+    context: &Context,
+) -> Result<(Client, Own), Error> {
+    let instance = ground.project.instance(&SystemClock).map_err(project_error)?;
+    let data = ground.project.data();
+    let start = Start { role: Role::Short, ground, lock, store, applied, follow: false };
+    let serving = serve::serve(start, context).await?;
+    let controller = serving.controller.clone();
+    let (end, ending) = oneshot::channel();
+    let asked = controller.clone();
+    let ended = tokio::spawn(async move {
+        let patience = tokio::select! {
+            patience = asked.asked_to_end() => patience.unwrap_or(REST_MAX),
+            patience = ending => patience.unwrap_or_default(),
+        };
+        serving.end(patience).await;
+    });
+    let own = Own { controller, end: Some(end), ended };
+    let client = Client::connect(&data, &instance).await;
+    match client.map_err(|error| control_error("reach the controller", &error))? {
+        Some(client) => Ok((client, own)),
+        None => Err(Error::new(Exit::Failed, "the controller ended at once")),
+    }
+}
+
+/// Ends the controller of this process, if it is one.
+async fn end(own: Option<Own>, patience: Duration) {
+    let Some(mut own) = own else { return };
+    if let Some(end) = own.end.take() {
+        let _ = end.send(patience);
+    }
+    let _ = own.ended.await;
 }
 
 /// What there is to say before anything is done: nothing yet, in a conversation.
@@ -148,65 +231,52 @@ async fn apply_first(
     args: &ChatArgs,
     said: Option<&String>,
     context: &Context,
-) -> Result<Result<(InstanceLock, Store, Applied), Exit>, Error> {
+) -> Result<Result<(Ground, InstanceLock, Store, Applied), Exit>, Error> {
     let source = match load(context) {
         Ok(source) => source,
         Err(exit) => return Ok(Err(exit)),
     };
     // A mistyped group is no reason to apply anything.
-    let preview = Preview::make(&source, context).await?;
-    let wanted = Applied {
-        number: 0,
-        specs: preview
-            .desired
-            .resources
-            .iter()
-            .map(|(id, w)| (id.clone(), w.spec.clone()))
-            .collect(),
-    };
-    choose_group(args.group.as_deref(), &wanted)?;
+    let preview = Preview::with(&source, None, context).await?;
+    let specs = preview.desired.resources.iter();
+    let specs = specs.map(|(id, wanted)| (id.clone(), wanted.spec.clone())).collect();
+    choose_group(args.group.as_deref(), &Applied { number: 0, specs })?;
     refuse_empty(said)?;
     context.progress(&preview.text_for_apply(context.stderr_color()));
     preview.refuse_strangers()?;
     let risks = approve::approve(&preview, &args.approval, context)?;
-    let lock = preview.project.lock("chat", SystemClock.now()).map_err(project_error)?;
-    let store = apply::open_store(&preview.project, &lock)?;
+    let project = &preview.ground.project;
+    let lock = project.lock("chat", SystemClock.now()).map_err(project_error)?;
+    let store = apply::open_store(project, &lock)?;
     match apply::carry_out(&source, &preview, risks, &lock, &store, context).await? {
         Exit::Ok => {}
         exit => return Ok(Err(exit)),
     }
-    let look = observe::Machine::new(
-        preview.project.clone(),
-        preview.gateway.clone(),
-        preview::runtimes(),
-        Holder::Ourselves,
-    );
-    match look.applied() {
-        Known::Is(applied) => Ok(Ok((lock, store, applied))),
+    match preview.ground.look(Holder::Ourselves).applied() {
+        Known::Is(applied) => Ok(Ok((preview.ground, lock, store, applied))),
         _ => Err(Error::new(Exit::Failed, "what was just applied is not there")),
     }
 }
 
 /// One line where the manifest and what was applied differ.
-async fn mention_pending(look: &observe::Machine, applied: &Applied, context: &Context) {
+async fn mention_pending(applied: &Applied, context: &Context) {
     let running = format!("this runs generation {}", applied.number);
-    match source::read(&context.manifest) {
-        Ok(source) => {
-            let desired =
-                crate::desired::Desired::new(&source.manifest, &crate::desired::Setting::default());
-            let observed = observe::observe(&desired, look).await;
-            let pending = crate::plan::plan(&desired, &observed);
-            if !pending.is_empty() {
-                let count = pending.steps.len();
-                let changes =
-                    if count == 1 { "1 change is" } else { &format!("{count} changes are") };
-                context.note(&format!("note: {changes} not applied (`babybot plan`); {running}\n"));
-            }
-        }
+    let source = match source::read(&context.manifest) {
+        Ok(source) => source,
         Err(report) => {
             context.note(&report.human(stderr_colors(context)));
             context.note(&format!("note: {} is not valid; {running}\n", report.name));
+            return;
         }
+    };
+    let Ok(mut ground) = Ground::of_project(context.project()) else { return };
+    let Ok(desired) = ground.settle(&source.manifest).await else { return };
+    let observed = observe::observe(&desired, &ground.look(Holder::Ourselves)).await;
+    let pending = crate::plan::plan(&desired, &observed);
+    if !pending.is_empty() {
+        let count = pending.steps.len();
+        let changes = if count == 1 { "1 change is" } else { &format!("{count} changes are") };
+        context.note(&format!("note: {changes} not applied (`babybot plan`); {running}\n"));
     }
 }
 
@@ -252,93 +322,40 @@ fn choose_group(named: Option<&str>, applied: &Applied) -> Result<GroupName, Err
     Err(usage(format!("there is no group `{named}`"), hint))
 }
 
-impl Chat {
-    /// Becomes the controller of this instance.
-    async fn begin(
-        project: Project,
-        gateway: Gateway,
-        store: Store,
-        applied: Applied,
-        group: GroupName,
-        lock: InstanceLock,
-        context: &Context,
-    ) -> Result<Self, Error> {
-        let setup = |error: io::Error| Error::failed("become the controller", &error);
-        // Both ends of a link hide from the tools; and what an agent leaves behind comes here.
-        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-            .map_err(|error| setup(error.into()))?;
-        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
-            .map_err(|error| setup(error.into()))?;
-        let instance = project.instance(&SystemClock).map_err(project_error)?;
-        let zone = zone_of(&applied, &group);
-        let parts = Parts {
-            project,
-            store,
-            runtimes: preview::runtimes(),
-            gateway,
-            clock: Arc::new(SystemClock),
-        };
-        let lifecycle = lifecycle_of(&applied, &group);
-        let host =
-            Host::take_over(parts, instance, applied.specs, zone).await.map_err(host_error)?;
-        let mut worker = host.worker(&group).map_err(host_error)?;
-        if lifecycle == Some(Lifecycle::Always)
-            && let Err(error) = worker.wake().await
-        {
-            // The first message says it to whoever wrote it.
-            tracing::info!(%error, "the agent does not start");
-        }
-        // Until here, Ctrl-C ends the process, and that is all there is to end.
-        let interrupts = signal(SignalKind::interrupt()).map_err(setup)?;
-        Ok(Self { context: context.clone(), host, worker, group, interrupts, _lock: lock })
-    }
-
-    async fn talk(&mut self, said: Option<String>) -> Outcome {
-        match said {
-            Some(message) => self.say(&message).await,
-            None => self.converse().await,
-        }
-    }
-
-    /// Lets the agent rest; at once where somebody asked for it.
-    async fn end(&mut self, outcome: &Outcome) {
+impl Talk {
+    /// Lets a controller of this process end: at once where somebody asked for it.
+    async fn end(mut self, outcome: &Outcome) {
+        let Some(own) = self.own.take() else { return };
         let stopped = matches!(outcome, Err(error) if error.exit() == Exit::Interrupted);
-        if !stopped {
-            tokio::select! {
-                () = self.worker.rest() => return,
-                _ = self.interrupts.recv() => {}
-            }
+        let controller = own.controller.clone();
+        let mut ending =
+            std::pin::pin!(end(Some(own), if stopped { Duration::ZERO } else { REST_MAX }));
+        tokio::select! {
+            () = &mut ending => return,
+            _ = self.interrupts.recv() => {}
         }
-        self.worker.end().await;
+        controller.hurry().await;
+        ending.await;
     }
 
     /// Says one thing and gives the reply.
     async fn say(&mut self, message: &str) -> Outcome {
-        // What was left unfinished is answered before, so that each has a reply of its own.
-        let mut worked = self.answer_all(None).await?;
-        if worked != Some(Worked::Cancelled) {
-            let said = self.host.accept(&self.group, "owner", message).await.map_err(host_error)?;
-            worked = self.answer_all(Some(said)).await?;
-        }
-        match worked {
-            Some(Worked::Answered) => Ok(Exit::Ok),
-            Some(Worked::Cancelled) => {
-                // What somebody stopped is not done after all by the next who comes.
-                self.host.cancel_all(&self.group).await.map_err(host_error)?;
-                Err(Error::new(Exit::Interrupted, "stopped"))
-            }
-            // The notice was delivered, and says why.
-            Some(Worked::GivenUp(_)) => Ok(Exit::Failed),
-            None => Err(Error::new(Exit::Failed, "the message got no answer")),
+        match self.ask(Some(message)).await? {
+            ChatEnd::Answered => Ok(Exit::Ok),
+            // The notice was shown, and says why.
+            ChatEnd::GivenUp => Ok(Exit::Failed),
+            ChatEnd::Cancelled => Err(Error::new(Exit::Interrupted, "stopped")),
+            ChatEnd::Nothing => Err(Error::new(Exit::Failed, "the message got no answer")),
+            ChatEnd::HandedOver => Err(handed_over()),
+            ChatEnd::Failed { why } => Err(Error::new(Exit::Failed, why)),
         }
     }
 
     /// A conversation, line by line, until its end.
     async fn converse(&mut self) -> Outcome {
-        self.answer_all(None).await?;
+        self.ask(None).await?;
         tell(&format!("Talking to {}. Ctrl-D or `exit` ends.\n", self.group));
         let mut lines = read_lines();
-        let idle = self.worker.idle_after();
         loop {
             tell("> ");
             let line = tokio::select! {
@@ -346,11 +363,6 @@ impl Chat {
                 _ = self.interrupts.recv() => {
                     tell("\n");
                     return Ok(Exit::Interrupted);
-                }
-                () = tokio::time::sleep(idle) => {
-                    // An agent with nothing to do rests; the conversation goes on.
-                    self.worker.rest().await;
-                    continue;
                 }
             };
             let Some(line) = line else {
@@ -362,124 +374,164 @@ impl Chat {
                 "exit" | "quit" | "/exit" | "/quit" => return Ok(Exit::Ok),
                 _ => {}
             }
-            let said = self.host.accept(&self.group, "owner", &line).await.map_err(host_error)?;
-            if self.answer_all(Some(said)).await? == Some(Worked::Cancelled) {
-                tell("stopped\n");
+            match self.ask(Some(&line)).await? {
+                ChatEnd::Cancelled => tell("stopped\n"),
+                ChatEnd::HandedOver => return Err(handed_over()),
+                ChatEnd::Failed { why } => return Err(Error::new(Exit::Failed, why)),
+                ChatEnd::Answered | ChatEnd::GivenUp | ChatEnd::Nothing => {}
             }
         }
     }
 
-    /// Works until nothing waits, and gives every reply; the one to `said` is the result. Returns
-    /// how the last turn came out.
-    async fn answer_all(&mut self, said: Option<MessageSeq>) -> Result<Option<Worked>, Error> {
-        let mut last = None;
+    /// Says something, or nothing, and shows what comes until it is over; through another
+    /// controller, where this one makes way.
+    async fn ask(&mut self, text: Option<&str>) -> Result<ChatEnd, Error> {
+        let mut request = ChatRequest {
+            group: self.group.clone(),
+            text: text.map(ToOwned::to_owned),
+            said: None,
+        };
         loop {
-            self.deliver(said).await?;
-            match self.work().await? {
-                None => return Ok(last),
-                Some(Worked::Cancelled) => return Ok(Some(Worked::Cancelled)),
-                worked => last = worked,
+            let (end, said) = self.follow(&request).await?;
+            let over = matches!(end, ChatEnd::HandedOver) && (said.is_some() || text.is_some());
+            if !over || !self.join_successor().await? {
+                return Ok(end);
+            }
+            if said.is_some() {
+                request = ChatRequest { said, text: None, ..request };
             }
         }
     }
 
-    /// Runs the next turn, showing how it goes and listening for Ctrl-C.
-    async fn work(&mut self) -> Result<Option<Worked>, Error> {
-        let (audience, mut progress) = mpsc::channel(PROGRESS_MAX);
-        let cancel = CancellationToken::new();
-        let mut work = std::pin::pin!(self.worker.work(&cancel, &audience));
+    /// Follows one request to its end; gives the number of what was said, once it is stored.
+    async fn follow(&mut self, request: &ChatRequest) -> Result<(ChatEnd, Option<i64>), Error> {
+        let mut said = request.said;
+        let failed = |error: ControlError| control_error("talk through the controller", &error);
+        let events = self.client.chat(request).await.map_err(failed)?;
+        let mut events = std::pin::pin!(events);
+        let mut stopping = false;
         loop {
             tokio::select! {
-                worked = &mut work => match worked.map_err(host_error)? {
-                    // It came when there was nothing left to stop: as if at the prompt.
-                    None if cancel.is_cancelled() => {
-                        return Err(Error::new(Exit::Interrupted, "stopped"));
+                event = events.next() => match event {
+                    Some(Ok(ChatEvent::End { end })) => {
+                        // It came when there was nothing left to stop: as if at the prompt.
+                        let end = if stopping { ChatEnd::Cancelled } else { end };
+                        return Ok((end, said));
                     }
-                    worked => return Ok(worked),
+                    Some(Ok(ChatEvent::Stored { seq })) => said = Some(seq),
+                    Some(Ok(event)) => self.show(event).await?,
+                    // A controller that was killed: whatever was stored is gone on with.
+                    Some(Err(error)) => return Err(failed(error)),
+                    None => return Ok((ChatEnd::HandedOver, said)),
                 },
-                Some(step) = progress.recv() => show(&step, &self.context),
                 _ = self.interrupts.recv() => {
-                    if cancel.is_cancelled() {
-                        // What was stopped does not come back at the next start.
-                        self.host.cancel_all(&self.group).await.map_err(host_error)?;
+                    if stopping {
                         return Err(Error::new(Exit::Interrupted, "stopped at once"));
                     }
                     tell("\nstopping; Ctrl-C again to stop at once\n");
-                    cancel.cancel();
+                    stopping = true;
+                    let (client, group) = (self.client.clone(), self.group.clone());
+                    tokio::spawn(async move { client.cancel(&group).await });
                 }
             }
         }
     }
 
-    /// Gives what waits for this terminal: stored before, marked after.
-    async fn deliver(&self, said: Option<MessageSeq>) -> Result<(), Error> {
-        let store = &self.host.parts().store;
-        let failed = |error| apply::store_error("deliver the reply", &error);
-        let chat = host::terminal_chat(&self.group);
-        for post in store.due_in(&ChannelName::terminal(), &chat).await.map_err(failed)? {
-            let uncertain = post.state == PostState::Uncertain;
-            let post = store.sending(post.id).await.map_err(failed)?;
-            let asked = match &post.turn {
-                Some(turn) => store.turn_messages(turn).await.map_err(failed)?,
-                None => Vec::new(),
-            };
-            let ours = asked.iter().any(|message| Some(message.seq) == said);
-            let handed = match asked.first().filter(|_| !ours) {
-                Some(first) => hand_over_earlier(&post, &first.incoming.text, uncertain),
-                None => hand_over(&post),
-            };
-            if let Err(error) = handed {
-                store.undelivered(post.id, &error.to_string()).await.map_err(failed)?;
-                return Err(Error::failed("write the reply to stdout", &error)
-                    .hinted("it is kept, and the next `babybot chat` gives it"));
+    async fn show(&mut self, event: ChatEvent) -> Result<(), Error> {
+        match event {
+            ChatEvent::Tool { name, arguments } => {
+                let arguments: String = readable(&arguments).chars().take(200).collect();
+                self.context.progress(&format!("  · {name} {arguments}\n"));
             }
-            store.delivered(post.id, SystemClock.now()).await.map_err(failed)?;
+            ChatEvent::Retry { why, wait } if wait.is_zero() => {
+                tell(&format!("  {}; trying again\n", readable(&why)));
+            }
+            ChatEvent::Retry { why, wait } => {
+                tell(&format!("  {}; trying again in {} s\n", readable(&why), wait.as_secs()));
+            }
+            ChatEvent::Struck { limit } => tell(&format!("  {} struck\n", one_line(&limit))),
+            ChatEvent::Waits { what } => {
+                self.context.progress(&format!("  waiting for {}\n", one_line(&what)));
+            }
+            ChatEvent::Post { id, reply, text, uncertain, earlier } => {
+                let handed = match earlier {
+                    Some(asked) => {
+                        hand_over_earlier(&text, &asked, uncertain);
+                        Ok(())
+                    }
+                    None => hand_over(reply, &text),
+                };
+                let outcome = match &handed {
+                    Ok(()) => PostOutcome::Shown,
+                    Err(error) => PostOutcome::NotShown { why: error.to_string() },
+                };
+                let told = self.client.acknowledge(id, &outcome).await;
+                if let Err(error) = handed {
+                    return Err(Error::failed("write the reply to stdout", &error)
+                        .hinted("it is kept, and the next `babybot chat` gives it"));
+                }
+                if let Err(error) = told {
+                    tracing::debug!(%error, "that a reply was shown is not recorded");
+                }
+            }
+            ChatEvent::Stored { .. } | ChatEvent::End { .. } => {}
         }
         Ok(())
     }
+
+    /// Waits for the controller that takes over, and joins it. Says whether there is one.
+    async fn join_successor(&mut self) -> Result<bool, Error> {
+        // Its own controller makes way: its lock has to go first.
+        end(self.own.take(), REST_MAX).await;
+        let until = Instant::now() + SUCCESSOR_MAX;
+        while Instant::now() < until {
+            if let (_, Some(client)) = join(&self.context).await?
+                && !client.status().await.is_ok_and(|status| status.draining)
+            {
+                self.client = client;
+                return Ok(true);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                _ = self.interrupts.recv() => {
+                    return Err(Error::new(Exit::Interrupted, "stopped"));
+                }
+            }
+        }
+        Ok(false)
+    }
+}
+
+fn handed_over() -> Error {
+    Error::new(Exit::Failed, "the controller ended before it answered")
+        .hinted("what was said is stored: the next `babybot chat` or `babybot up` answers it")
 }
 
 /// Gives the reply to what was just said: the result, and so on stdout.
-fn hand_over(post: &Post) -> io::Result<()> {
-    let text = readable(&post.text);
-    match post.kind {
-        PostKind::Notice => tell(&format!("{text}\n")),
-        PostKind::Reply | PostKind::Message => cli::write(&format!("{text}\n"))?,
+fn hand_over(reply: bool, text: &str) -> io::Result<()> {
+    let text = readable(text);
+    if reply {
+        return cli::write(&format!("{text}\n"));
     }
+    tell(&format!("{text}\n"));
     Ok(())
 }
 
 /// Gives a reply to something that was said before.
-fn hand_over_earlier(post: &Post, asked: &str, uncertain: bool) -> io::Result<()> {
+fn hand_over_earlier(text: &str, asked: &str, uncertain: bool) {
     /// What is shown of the message that is answered, in characters.
     const ASKED_MAX: usize = 60;
     let asked = readable(asked.lines().next().unwrap_or_default());
     let short: String = asked.chars().take(ASKED_MAX).collect();
     let cut = if short.len() < asked.len() { "…" } else { "" };
     let again = if uncertain { " (perhaps shown before)" } else { "" };
-    let text = readable(&post.text);
+    let text = readable(text);
     tell(&format!("an answer from before{again}, to “{short}{cut}”: {text}\n"));
-    Ok(())
 }
 
 /// A model's text without what would command the terminal.
 fn readable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
-}
-
-fn show(progress: &Progress, context: &Context) {
-    match progress {
-        Progress::Tool { name, arguments } => {
-            let arguments: String = readable(arguments).chars().take(200).collect();
-            context.progress(&format!("  · {name} {arguments}\n"));
-        }
-        Progress::Retry { why, wait } => {
-            let seconds = Duration::as_secs(wait);
-            tell(&format!("  {}; trying again in {seconds} s\n", readable(why)));
-        }
-        Progress::Struck(limit) => tell(&format!("  {limit} struck\n")),
-        Progress::ToolEnded | Progress::Text(_) => {}
-    }
 }
 
 /// The lines of stdin, read where waiting for them holds up nothing else.
@@ -494,32 +546,4 @@ fn read_lines() -> mpsc::Receiver<String> {
         }
     });
     lines
-}
-
-fn group_spec<'a>(applied: &'a Applied, group: &GroupName) -> Option<&'a GroupSpec> {
-    match applied.specs.get(&ResourceId::Group(group.clone())) {
-        Some(Spec::Group(spec)) => Some(spec),
-        _ => None,
-    }
-}
-
-fn lifecycle_of(applied: &Applied, group: &GroupName) -> Option<Lifecycle> {
-    group_spec(applied, group).map(|spec| spec.lifecycle)
-}
-
-/// The time zone of a group's prompts.
-fn zone_of(applied: &Applied, group: &GroupName) -> TimeZone {
-    let named = group_spec(applied, group).and_then(|spec| spec.timezone.as_deref());
-    named.and_then(|name| TimeZone::get(name).ok()).unwrap_or_else(TimeZone::system)
-}
-
-fn host_error(error: HostError) -> Error {
-    let failed = Error::new(Exit::Failed, chain(&error));
-    match &error {
-        HostError::Store(store) => match store.hint() {
-            Some(hint) => failed.hinted(hint),
-            None => failed,
-        },
-        _ => failed,
-    }
 }

@@ -1,37 +1,29 @@
-//! What `plan`, `apply` and `chat` begin with: the machine looked at, the plan made.
+//! What `plan`, `apply` and `up` begin with: the machine looked at, the plan made.
 
 use std::io;
-use std::sync::Arc;
 
 use crate::cli::Context;
-use crate::desired::{Choice, Desired, Remark};
+use crate::cli::ground::Ground;
+use crate::cli::join::{control_error, join};
+use crate::control::client::Client;
+use crate::desired::{Desired, Remark};
 use crate::error::{Error, Exit};
-use crate::gateway::Gateway;
-use crate::observe::{self, Holder, Look};
+use crate::observe::{self, Holder};
 use crate::observed::Observed;
 use crate::plan::check::{self, Problem};
 use crate::plan::render::{self, Color, Heading};
 use crate::plan::{Plan, plan};
-use crate::project::{Project, ProjectError};
-use crate::resource::ResourceId;
-use crate::runtime::process::{ProcessRuntime, Strays};
-use crate::runtime::{Runtime, Runtimes};
+use crate::project::ProjectError;
+use crate::resource::{ResourceId, RuntimeKind};
 use crate::source::Source;
-
-/// The runtimes of this machine.
-#[must_use]
-pub fn runtimes() -> Runtimes {
-    let none = ProcessRuntime::new("/proc/self/exe".into(), Strays::Adopted);
-    Runtimes::new([Arc::new(none) as Arc<dyn Runtime>])
-}
 
 /// A plan and what it was made from.
 #[derive(Debug)]
 pub struct Preview {
-    /// The project's folders.
-    pub project: Project,
-    /// The way to the models.
-    pub gateway: Gateway,
+    /// The project, and what of this machine matters to it.
+    pub ground: Ground,
+    /// The controller that runs, if one does: it made the look, and it has to make the changes.
+    pub controller: Option<Client>,
     /// What the manifest asks for.
     pub desired: Desired,
     /// What was found.
@@ -46,23 +38,38 @@ impl Preview {
     /// Looks at the machine and plans.
     ///
     /// # Errors
-    /// When the project cannot be opened or is a copy.
+    /// When the project cannot be opened or is a copy, or the manifest asks for what cannot be here.
     pub async fn make(source: &Source, context: &Context) -> Result<Self, Error> {
-        let project = Project::open(context.project()).map_err(project_error)?;
-        project.known_instance().map_err(project_error)?;
-        let gateway = Gateway::new(project.root().to_path_buf())
-            .map_err(|error| Error::failed("reach models", &error))?;
-        let mut desired = Desired::new(&source.manifest, &crate::desired::Setting::default());
-        if rustix::process::geteuid().is_root() && project.owner().is_none() {
-            desired.remarks.push(agents_are_root(&desired));
-        }
-        let look =
-            observe::Machine::new(project.clone(), gateway.clone(), runtimes(), Holder::Another);
-        let observed = observe::observe(&desired, &look as &dyn Look).await;
+        let (_, controller) = join(context).await?;
+        Self::with(source, controller, context).await
+    }
+
+    /// Looks through a controller, where there is one, and plans.
+    ///
+    /// # Errors
+    /// As [`Preview::make`].
+    pub async fn with(
+        source: &Source,
+        controller: Option<Client>,
+        context: &Context,
+    ) -> Result<Self, Error> {
+        let mut ground = Ground::of_project(context.project())?;
+        let mut desired = ground.settle(&source.manifest).await?;
+        remark_on_root(&mut desired, &ground);
+        let observed = match &controller {
+            Some(client) => client
+                .observe(&desired)
+                .await
+                .map_err(|error| control_error("have the controller look", &error))?,
+            None => observe::observe(&desired, &ground.look(Holder::Another)).await,
+        };
         let plan = plan(&desired, &observed);
-        let Choice { kind, reason, .. } = desired.runtime.clone();
-        let heading = Heading { manifest: source.name.clone(), runtime: kind, reason };
-        Ok(Self { project, gateway, desired, observed, plan, heading })
+        let heading = Heading {
+            manifest: source.name.clone(),
+            runtime: desired.runtime.kind,
+            reason: desired.runtime.reason.clone(),
+        };
+        Ok(Self { ground, controller, desired, observed, plan, heading })
     }
 
     /// The plan for a person.
@@ -100,6 +107,14 @@ impl Preview {
 pub fn held_back() -> Error {
     Error::new(Exit::Failed, "it cannot be told whether the machine matches")
         .hinted("mend what is unknown above, then try again")
+}
+
+/// Says it where agents run as root.
+pub fn remark_on_root(desired: &mut Desired, ground: &Ground) {
+    let root = rustix::process::geteuid().is_root() && ground.project.owner().is_none();
+    if root && desired.runtime.kind == RuntimeKind::None {
+        desired.remarks.push(agents_are_root(desired));
+    }
 }
 
 /// What has to be said where nobody else can be found for agents to run as.

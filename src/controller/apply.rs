@@ -43,14 +43,15 @@ impl Direct for Orders {
 
 impl Shared {
     /// What changes the machine, with everything that this controller has for it.
-    pub(super) fn hands(self: &Arc<Self>, next: Option<Host>, lines: Option<Lines>) -> execute::Machine {
+    pub(super) fn hands(
+        self: &Arc<Self>,
+        next: Option<Host>,
+        lines: Option<Lines>,
+    ) -> execute::Machine {
         let parts = self.parts();
         let orders = Orders { shared: Arc::clone(self), next };
-        let tools = Tools {
-            binary: Some(Arc::clone(&self.binary)),
-            agents: Some(Arc::new(orders)),
-            lines,
-        };
+        let tools =
+            Tools { binary: Some(Arc::clone(&self.binary)), agents: Some(Arc::new(orders)), lines };
         execute::Machine::new(parts.project.clone(), parts.runtimes.clone(), tools)
     }
 

@@ -19,7 +19,7 @@ use crate::execute::AgentOrder;
 use crate::host::{Host, HostError, Worked, Worker};
 use crate::name::{GroupName, SandboxId};
 use crate::observed::SandboxState;
-use crate::resource::{ContainerSpec, Lifecycle};
+use crate::resource::ContainerSpec;
 use crate::session::{Grip, Progress};
 
 /// Requests to a group that wait for it to look at them.
@@ -196,7 +196,17 @@ impl Keeper {
             }
         }
         self.set_stage(Stage::Draining);
-        self.worker.rest().await;
+        let insists = || self.quit.is_some_and(|until| until <= Instant::now());
+        if insists() {
+            self.worker.end().await;
+        } else {
+            let resting = self.worker.rest();
+            tokio::select! {
+                () = resting => {}
+                () = insisted(&mut self.inbox) => {}
+            }
+            self.worker.end().await;
+        }
         self.set_agent();
         self.set_stage(Stage::Asleep);
     }
@@ -490,6 +500,17 @@ impl Keeper {
     }
 }
 
+/// Becomes ready when somebody does not want to wait any longer.
+async fn insisted(inbox: &mut mpsc::Receiver<Ask>) {
+    loop {
+        match inbox.recv().await {
+            Some(Ask::Quit(until)) if until <= Instant::now() => return,
+            Some(_) => {}
+            None => return std::future::pending().await,
+        }
+    }
+}
+
 /// A lease of an agent that is at work.
 fn lease_meanwhile(
     shared: &Shared,
@@ -545,10 +566,5 @@ impl Shared {
         let seen = runtime.list(self.host().instance(), Vec::new()).await.unwrap_or_default();
         let seen = seen.get(&cell.group).into_iter().flatten();
         seen.into_iter().any(|seen| seen.id == *sandbox && seen.state == SandboxState::Paused)
-    }
-
-    /// Whether the agent of a group runs for as long as the controller does.
-    pub(super) fn always(spec: &crate::resource::GroupSpec) -> bool {
-        spec.lifecycle == Lifecycle::Always
     }
 }

@@ -93,7 +93,7 @@ async fn round(shared: &Arc<Shared>, mender: &mut Mender) -> Round {
     let status = (shared.find)().await;
     shared.known().runtime = status;
     let host = shared.host();
-    let desired = Desired::of_applied(host.specs());
+    let desired = Desired::of_applied(shared.name.clone(), host.specs());
     let eyes = Eyes::new(shared);
     let hands = shared.hands(None, None);
     let clock = shared.clock();
@@ -199,8 +199,11 @@ async fn look_at_manifest(shared: &Arc<Shared>) {
         follow(shared, request).await;
         return;
     }
-    let runtime = desired.runtime;
-    let heading = Heading { manifest: "babybot.toml".to_owned(), runtime };
+    let heading = Heading {
+        manifest: "babybot.toml".to_owned(),
+        runtime: desired.runtime.kind,
+        reason: desired.runtime.reason.clone(),
+    };
     let text = render::text(&plan, &heading, Color::Never);
     tracing::info!(changes, "the manifest asks for changes that are not applied");
     shared.known().pending = Some(Pending { changes, risk, text, valid: true });

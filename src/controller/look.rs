@@ -8,7 +8,9 @@ use futures_util::future::BoxFuture;
 use super::Shared;
 use crate::name::{GroupName, ImageTag};
 use crate::observe::{self, Holder, Look};
-use crate::observed::{AgentSeen, Applied, Controller, Known, Owner, SandboxSeen, SandboxState, Seen};
+use crate::observed::{
+    AgentSeen, Applied, Controller, Known, Owner, SandboxSeen, SandboxState, Seen,
+};
 use crate::resource::{ImageSpec, ModelSpec, UserId};
 
 /// Looks at the machine from within its controller.

@@ -7,9 +7,7 @@ use std::time::Duration;
 use super::group::Cell;
 use super::{DRIFT_SHOWN, Shared};
 use crate::clock::Timestamp;
-use crate::control::{
-    Condition, ConditionStatus, GroupStatus, Role, RuntimeStatus, Stage, Status,
-};
+use crate::control::{Condition, ConditionStatus, GroupStatus, Role, RuntimeStatus, Stage, Status};
 use crate::host::Host;
 use crate::name::GroupName;
 use crate::reconcile::mend::CRASH_LOOP;
@@ -19,12 +17,7 @@ use crate::resource::{GroupSpec, Lifecycle, ModelSpec, ResourceId, Spec};
 const TOGETHER: Duration = Duration::from_millis(20);
 
 /// What a controller says before it has looked.
-pub(super) fn first(
-    host: &Host,
-    role: Role,
-    since: Timestamp,
-    runtime: &RuntimeStatus,
-) -> Status {
+pub(super) fn first(host: &Host, role: Role, since: Timestamp, runtime: &RuntimeStatus) -> Status {
     Status {
         instance: host.instance().clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -92,9 +85,10 @@ async fn group(
     now: Timestamp,
 ) -> GroupStatus {
     let store = &host.parts().store;
-    let messages = store.waiting(&cell.group).await.map_or(0, |waiting| {
-        waiting.iter().filter(|message| message.incoming.wakes).count()
-    });
+    let messages = store
+        .waiting(&cell.group)
+        .await
+        .map_or(0, |waiting| waiting.iter().filter(|message| message.incoming.wakes).count());
     let turn = match store.unfinished(Some(&cell.group)).await {
         Ok(turns) => {
             let turn = turns.into_iter().next();
@@ -142,9 +136,11 @@ impl Troubles {
             ResourceId::GlobalMemory,
         ];
         own.extend(spec.image.clone().map(ResourceId::Image));
-        own.extend(host.specs().contains_key(&ResourceId::Model(spec.model.clone())).then(|| {
-            ResourceId::Model(spec.model.clone())
-        }));
+        own.extend(
+            host.specs()
+                .contains_key(&ResourceId::Model(spec.model.clone()))
+                .then(|| ResourceId::Model(spec.model.clone())),
+        );
         let find = |all: &BTreeMap<ResourceId, String>| {
             own.iter().find_map(|id| all.get(id).map(|why| format!("{id}: {why}")))
         };
@@ -170,9 +166,11 @@ fn conditions(
 ) -> BTreeMap<Condition, ConditionStatus> {
     let known = shared.known();
     let moving = matches!(state.stage, Stage::Starting | Stage::Draining | Stage::Queued);
-    let wrong = troubles.crashing.clone().or_else(|| state.failure.clone()).or_else(|| {
-        (!known.runtime.answers).then(|| known.runtime.detail.clone())
-    });
+    let wrong = troubles
+        .crashing
+        .clone()
+        .or_else(|| state.failure.clone())
+        .or_else(|| (!known.runtime.answers).then(|| known.runtime.detail.clone()));
     let absent = troubles.missing_agent && state.sandbox.is_none() && !state.held;
     let ready = if state.held {
         Err("the operator holds it".to_owned())

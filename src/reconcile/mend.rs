@@ -193,9 +193,9 @@ impl Round {
                 NoteKind::Unknown => round
                     .unknown
                     .extend(note.ids.iter().map(|id| (Some(id.clone()), note.text.clone()))),
-                NoteKind::Waiting | NoteKind::Missing => round
-                    .waiting
-                    .extend(note.ids.iter().map(|id| (id.clone(), note.text.clone()))),
+                NoteKind::Waiting | NoteKind::Missing => {
+                    round.waiting.extend(note.ids.iter().map(|id| (id.clone(), note.text.clone())))
+                }
                 _ => {}
             }
         }

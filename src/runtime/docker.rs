@@ -35,7 +35,7 @@ use crate::observed::SandboxSeen;
 use crate::process::Process;
 use crate::resource::{ContainerSpec, ImageSpec, RuntimeKind};
 
-pub use self::image::build_binary_from_source;
+pub use self::image::{build_binary_from_source, content, source_digest};
 
 /// The label of the installation that a container or an image belongs to.
 pub const INSTANCE: &str = "io.babybot.instance";

@@ -388,6 +388,21 @@ fn plain(line: &str) -> String {
     text.trim().to_owned()
 }
 
+/// The digest of everything that an image is made of but for its base and packages: the binary,
+/// by its digest, and how it is put together.
+#[must_use]
+pub fn content(binary: &str) -> String {
+    digest(format!("{binary}\n{DOCKERFILE}").as_bytes())
+}
+
+/// The digest of a checkout of babybot's source, as far as it is built from.
+///
+/// # Errors
+/// When it is none, or cannot be read.
+pub fn source_digest(source: &Path) -> io::Result<String> {
+    Ok(digest(&checkout_context(source)?))
+}
+
 /// Builds babybot for the engine's own architecture from a checkout of its source, in an image
 /// with Rust, and gives the binary.
 ///

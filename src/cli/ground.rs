@@ -1,0 +1,301 @@
+//! What verbs stand on: the project, the runtimes of this machine, and what the manifest means here.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::cli::preview::project_error;
+use crate::desired::{self, Desired, Setting};
+use crate::error::{Error, Exit};
+use crate::execute::BinarySource;
+use crate::gateway::Gateway;
+use crate::manifest::{self, ImageSource, KindWish, Manifest};
+use crate::observe::{self, Holder};
+use crate::observed::{Applied, Known};
+use crate::project::Project;
+use crate::resource::{ImageSpec, ResourceId, RuntimeKind, Spec, UserId};
+use crate::runtime::docker::endpoint::{self, Found};
+use crate::runtime::docker::{self, Docker, binary};
+use crate::runtime::process::{ProcessRuntime, Strays};
+use crate::runtime::{Runtime, RuntimeInfo, Runtimes};
+use crate::source::Source;
+use crate::store::Store;
+
+/// This executable, even where its file was replaced since.
+const SELF: &str = "/proc/self/exe";
+/// The image in which babybot is built from its source, where nothing else is to be had.
+const RUST_IMAGE: &str = "rust:1.95-slim";
+/// What is read of a binary to see whether it can be used: its headers.
+const HEADERS: usize = 64 << 10;
+
+/// A machine, as far as it matters to one project.
+#[derive(Clone, Debug)]
+pub struct Ground {
+    /// The project's folders.
+    pub project: Project,
+    /// The way to the models.
+    pub gateway: Gateway,
+    /// The runtimes that were found.
+    pub runtimes: Runtimes,
+    /// Whether there is a Docker engine, and which.
+    pub docker: Known<String>,
+    /// What the engine says of itself.
+    pub info: Option<RuntimeInfo>,
+    engine: Option<Docker>,
+}
+
+/// Where the binary comes from that an image is built around.
+#[derive(Clone, Debug)]
+enum Origin {
+    File(PathBuf),
+    Source(PathBuf),
+}
+
+impl Ground {
+    /// Looks at the project alone: no runtime is asked anything.
+    ///
+    /// # Errors
+    /// When the project cannot be opened or is a copy.
+    pub fn of_project(folder: &Path) -> Result<Self, Error> {
+        let project = Project::open(folder).map_err(project_error)?;
+        project.known_instance().map_err(project_error)?;
+        let gateway = Gateway::new(project.root().to_path_buf())
+            .map_err(|error| Error::failed("reach models", &error))?;
+        let none = ProcessRuntime::new(SELF.into(), Strays::Adopted);
+        let runtimes = Runtimes::new([Arc::new(none) as Arc<dyn Runtime>]);
+        Ok(Self { project, gateway, runtimes, docker: Known::Absent, info: None, engine: None })
+    }
+
+    /// Looks for a Docker engine as well: the one that is named, or the first that answers.
+    pub async fn find_docker(&mut self, named: Option<&str>) {
+        match endpoint::find(named).await {
+            Found::Is(engine, info) => {
+                self.runtimes.add(Arc::new(engine.clone()));
+                let version = if info.version.is_empty() { "docker" } else { &info.version };
+                self.docker = Known::Is(format!("{version} at {}", info.endpoint));
+                self.info = Some(info);
+                self.engine = Some(engine);
+            }
+            Found::Absent => self.docker = Known::Absent,
+            Found::Unknown(why) => self.docker = Known::Unknown(why),
+        }
+    }
+
+    /// A look at this machine.
+    #[must_use]
+    pub fn look(&self, holder: Holder) -> observe::Machine {
+        let runtimes = self.runtimes.clone();
+        observe::Machine::new(self.project.clone(), self.gateway.clone(), runtimes, holder)
+    }
+
+    /// What was applied last, read without a controller.
+    #[must_use]
+    pub fn applied(&self) -> Option<Applied> {
+        let reader = Store::read_only(&self.project.database()).ok()??;
+        let applied = reader.applied().ok()??;
+        Some(Applied { number: applied.number, specs: applied.specs })
+    }
+
+    /// Whether sandboxes were ever made at an engine.
+    #[must_use]
+    pub fn used_engines(&self) -> bool {
+        let reader = Store::read_only(&self.project.database());
+        let endpoints = reader.ok().flatten().and_then(|reader| reader.endpoints().ok());
+        endpoints.is_some_and(|endpoints| !endpoints.is_empty())
+    }
+
+    /// Works out what the manifest means on this machine, after looking for what it needs.
+    ///
+    /// # Errors
+    /// When the environment says something that cannot be, when there is no runtime that the
+    /// manifest takes, or no binary for an image.
+    pub async fn settle(&mut self, written: &Manifest) -> Result<Desired, Error> {
+        let environment = |name: &str| std::env::var(name).ok();
+        let (manifest, overrides) =
+            manifest::overrides(written, &environment).map_err(|problems| {
+                let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                Error::new(Exit::ManifestInvalid, lines.join("\n"))
+                    .hinted("set it to something else, or unset it")
+            })?;
+        let applied = self.applied().and_then(|applied| runtime_of(&applied));
+        let wish = &manifest.runtime;
+        let named = wish.docker_host.as_ref().map(|host| host.value.as_str());
+        // What was left at an engine is found, whatever is asked for now.
+        if wish.kind.value != KindWish::None
+            || applied == Some(RuntimeKind::Docker)
+            || self.used_engines()
+        {
+            self.find_docker(named).await;
+        }
+        let runtime = desired::choose(wish, &self.docker, applied).map_err(|error| {
+            Error::new(Exit::Failed, error.to_string())
+                .hinted("start or install Docker or Podman, or write `runtime.fallback = \"none\"`")
+        })?;
+        let user = (runtime.kind == RuntimeKind::Docker).then(|| self.user());
+        let setting = Setting {
+            owner: user.filter(|user| self.has_to_give(*user)),
+            user,
+            binary: self.content(&manifest, runtime.kind)?,
+            runtime,
+            overrides,
+        };
+        Ok(Desired::new(&manifest, &setting))
+    }
+
+    /// Whom agents of containers run as.
+    fn user(&self) -> UserId {
+        if let Some((uid, gid)) = self.info.as_ref().and_then(|info| info.user) {
+            return UserId { uid, gid };
+        }
+        if let Some((uid, gid)) = self.project.owner() {
+            return UserId { uid, gid };
+        }
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        if uid.is_root() {
+            return desired::USER_DEFAULT;
+        }
+        UserId { uid: uid.as_raw(), gid: gid.as_raw() }
+    }
+
+    /// Whether a group's folders would otherwise belong to somebody else than its agent.
+    fn has_to_give(&self, user: UserId) -> bool {
+        rustix::process::geteuid().is_root() && user.uid != 0
+    }
+
+    /// The digest of what an image is built around.
+    fn content(&self, manifest: &Manifest, kind: RuntimeKind) -> Result<Option<String>, Error> {
+        let ImageSource::Built { binary, .. } = &manifest.runtime.image.source else {
+            return Ok(None);
+        };
+        let (RuntimeKind::Docker, Some(info)) = (kind, &self.info) else { return Ok(None) };
+        let origin = self.origin(binary.as_deref(), &info.architecture)?;
+        let digest = match &origin {
+            Origin::File(path) => {
+                let cache = self.project.data().join("binary.json");
+                binary::digest_cached(path, &cache)
+            }
+            Origin::Source(source) => docker::source_digest(source),
+        };
+        let digest =
+            digest.map_err(|error| Error::failed("read the binary for the image", &error))?;
+        Ok(Some(docker::content(&digest)))
+    }
+
+    /// Where the binary comes from: what is named, this executable, or a checkout of the source.
+    fn origin(&self, named: Option<&str>, architecture: &str) -> Result<Origin, Error> {
+        let path = named.map_or_else(|| SELF.into(), |named| self.path_of(named));
+        let failed = |error: &std::io::Error| {
+            Error::failed(&format!("read {}, the binary for the image", path.display()), error)
+        };
+        let head = head(&path).map_err(|error| failed(&error))?;
+        let Err(problem) = binary::check(&head, architecture) else {
+            return Ok(Origin::File(path));
+        };
+        let root = self.project.root();
+        if named.is_none() && is_checkout(root) {
+            return Ok(Origin::Source(root.to_path_buf()));
+        }
+        let what = named.map_or("this babybot".to_owned(), |named| format!("`{named}`"));
+        Err(Error::new(Exit::Failed, format!("{what} cannot be put into an image: {problem}"))
+            .hinted(problem.ways_out(architecture).replace('\n', "\n        ")))
+    }
+
+    fn path_of(&self, named: &str) -> PathBuf {
+        match (named.strip_prefix("~/"), std::env::var_os("HOME")) {
+            (Some(below), Some(home)) => PathBuf::from(home).join(below),
+            _ => self.project.root().join(named),
+        }
+    }
+
+    /// Reads the binary of an image, or has it built.
+    #[must_use]
+    pub fn binary(&self, named: Option<String>) -> BinarySource {
+        let ground = self.clone();
+        Arc::new(move |image: &ImageSpec| {
+            let (ground, named, image) = (ground.clone(), named.clone(), image.clone());
+            Box::pin(async move { ground.read_binary(named.as_deref(), &image).await })
+        })
+    }
+
+    async fn read_binary(
+        mut self,
+        named: Option<&str>,
+        image: &ImageSpec,
+    ) -> Result<crate::runtime::Binary, String> {
+        if self.info.is_none() {
+            self.find_docker(None).await;
+        }
+        let (Some(info), Some(engine)) = (&self.info, &self.engine) else {
+            return Err("docker does not answer".to_owned());
+        };
+        let origin = self.origin(named, &info.architecture).map_err(|error| error.to_string())?;
+        let binary = match &origin {
+            Origin::File(path) => {
+                let path = path.clone();
+                let read = tokio::task::spawn_blocking(move || binary::read(&path)).await;
+                read.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?
+            }
+            Origin::Source(source) => {
+                docker::build_binary_from_source(engine, source, RUST_IMAGE, &|line| {
+                    tracing::info!("{line}");
+                })
+                .await
+                .map_err(|error| error.to_string())?
+            }
+        };
+        let digest = match &origin {
+            Origin::File(_) => crate::resource::digest(&binary.bytes),
+            Origin::Source(source) => {
+                docker::source_digest(source).map_err(|error| error.to_string())?
+            }
+        };
+        match image {
+            ImageSpec::Built { content, .. } if *content != docker::content(&digest) => {
+                Err("this is another babybot than the one that was planned with".to_owned())
+            }
+            _ => Ok(binary),
+        }
+    }
+}
+
+/// What a generation's sandboxes are made with.
+#[must_use]
+pub fn runtime_of(applied: &Applied) -> Option<RuntimeKind> {
+    let groups = applied.specs.values().filter_map(|spec| match spec {
+        Spec::Group(group) => Some(group.runtime),
+        _ => None,
+    });
+    groups.max()
+}
+
+/// The engine that a generation names, if it names one.
+#[must_use]
+pub fn engine_of(applied: &Applied) -> Option<String> {
+    applied.specs.iter().find_map(|(id, spec)| match (id, spec) {
+        (ResourceId::Group(_), Spec::Group(group)) => group.engine.clone(),
+        _ => None,
+    })
+}
+
+/// The binary that a manifest names for its image.
+#[must_use]
+pub fn binary_of(source: &Source) -> Option<String> {
+    match &source.manifest.runtime.image.source {
+        ImageSource::Built { binary, .. } => binary.clone(),
+        ImageSource::Named(_) => None,
+    }
+}
+
+fn head(path: &Path) -> std::io::Result<Vec<u8>> {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(HEADERS as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Whether a folder is a checkout of babybot's own source.
+fn is_checkout(root: &Path) -> bool {
+    let cargo = std::fs::read_to_string(root.join("Cargo.toml")).unwrap_or_default();
+    let ours = cargo.lines().any(|line| line.trim() == "name = \"babybot\"");
+    ours && root.join("container/Dockerfile").metadata().is_ok_and(|found| found.size() > 0)
+}

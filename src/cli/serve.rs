@@ -1,0 +1,245 @@
+//! Becoming the controller: what `up` is for as long as it runs, and `chat` for as long as it lasts.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::tz::TimeZone;
+use rustix::process::DumpableBehavior;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::Context;
+use crate::cli::apply;
+use crate::cli::ground::{Ground, engine_of, runtime_of};
+use crate::cli::join::control_error;
+use crate::cli::preview::{project_error, remark_on_root};
+use crate::clock::{Clock, SystemClock};
+use crate::control::place::{self, Bases, Place};
+use crate::control::{Role, RuntimeStatus, server};
+use crate::controller::{Controller, FindRuntimes, ManifestReader, Setup};
+use crate::desired::Desired;
+use crate::error::{Error, Exit, chain};
+use crate::host::{Host, HostError};
+use crate::manifest::render::Colors;
+use crate::name::ProjectName;
+use crate::observed::{Applied, Known};
+use crate::project::InstanceLock;
+use crate::resource::RuntimeKind;
+use crate::runtime::Runtime as _;
+use crate::runtime::docker::Docker;
+use crate::runtime::docker::endpoint::Endpoint;
+use crate::session::Parts;
+use crate::source;
+use crate::store::Store;
+
+/// How long a runtime's word that it is well counts.
+const WELL_FOR: Duration = Duration::from_secs(20);
+/// How long an engine of old may take to say what is left there.
+const OLD_ENGINE_MAX: Duration = Duration::from_secs(10);
+
+/// A controller in this process, with everything that it holds.
+#[derive(Debug)]
+pub struct Serving {
+    /// The controller.
+    pub controller: Controller,
+    server: JoinHandle<()>,
+    stop: CancellationToken,
+    place: Place,
+    store: Store,
+    _lock: InstanceLock,
+}
+
+/// What a controller is started with.
+#[derive(Debug)]
+pub struct Start {
+    /// What it is there for.
+    pub role: Role,
+    /// The project and its machine.
+    pub ground: Ground,
+    /// The instance's lock.
+    pub lock: InstanceLock,
+    /// The store.
+    pub store: Store,
+    /// What was applied last.
+    pub applied: Applied,
+    /// Whether safe edits of the manifest are applied without a word.
+    pub follow: bool,
+}
+
+/// Becomes the controller of an instance.
+///
+/// # Errors
+/// When what an earlier one left cannot be taken over, or the socket has no place.
+pub async fn serve(start: Start, context: &Context) -> Result<Serving, Error> {
+    let Start { role, mut ground, lock, store, applied, follow } = start;
+    let setup = |error: io::Error| Error::failed("become the controller", &error);
+    // Both ends of a link hide from the tools; and what an agent leaves behind comes here.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|error| setup(error.into()))?;
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .map_err(|error| setup(error.into()))?;
+    let instance = ground.project.instance(&SystemClock).map_err(project_error)?;
+    let kind = runtime_of(&applied).unwrap_or(RuntimeKind::None);
+    if (kind == RuntimeKind::Docker || ground.used_engines()) && ground.info.is_none() {
+        ground.find_docker(engine_of(&applied).as_deref()).await;
+    }
+    reap_old_engines(&ground, &store).await;
+    let parts = Parts {
+        project: ground.project.clone(),
+        store: store.clone(),
+        runtimes: ground.runtimes.clone(),
+        gateway: ground.gateway.clone(),
+        clock: Arc::new(SystemClock),
+    };
+    let number = applied.number;
+    let host = Host::take_over(parts, instance.clone(), applied.specs.clone(), TimeZone::system())
+        .await
+        .map_err(host_error)?;
+    if role == Role::Short && host.unreaped().contains(&kind) {
+        return Err(no_runtime(&ground));
+    }
+    let host = host.with_generation(number, Arc::new(applied.specs));
+    let host = if role == Role::Up { host.lasting() } else { host };
+    let since = SystemClock.now();
+    let data = ground.project.data();
+    let owner = ground.project.owner();
+    let bases = Bases::of_environment();
+    let (listener, place) = place::open(&data, &instance, role, since, owner, &bases)
+        .map_err(|error| control_error("open the control socket", &error))?;
+    let setup = Setup {
+        role,
+        name: name_of(context),
+        binary: ground.binary(None),
+        manifest: reader(context),
+        runtime: status_of(&ground, kind),
+        find: finder(ground, kind),
+        host,
+        follow,
+    };
+    let controller =
+        Controller::start(setup).map_err(|error| Error::new(Exit::Failed, chain(&error)))?;
+    let stop = CancellationToken::new();
+    let server = tokio::spawn(server::serve(listener, controller.service(), stop.clone()));
+    Ok(Serving { controller, server, stop, place, store, _lock: lock })
+}
+
+impl Serving {
+    /// Lets what is under way finish within `patience`, and ends everything.
+    pub async fn end(self, patience: Duration) {
+        let Self { controller, server, stop, place, store, _lock } = self;
+        controller.end(patience).await;
+        stop.cancel();
+        let _ = server.await;
+        drop(controller);
+        // The socket goes before the lock does: whoever comes next makes its own.
+        drop(place);
+        store.close().await;
+    }
+}
+
+/// A store's or a takeover's error at the front door.
+#[must_use]
+pub fn host_error(error: HostError) -> Error {
+    match &error {
+        HostError::Store(store) => apply::store_error("take over", store),
+        _ => Error::new(Exit::Failed, chain(&error)),
+    }
+}
+
+/// What is said where agents cannot be started, because their runtime does not answer.
+fn no_runtime(ground: &Ground) -> Error {
+    let why = match &ground.docker {
+        Known::Unknown(why) => why.clone(),
+        _ => "no container runtime was found".to_owned(),
+    };
+    Error::new(Exit::Failed, format!("docker was applied, and it does not answer: {why}"))
+        .hinted("start it, or change `runtime.kind` and apply")
+}
+
+/// Ends what was left at engines that are not used any more.
+async fn reap_old_engines(ground: &Ground, store: &Store) {
+    let present =
+        ground.runtimes.get(RuntimeKind::Docker).ok().and_then(|docker| docker.endpoint());
+    let Ok(Some(instance)) = ground.project.known_instance() else { return };
+    for url in store.endpoints().await.unwrap_or_default() {
+        if Some(&url) == present.as_ref() {
+            continue;
+        }
+        let reason = "agents ran there before".to_owned();
+        let Ok(docker) = Docker::new(Endpoint { url: url.clone(), reason }) else { continue };
+        let reaped = docker.reap(instance.clone(), Vec::new());
+        match tokio::time::timeout(OLD_ENGINE_MAX, reaped).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%url, %error, "whether an agent was left there is unknown");
+            }
+            Err(_) => tracing::warn!(%url, "whether an agent was left there is unknown"),
+        }
+    }
+}
+
+/// The project's name, for what is printed.
+fn name_of(context: &Context) -> ProjectName {
+    let named = source::read(&context.manifest).map(|source| source.manifest.name.value);
+    named.unwrap_or_else(|_| ProjectName::new("project").expect("it is a plain word"))
+}
+
+/// Reads the manifest anew, whenever it may have been edited.
+fn reader(context: &Context) -> ManifestReader {
+    let (manifest, project) = (context.manifest.clone(), context.project().to_path_buf());
+    Arc::new(move || {
+        let (manifest, project) = (manifest.clone(), project.clone());
+        Box::pin(async move { read(&manifest, &project).await })
+    })
+}
+
+async fn read(
+    manifest: &std::path::Path,
+    project: &std::path::Path,
+) -> Result<(Desired, String), String> {
+    let source = source::read(manifest).map_err(|report| report.human(Colors::Plain))?;
+    let mut ground = Ground::of_project(project).map_err(|error| error.to_string())?;
+    let settled = ground.settle(&source.manifest).await;
+    let mut desired = settled.map_err(|error| error.to_string())?;
+    remark_on_root(&mut desired, &ground);
+    Ok((desired, source.text))
+}
+
+/// Looks again whether the runtime answers, but not more often than it has to.
+fn finder(ground: Ground, kind: RuntimeKind) -> FindRuntimes {
+    let last: Arc<tokio::sync::Mutex<Option<(Instant, RuntimeStatus)>>> = Arc::default();
+    let ground = Arc::new(tokio::sync::Mutex::new(ground));
+    Arc::new(move || {
+        let (ground, last) = (Arc::clone(&ground), Arc::clone(&last));
+        Box::pin(async move {
+            let mut last = last.lock().await;
+            if let Some((at, status)) = &*last
+                && status.answers
+                && at.elapsed() < WELL_FOR
+            {
+                return status.clone();
+            }
+            let mut ground = ground.lock().await;
+            let applied = ground.applied();
+            let kind = applied.as_ref().and_then(runtime_of).unwrap_or(kind);
+            if kind == RuntimeKind::Docker {
+                let engine = applied.as_ref().and_then(engine_of);
+                ground.find_docker(engine.as_deref()).await;
+            }
+            let status = status_of(&ground, kind);
+            *last = Some((Instant::now(), status.clone()));
+            status
+        })
+    })
+}
+
+fn status_of(ground: &Ground, kind: RuntimeKind) -> RuntimeStatus {
+    let (answers, detail) = match (kind, &ground.docker) {
+        (RuntimeKind::None, _) => (true, "processes of this machine".to_owned()),
+        (RuntimeKind::Docker, Known::Is(engine)) => (true, engine.clone()),
+        (RuntimeKind::Docker, Known::Absent) => (false, "no engine was found".to_owned()),
+        (RuntimeKind::Docker, Known::Unknown(why)) => (false, why.clone()),
+    };
+    RuntimeStatus { kind, detail, answers }
+}

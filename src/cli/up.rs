@@ -1,0 +1,286 @@
+//! `babybot up`: the controller in the foreground, or in the background.
+
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
+
+use crate::cli::approve::{self, ApprovalArgs};
+use crate::cli::ground::Ground;
+use crate::cli::join::{busy, control_error, join};
+use crate::cli::load::stderr_colors;
+use crate::cli::preview::{Preview, project_error};
+use crate::cli::serve::{self, Serving, Start};
+use crate::cli::{Context, Outcome, apply, tell};
+use crate::clock::{Clock, SystemClock};
+use crate::control::Role;
+use crate::control::client::Client;
+use crate::error::{Error, Exit};
+use crate::logging;
+use crate::observe::{Holder, Look as _};
+use crate::observed::Known;
+use crate::project::{InstanceLock, Project};
+use crate::source::{self, Source};
+use crate::store::Store;
+use crate::unit::Period;
+
+/// How long what is under way may go on once the controller is to end.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often is looked whether a lock is free, or a controller there.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How long a controller in the background may take until it serves.
+const READY_MAX: Duration = Duration::from_secs(120);
+
+/// Runs the controller: applies babybot.toml, then keeps the machine so, and answers.
+///
+/// At its start it applies like `babybot apply`: it asks, or takes --yes; without either it runs
+/// what was applied last and says what is pending. Then it mends what drifts from what was applied.
+/// An edited babybot.toml waits for an apply. Ctrl-C or SIGTERM ends it once what is under way is
+/// finished; a second one ends it at once. Ends with 6 if another controller runs.
+#[derive(Debug, clap::Args)]
+pub struct UpArgs {
+    /// Go on in the background, once it serves; `babybot down` ends it
+    #[arg(long)]
+    pub detach: bool,
+    /// Apply safe edits of babybot.toml without being asked
+    #[arg(long)]
+    pub follow: bool,
+    /// How long a conversation that runs without `up` may take to make way
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    pub wait: Period,
+    /// What is approved, should there be something to apply.
+    #[command(flatten)]
+    pub approval: ApprovalArgs,
+}
+
+/// Runs the controller.
+///
+/// # Errors
+/// Whatever keeps it from serving.
+pub async fn run(args: &UpArgs, context: &Context) -> Outcome {
+    let (project, client) = join(context).await?;
+    if let Some(client) = client {
+        make_way(&client, &project, args.wait).await?;
+    }
+    let source = match source::read(&context.manifest) {
+        Ok(source) => Some(source),
+        Err(report) => {
+            tell(&report.human(stderr_colors(context)));
+            None
+        }
+    };
+    let ready = match apply_at_start(source, args, context).await? {
+        Ok(ready) => ready,
+        Err(exit) => return Ok(exit),
+    };
+    if args.detach {
+        drop(ready.store);
+        drop(ready.lock);
+        return detach(args, context, &project).await;
+    }
+    serve(ready, args, context).await
+}
+
+/// What is there once everything that had to be applied is.
+struct Ready {
+    ground: Ground,
+    lock: InstanceLock,
+    store: Store,
+}
+
+/// Applies what is to be applied, or says what is not.
+async fn apply_at_start(
+    source: Option<Source>,
+    args: &UpArgs,
+    context: &Context,
+) -> Result<Result<Ready, Exit>, Error> {
+    let ground = Ground::of_project(context.project())?;
+    let before = match ground.look(Holder::Another).applied() {
+        Known::Is(applied) => Some(applied.number),
+        Known::Absent => None,
+        Known::Unknown(why) => {
+            return Err(Error::new(Exit::Failed, format!("cannot read what was applied: {why}")));
+        }
+    };
+    let Some(source) = source else {
+        let Some(number) = before else { return Ok(Err(Exit::ManifestInvalid)) };
+        tell(&format!("It is not valid: generation {number} runs on.\n"));
+        return lock(ground).map(Ok);
+    };
+    let preview = Preview::with(&source, None, context).await?;
+    preview.refuse_strangers()?;
+    if preview.plan.is_empty() {
+        if preview.plan.is_held_back() {
+            tell(&preview.text(context.stderr_color()));
+        }
+        if before.is_none() {
+            return Err(Error::new(Exit::Failed, "nothing could be applied yet"));
+        }
+        return lock(preview.ground).map(Ok);
+    }
+    context.progress(&preview.text_for_apply(context.stderr_color()));
+    let risks = match (approve::approve(&preview, &args.approval, context), before) {
+        (Ok(risks), _) => risks,
+        (Err(error), Some(number)) if !crate::cli::interactive() => {
+            let count = preview.plan.steps.len();
+            let hint = error.hint().map(ToOwned::to_owned).unwrap_or_default();
+            tell(&format!(
+                "{count} changes are not applied, generation {number} runs on: {hint}\n"
+            ));
+            return lock(preview.ground).map(Ok);
+        }
+        (Err(error), _) => return Err(error),
+    };
+    let ready = lock(preview.ground.clone())?;
+    match apply::carry_out(&source, &preview, risks, &ready.lock, &ready.store, context).await {
+        Ok(Exit::Ok) => Ok(Ok(ready)),
+        Ok(exit) => Ok(Err(exit)),
+        // Whatever of it could not be done is tried again by the controller, and shown.
+        Err(error) if error.exit() == Exit::PartlyApplied => {
+            crate::cli::report(&error);
+            Ok(Ok(ready))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn lock(ground: Ground) -> Result<Ready, Error> {
+    let lock = ground.project.lock("up", SystemClock.now()).map_err(project_error)?;
+    let store = apply::open_store(&ground.project, &lock)?;
+    Ok(Ready { ground, lock, store })
+}
+
+/// Serves until somebody ends it.
+async fn serve(ready: Ready, args: &UpArgs, context: &Context) -> Outcome {
+    let failed = |error: io::Error| Error::failed("listen for signals", &error);
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let Ready { ground, lock, store } = ready;
+    let logs = ground.project.data().join("logs");
+    if let Err(error) = logging::to_file(&logs, ground.project.owner()) {
+        tracing::warn!(%error, "nothing is logged to data/logs");
+    }
+    let Known::Is(applied) = ground.look(Holder::Ourselves).applied() else {
+        return Err(Error::new(Exit::Failed, "what was applied cannot be read any more"));
+    };
+    let number = applied.number;
+    let groups = applied
+        .specs
+        .keys()
+        .filter(|id| matches!(id, crate::resource::ResourceId::Group(_)))
+        .count();
+    let follow = args.follow;
+    let start = Start { role: Role::Up, ground, lock, store, applied, follow };
+    let serving = serve::serve(start, context).await?;
+    tracing::info!(generation = number, "the controller serves");
+    let plural = if groups == 1 { "" } else { "s" };
+    context.progress(&format!(
+        "Up: generation {number}, {groups} group{plural}. `babybot status` shows more, Ctrl-C ends.\n"
+    ));
+    let manager = tokio::spawn(tell_manager());
+    let patience = tokio::select! {
+        patience = serving.controller.asked_to_end() => patience.unwrap_or(PATIENCE),
+        _ = interrupt.recv() => PATIENCE,
+        _ = terminate.recv() => PATIENCE,
+    };
+    manager.abort();
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    tracing::info!("the controller ends");
+    context.progress("Finishing what is under way; Ctrl-C again to end at once.\n");
+    end(serving, patience, &mut interrupt, &mut terminate).await;
+    tracing::info!("the controller has ended");
+    Ok(Exit::Ok)
+}
+
+/// Ends the controller; at once, where somebody insists.
+async fn end(serving: Serving, patience: Duration, interrupt: &mut Signal, terminate: &mut Signal) {
+    let controller = serving.controller.clone();
+    let mut ending = std::pin::pin!(serving.end(patience));
+    tokio::select! {
+        () = &mut ending => return,
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    controller.hurry().await;
+    ending.await;
+}
+
+/// Tells systemd, where it asks to be told, that the controller serves, and goes on to.
+async fn tell_manager() {
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let Some(every) = sd_notify::watchdog_enabled() else { return };
+    let mut ticks = tokio::time::interval(every / 2);
+    loop {
+        ticks.tick().await;
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+    }
+}
+
+/// Asks a controller that does not last to make way, and waits until it has.
+async fn make_way(client: &Client, project: &Project, wait: Period) -> Result<(), Error> {
+    let holder = || match project.lock_holder() {
+        Ok(Some(holder)) => holder,
+        _ => format!("pid {}", client.hello().pid),
+    };
+    if client.hello().role == Role::Up {
+        return Err(busy(&holder()).hinted("`babybot status` shows it, `babybot down` ends it"));
+    }
+    let until = Instant::now() + wait.as_duration();
+    let patience = wait.as_duration() / 2;
+    let asked = client.shut_down(patience).await;
+    asked.map_err(|error| control_error("have the conversation make way", &error))?;
+    while project.lock_holder().map_err(project_error)?.is_some() {
+        if Instant::now() >= until {
+            let why = format!("{} does not make way within {wait}", holder());
+            return Err(Error::new(Exit::Locked, why).hinted("wait longer with --wait"));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Ok(())
+}
+
+/// Starts the controller in the background, and waits until it serves.
+async fn detach(args: &UpArgs, context: &Context, project: &Project) -> Outcome {
+    let failed = |error: io::Error| Error::failed("start in the background", &error);
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("babybot").arg("--manifest").arg(&context.manifest).arg("up");
+    if args.follow {
+        command.arg("--follow");
+    }
+    // A session of its own: what ends this terminal does not end it.
+    let errors = tempfile::NamedTempFile::new().map_err(failed)?;
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(errors.reopen().map_err(failed)?)
+        .process_group(0);
+    let mut child = command.spawn().map_err(failed)?;
+    let instance = project.instance(&SystemClock).map_err(project_error)?;
+    let until = Instant::now() + READY_MAX;
+    loop {
+        if let Some(status) = child.try_wait().map_err(failed)? {
+            let said = std::fs::read_to_string(errors.path()).unwrap_or_default();
+            tell(&said);
+            return Err(Error::new(Exit::Failed, format!("the controller ended with {status}")));
+        }
+        let client = Client::connect(&project.data(), &instance).await;
+        if let Ok(Some(client)) = client
+            && client.hello().pid == child.id()
+        {
+            context.progress(&format!(
+                "Up in the background, pid {}. `babybot status` shows it, `babybot logs` what it \
+                 says, `babybot down` ends it.\n",
+                child.id()
+            ));
+            return Ok(Exit::Ok);
+        }
+        if Instant::now() >= until {
+            let text = format!("the controller (pid {}) does not serve yet", child.id());
+            return Err(Error::new(Exit::Failed, text).hinted("`babybot logs` may say why"));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
