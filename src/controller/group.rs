@@ -213,15 +213,12 @@ impl Keeper {
 
     /// Waits for something to do.
     async fn rest(&mut self) {
-        self.set_stage(match self.cell.state().sandbox {
-            Some(_) => Stage::Idle,
-            None => Stage::Asleep,
-        });
-        let idle = match self.cell.state().leases {
-            0 => self.worker.idle_after(),
-            _ => Duration::MAX,
+        let (running, leases) = {
+            let state = self.cell.state();
+            (state.sandbox.is_some(), state.leases)
         };
-        let running = self.cell.state().sandbox.is_some();
+        self.set_stage(if running { Stage::Idle } else { Stage::Asleep });
+        let idle = if leases == 0 { self.worker.idle_after() } else { Duration::MAX };
         tokio::select! {
             ask = self.inbox.recv() => match ask {
                 Some(ask) => self.answer(ask).await,
