@@ -101,8 +101,9 @@ pub fn check(plan: &Plan, desired: &Desired, observed: &Observed) -> Result<(), 
         Known::Absent | Known::Unknown(_) => (None, &nothing),
     };
     let everything: BTreeSet<ResourceId> = plan.steps.iter().map(|step| step.id.clone()).collect();
-    let review =
-        Review { plan, desired, observed, before, after: plan.recorded(before, &everything) };
+    let after = plan.recorded(before, &everything);
+    let containers = resource::containers(&after);
+    let review = Review { plan, desired, observed, before, after, containers };
 
     let mut findings = Vec::new();
     let whole = |problem| Finding { id: None, problem };
@@ -127,6 +128,8 @@ struct Review<'a> {
     observed: &'a Observed,
     before: &'a BTreeMap<ResourceId, Spec>,
     after: BTreeMap<ResourceId, Spec>,
+    /// The sandboxes that come to be asked for.
+    containers: BTreeMap<GroupName, ContainerSpec>,
 }
 
 impl Review<'_> {
@@ -211,7 +214,8 @@ impl Review<'_> {
         let ours = |id: &SandboxId| seen.iter().any(|s| s.id == *id && s.owner == Owner::Ours);
         let known = agent.sandbox.as_ref().filter(|id| ours(id));
         let known = known.and_then(|known| seen.iter().find(|s| s.id == *known));
-        let alone = seen.iter().filter(|sandbox| sandbox.owner == Owner::Ours).count() == 1;
+        let mine = seen.iter().filter(|sandbox| sandbox.owner == Owner::Ours).count();
+        let stranger = mine < seen.len();
         let wanted = self.desired.containers.contains_key(group);
         let always = matches!(
             self.after.get(&ResourceId::Group(group.clone())),
@@ -243,12 +247,12 @@ impl Review<'_> {
                 let halted = known.state == SandboxState::Paused;
                 let again = always || agent.busy;
                 let right = match work {
-                    Work::ReplaceAgent { .. } => again && !agent.held,
-                    _ => !again || agent.held,
+                    Work::ReplaceAgent { .. } => again && !agent.held && !stranger,
+                    _ => !again || agent.held || stranger,
                 };
                 let cause = halted || self.differs(group, known);
                 let free = !agent.busy || halted;
-                running && group == of && wanted && alone && right && cause && free
+                running && group == of && wanted && mine == 1 && right && cause && free
             }
             _ => false,
         }
@@ -256,8 +260,7 @@ impl Review<'_> {
 
     /// Whether a sandbox is not what comes to be asked for.
     fn differs(&self, group: &GroupName, sandbox: &SandboxSeen) -> bool {
-        let spec = resource::containers(&self.after).remove(group);
-        let stale = match (&sandbox.digest, spec) {
+        let stale = match (&sandbox.digest, self.containers.get(group)) {
             (Some(digest), Some(spec)) => *digest != spec.digest(),
             _ => false,
         };
@@ -270,14 +273,13 @@ impl Review<'_> {
             .after
             .values()
             .any(|spec| matches!(spec, Spec::Group(group) if group.image.as_ref() == Some(tag)));
-        let specs = resource::containers(&self.after);
         asked
             || self.observed.looks.iter().any(|(id, look)| {
                 let ResourceId::Container(group) = id else { return false };
                 let Known::Is(Seen::Container { sandboxes }) = look else {
                     return matches!(look, Known::Unknown(_));
                 };
-                let fresh = specs.get(group).map(ContainerSpec::digest);
+                let fresh = self.containers.get(group).map(ContainerSpec::digest);
                 sandboxes.iter().any(|sandbox| {
                     let old = sandbox.digest.is_some() && sandbox.digest != fresh;
                     sandbox.owner == Owner::Ours && old && !self.ends(id, sandbox)

@@ -1,5 +1,6 @@
 //! Plans that were changed by hand after they were made: the check finds each of them.
 
+use babybot::desired::Desired;
 use babybot::observed::{Controller, Known};
 use babybot::plan::check::{Problem, check};
 use babybot::plan::{Action, Plan, Step, Work, plan};
@@ -193,7 +194,12 @@ fn rejects(expected: &[Problem], tamper: impl FnOnce(&mut Plan)) {
 }
 
 fn problems(plan: &Plan, now: &str, world: &World) -> Vec<Problem> {
-    let findings = check(plan, &desired(now), &world.observed).err().unwrap_or_default();
+    problems_of(plan, &desired(now), world)
+}
+
+/// What the check finds wrong with a plan.
+pub(super) fn problems_of(plan: &Plan, desired: &Desired, world: &World) -> Vec<Problem> {
+    let findings = check(plan, desired, &world.observed).err().unwrap_or_default();
     findings.into_iter().map(|finding| finding.problem).collect()
 }
 
