@@ -59,7 +59,9 @@ pub(super) struct Change {
     pub(super) work: Work,
 }
 
-const BUSY: &str = "the turn under way";
+const STOP_WAITS: &str = "stop waits for the turn under way";
+const REPLACE_WAITS: &str = "replace waits for the turn under way";
+const START_WAITS: &str = "start waits for its name, which another's sandbox has";
 
 impl Sandboxes<'_> {
     pub(super) fn verdict(&self) -> Verdict {
@@ -82,9 +84,11 @@ impl Sandboxes<'_> {
     /// Without a sandbox: what a controller lost, it notices by itself.
     fn verdict_on_nothing(&self) -> Verdict {
         let wanted = matches!(self.wish, Wish::Like { lifecycle: Lifecycle::Always, .. });
-        let free = self.seen.is_empty() && self.agent.sandbox.is_none();
-        if !wanted || !free || self.agent.held {
+        if !wanted || self.agent.sandbox.is_some() || self.agent.held {
             return Verdict::Nothing;
+        }
+        if !self.seen.is_empty() {
+            return Verdict::Wait(START_WAITS);
         }
         let work = Work::StartAgent { group: self.group.clone() };
         self.change(Action::Create, String::new(), Vec::new(), work)
@@ -93,7 +97,7 @@ impl Sandboxes<'_> {
     fn verdict_on(&self, known: &SandboxSeen) -> Verdict {
         let (lifecycle, spec) = match &self.wish {
             Wish::Held => return Verdict::Nothing,
-            Wish::Gone if self.agent.busy => return Verdict::Wait(BUSY),
+            Wish::Gone if self.agent.busy => return Verdict::Wait(STOP_WAITS),
             Wish::Gone => {
                 let reason = "no longer in the manifest".to_owned();
                 let work = Work::StopAgent { group: self.group.clone() };
@@ -111,7 +115,7 @@ impl Sandboxes<'_> {
                 self.renew(Action::Mend, "it was paused from outside", Vec::new(), again)
             }
             SandboxState::Running if !stale && known.edits.is_empty() => Verdict::Nothing,
-            SandboxState::Running if self.agent.busy => Verdict::Wait(BUSY),
+            SandboxState::Running if self.agent.busy => Verdict::Wait(REPLACE_WAITS),
             SandboxState::Running => {
                 let again = lifecycle == Lifecycle::Always;
                 if stale {

@@ -283,10 +283,8 @@ impl Draft<'_> {
     fn settle(&mut self, id: &ResourceId, at: Option<Span>, verdict: containers::Verdict) {
         let change = match verdict {
             containers::Verdict::Nothing => return,
-            containers::Verdict::Wait(what) => {
-                let stops = !matches!(id.group(), Some(group) if self.is_wanted(group));
-                let verb = if stops { "stop" } else { "replace" };
-                return self.note(NoteKind::Waiting, id, format!("{verb} waits for {what}"));
+            containers::Verdict::Wait(text) => {
+                return self.note(NoteKind::Waiting, id, text.to_owned());
             }
             containers::Verdict::Do(change) => change,
         };
@@ -310,10 +308,6 @@ impl Draft<'_> {
         };
         let steps = if step.takes_away() { &mut self.removals } else { &mut self.build };
         steps.insert(id.clone(), step);
-    }
-
-    fn is_wanted(&self, group: &GroupName) -> bool {
-        self.desired.resources.contains_key(&ResourceId::Group(group.clone()))
     }
 
     /// What an agent stands on that is left alone, where it is to start.
