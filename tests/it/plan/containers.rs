@@ -18,7 +18,7 @@ model demo rehearsal
 group home bind=terminal
 ";
 
-const ALWAYS: &str = "
+pub(super) const ALWAYS: &str = "
 runtime kind=auto base=scratch
 model demo rehearsal
 group home bind=terminal lifecycle=always
@@ -53,7 +53,7 @@ fn a_first_plan_on_docker_builds_the_image_first() {
 
     notes
      ·   container/home, channel/terminal   starts with `babybot up`
-     ·   group/home                         runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock): no network, only the folders of its group
+     ·   group/home                         runtime docker: no network, and only the folders of its group
 
     7 to add, 0 to change, 0 to remove. Risk: all safe
     Next: babybot apply --yes
@@ -103,7 +103,7 @@ fn an_image_that_is_named_is_not_fetched() {
      !   group/home                         create waits for image/dbf9fd7d9735
      !   image/dbf9fd7d9735                 there is no image example.org/agent:1: `docker pull example.org/agent:1`
      ·   container/home, channel/terminal   starts with `babybot up`
-     ·   group/home                         runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock): no network, only the folders of its group
+     ·   group/home                         runtime docker: no network, and only the folders of its group
 
     5 to add, 0 to change, 0 to remove. Risk: all safe
     Next: babybot apply --yes
@@ -146,7 +146,7 @@ fn an_image_that_is_gone_is_built_again() {
 
     notes
      ·   container/home, channel/terminal   starts with `babybot up`
-     ·   group/home                         runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock): no network, only the folders of its group
+     ·   group/home                         runtime docker: no network, and only the folders of its group
 
     0 to add, 1 to change, 0 to remove. Risk: all safe
     Next: babybot apply --yes
@@ -174,7 +174,7 @@ fn another_program_makes_another_image_and_the_old_one_goes() {
 
     notes
      ·   container/home, channel/terminal   starts with `babybot up`
-     ·   group/home                         runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock): no network, only the folders of its group
+     ·   group/home                         runtime docker: no network, and only the folders of its group
 
     1 to add, 1 to change, 1 to remove. Risk: all safe
     Next: babybot apply --yes
@@ -214,7 +214,7 @@ fn more_memory_under_a_controller_is_a_change_and_one_replacement() {
            limits.memory   1GiB → 2GiB   babybot.toml:4
 
     notes
-     ·   group/home   runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock): no network, only the folders of its group
+     ·   group/home   runtime docker: no network, and only the folders of its group
 
     0 to add, 2 to change, 0 to remove. Risk: 1 disruptive
     Next: babybot apply --yes
@@ -235,7 +235,7 @@ fn more_memory_without_a_controller_is_a_change_alone() {
 
     notes
      ·   container/home, channel/terminal   starts with `babybot up`
-     ·   group/home                         runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock): no network, only the folders of its group
+     ·   group/home                         runtime docker: no network, and only the folders of its group
 
     0 to add, 1 to change, 0 to remove. Risk: all safe
     Next: babybot apply --yes
@@ -254,7 +254,7 @@ fn an_agent_at_work_is_replaced_when_it_is_done() {
 
     notes
      !   container/home   replace waits for the turn under way
-     ·   group/home       runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock): no network, only the folders of its group
+     ·   group/home       runtime docker: no network, and only the folders of its group
 
     0 to add, 1 to change, 0 to remove. Risk: all safe
     Next: babybot apply --yes
@@ -285,7 +285,7 @@ fn what_a_person_did_to_a_sandbox_is_mended() {
      ~   container/home     mend: it was paused from outside: replaced   disruptive
 
     notes
-     ·   group/home   runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock): no network, only the folders of its group
+     ·   group/home   runtime docker: no network, and only the folders of its group
 
     0 to add, 1 to change, 0 to remove. Risk: 1 disruptive
     Next: babybot apply --yes
@@ -302,7 +302,7 @@ fn what_a_person_did_to_a_sandbox_is_mended() {
      ~   container/home     mend: edited from outside: memory is 512MiB: replaced   disruptive
 
     notes
-     ·   group/home   runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock): no network, only the folders of its group
+     ·   group/home   runtime docker: no network, and only the folders of its group
 
     0 to add, 1 to change, 0 to remove. Risk: 1 disruptive
     Next: babybot apply --yes
@@ -328,7 +328,7 @@ fn a_second_sandbox_is_removed_and_nothing_is_started_beside_it() {
      -   container/home     stop: 1 sandbox that no agent answers from   disruptive
 
     notes
-     ·   group/home   runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock): no network, only the folders of its group
+     ·   group/home   runtime docker: no network, and only the folders of its group
 
     0 to add, 0 to change, 1 to remove. Risk: 1 disruptive
     Next: babybot apply --yes
@@ -361,9 +361,10 @@ fn a_stranger_with_our_name_is_left_alone() {
     let stranger = SandboxSeen { owner: Owner::Stranger, ..sandbox("home", "v1:other") };
     let world = World::of(&desired).running("home", stranger);
     assert_snapshot!(printed(&desired, &world.clone().controlled()), @"
-    No changes. The machine matches babybot.toml (generation 1).
+    No changes can be made yet.
 
     notes
+     !   container/home   start waits for its name, which another's sandbox has
      !   container/home   bb-0123abcd-home is another's and is left alone: the group cannot start until it is renamed or removed
     ");
     assert!(plan_checked(&desired, &world).is_empty());
@@ -383,7 +384,7 @@ fn a_group_that_is_no_longer_asked_for_ends_with_its_agent() {
 
     notes
      =   group/kids   retained: groups/kids, its sessions and its messages
-     ·   group/home   runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock): no network, only the folders of its group
+     ·   group/home   runtime docker: no network, and only the folders of its group
 
     0 to add, 0 to change, 2 to remove. Risk: 1 destructive, 1 disruptive
     Next: babybot apply --yes=destructive
@@ -418,7 +419,7 @@ fn folders_are_given_to_whom_the_agent_runs_as() {
 
     notes
      ·   container/home, channel/terminal   starts with `babybot up`
-     ·   group/home                         runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock): no network, only the folders of its group
+     ·   group/home                         runtime docker: no network, and only the folders of its group
 
     0 to add, 1 to change, 0 to remove. Risk: all safe
     Next: babybot apply --yes
@@ -551,7 +552,7 @@ fn what_the_environment_says_is_shown_with_where_it_came_from() {
      ·   container/home, channel/terminal   starts with `babybot up`
      ·   instance                           CONTAINER_IMAGE in the environment: runtime.image.ref is example.org/agent:1
      ·   instance                           CONTAINER_TIMEOUT in the environment: limits.turn is 10m
-     ·   group/home                         runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock): no network, only the folders of its group
+     ·   group/home                         runtime docker: no network, and only the folders of its group
 
     6 to add, 0 to change, 0 to remove, 1 to adopt. Risk: 1 privileged
     Next: babybot apply --yes=privileged

@@ -232,7 +232,22 @@ fn a_planner_that_takes_unknown_for_absent_is_found_out() {
     assert!(matches!(outcome, Err(TestError::Fail(..))), "{outcome:?}");
 }
 
-/// The other planted bug: steps in the order of their names alone break what they stand on.
+/// Another: whoever overlooks the sandboxes that are there would start another beside them.
+#[test]
+fn the_check_finds_a_planner_that_overlooks_what_runs() {
+    let mut runner = TestRunner::deterministic();
+    let outcome = runner.run(&cases(), |case| {
+        let mut blind = case.observed.clone();
+        blind.looks.retain(|id, _| !matches!(id, ResourceId::Container(_)));
+        blind.agents.clear();
+        let plan = plan(&case.desired(), &blind);
+        prop_assert_eq!(check(&plan, &case.desired(), &case.observed), Ok(()));
+        Ok(())
+    });
+    assert!(matches!(outcome, Err(TestError::Fail(..))), "{outcome:?}");
+}
+
+/// Another: steps in the order of their names alone break what they stand on.
 #[test]
 fn the_check_finds_a_plan_that_is_turned_around() {
     let mut runner = TestRunner::deterministic();
