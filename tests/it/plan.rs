@@ -10,6 +10,7 @@ use insta::assert_snapshot;
 
 use crate::support::plan::{World, desired, id, plan_checked, running};
 
+mod choice;
 mod containers;
 mod properties;
 mod risks;
