@@ -409,7 +409,7 @@ impl Review<'_> {
                 && !group.requires_trigger
                 && was(|before| before.requires_trigger));
         let disruptive = stronger
-            || !then.is_subset(&now)
+            || then.iter().any(|binding| !group.bind.contains(binding))
             || (!now.is_empty() && before.is_some_and(|before| before.trigger != group.trigger));
         match (privileged, disruptive) {
             (true, _) => Risk::Privileged,
