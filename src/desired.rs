@@ -358,9 +358,9 @@ fn remarks(manifest: &Manifest, setting: &Setting) -> Vec<Remark> {
     let mut remarks = Vec::new();
     match setting.runtime.kind {
         RuntimeKind::Docker => {
-            remarks.push(remark(format!(
-                "runtime docker ({reason}): no network, only the folders of its group"
-            )));
+            remarks.push(remark(
+                "runtime docker: no network, and only the folders of its group".to_owned(),
+            ));
         }
         RuntimeKind::None => {
             if manifest.runtime.kind.value == KindWish::Auto && !reason.is_empty() {

@@ -20,6 +20,7 @@ use crate::observed::{Known, Observed};
 use crate::resource::{ImageSpec, ResourceId, Risk, Spec, UserId};
 
 pub mod check;
+mod containers;
 mod draft;
 pub mod render;
 mod risk;

@@ -89,6 +89,9 @@ fn runtime(manifest: &mut Manifest, value: &str) -> Result<Option<(&'static str,
         return Err("it is not available in this release; auto, docker and none are".to_owned());
     }
     let kind = KindWish::named(value).ok_or("it takes auto, docker or none")?;
+    if kind == manifest.runtime.kind.value {
+        return Ok(None);
+    }
     manifest.runtime.kind = Written { value: kind, at: None };
     Ok(Some(("runtime", value.to_owned())))
 }

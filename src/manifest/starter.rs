@@ -37,6 +37,8 @@ pub enum Ollama {
 pub const OLLAMA_URL: &str = "http://127.0.0.1:11434";
 /// The model to name where none is installed.
 pub const MODEL_SUGGESTED: &str = "qwen3:8b";
+/// The command of the engine that agents' containers are made with.
+const DOCKER: &str = "docker";
 /// Most installed models listed in a comment.
 const LISTED_MAX: usize = 12;
 
@@ -70,18 +72,33 @@ pub fn starter(findings: &Findings) -> String {
 }
 
 fn runtime(found: &[&str]) -> String {
-    let mut text = String::new();
-    if !found.is_empty() {
-        let list = found.join(", ");
-        text.push_str(&format!(
-            "# Found on this machine: {list}. This release does not use it yet.\n"
-        ));
-    }
-    text.push_str(
-        "# Agents run as plain processes of this machine, without a wall around them.\n\
+    let found_line = if found.is_empty() {
+        "# No container runtime was found, so agents are plain processes of this machine, which the\n\
+         # plan says; with Docker installed, they are containers without a network.\n"
+            .to_owned()
+    } else {
+        format!("# Found on this machine: {}.\n", found.join(", "))
+    };
+    let mut text = format!(
+        "{found_line}\
          [runtime]\n\
-         kind = \"none\"\n\n",
+         kind = \"auto\"                    # docker where it answers, else none: a plain process\n\
+         #! parallel = 5                   # agents at work at once\n\
+         #! limits = {{ cpus = 2, memory = \"1GiB\", pids = 256 }}\n\n"
     );
+    // Where there is an engine, it most likely can pull, and a shell makes for a better agent.
+    text.push_str(if found.contains(&DOCKER) {
+        "# What containers hold beside babybot. \"scratch\" is nothing at all: nothing is pulled, and\n\
+         # agents have no shell; `packages` then go, too.\n\
+         [runtime.image]\n\
+         base = \"debian:stable-slim\"\n\
+         #! packages = [\"git\", \"curl\", \"python3\"]\n\n"
+    } else {
+        "# What containers hold beside babybot: nothing. Another base brings a shell, such as\n\
+         # \"debian:stable-slim\" with packages = [\"git\"].\n\
+         [runtime.image]\n\
+         base = \"scratch\"\n\n"
+    });
     text
 }
 

@@ -13,11 +13,14 @@ use std::fmt;
 use thiserror::Error;
 
 use crate::desired::Desired;
-use crate::name::ChannelName;
-use crate::observed::{Controller, Known, Observed, Seen};
+use crate::name::{ChannelName, GroupName, ImageTag, SandboxId};
+use crate::observed::{
+    AgentSeen, Controller, Known, Observed, Owner, SandboxSeen, SandboxState, Seen,
+};
 use crate::plan::{Action, Plan, Step, Work};
 use crate::resource::{
-    Binding, ChannelSpec, GroupSpec, ModelSpec, ResourceId, Risk, RuntimeKind, Spec,
+    self, Binding, ChannelSpec, ContainerSpec, GroupSpec, ImageSpec, Lifecycle, ModelSpec,
+    ResourceId, Risk, RuntimeKind, Spec,
 };
 
 /// Something that is wrong with a plan.
@@ -53,6 +56,9 @@ pub enum Problem {
     /// The manifest asks for what is removed, or does not ask for what is made.
     #[error("is contrary to the manifest")]
     Contrary,
+    /// The step removes an image that an agent may still run from.
+    #[error("may still be in use")]
+    InUse,
     /// The step removes what a group or a person has written.
     #[error("removes what has to be kept")]
     RemovesData,
@@ -95,8 +101,9 @@ pub fn check(plan: &Plan, desired: &Desired, observed: &Observed) -> Result<(), 
         Known::Absent | Known::Unknown(_) => (None, &nothing),
     };
     let everything: BTreeSet<ResourceId> = plan.steps.iter().map(|step| step.id.clone()).collect();
-    let review =
-        Review { plan, desired, observed, before, after: plan.recorded(before, &everything) };
+    let after = plan.recorded(before, &everything);
+    let containers = resource::containers(&after);
+    let review = Review { plan, desired, observed, before, after, containers };
 
     let mut findings = Vec::new();
     let whole = |problem| Finding { id: None, problem };
@@ -121,18 +128,29 @@ struct Review<'a> {
     observed: &'a Observed,
     before: &'a BTreeMap<ResourceId, Spec>,
     after: BTreeMap<ResourceId, Spec>,
+    /// The sandboxes that come to be asked for.
+    containers: BTreeMap<GroupName, ContainerSpec>,
 }
 
 impl Review<'_> {
     fn step(&self, step: &Step) -> Vec<Problem> {
         let mut problems = Vec::new();
-        let wanted = self.desired.resources.contains_key(&step.id);
+        let contained = match &step.id {
+            ResourceId::Container(group) => self.desired.containers.contains_key(group),
+            _ => false,
+        };
+        let wanted = contained || self.desired.resources.contains_key(&step.id);
         let recorded = self.before.contains_key(&step.id);
         let found = matches!(self.observed.looks.get(&step.id), Some(Known::Is(_)));
         if !wanted && !recorded && !found {
             problems.push(Problem::Foreign);
-        } else if wanted == step.takes_away() {
+        } else if wanted == step.takes_away() && !matches!(step.id, ResourceId::Container(_)) {
             problems.push(Problem::Contrary);
+        }
+        if let Work::RemoveImage { tag } = &step.work
+            && self.may_use_old_images(tag)
+        {
+            problems.push(Problem::InUse);
         }
         if step.action == Action::Remove && holds_data(&step.id) {
             problems.push(Problem::RemovesData);
@@ -154,8 +172,16 @@ impl Review<'_> {
         let asked = self.desired.resources.get(&step.id).map(|wanted| &wanted.spec);
         let as_asked = step.work.spec().as_ref() == asked;
         match (&step.id, step.action, &step.work) {
-            (ResourceId::Container(group), Action::Stop, Work::StopLeftover { group: stopped }) => {
-                group == stopped && self.observed.controller == Controller::Absent
+            (ResourceId::Container(group), _, _) => self.agent_work_fits(group, step),
+            (
+                ResourceId::Image(tag),
+                Action::Create | Action::Mend,
+                Work::BuildImage { image: image @ ImageSpec::Built { content, .. } },
+            ) => as_asked && *tag == image.tag() && !content.is_empty(),
+            (ResourceId::Image(tag), Action::Remove, Work::RemoveImage { tag: removed }) => {
+                let named =
+                    matches!(self.before.get(&step.id), Some(Spec::Image(ImageSpec::Named { .. })));
+                tag == removed && !named
             }
             (_, Action::Remove, Work::Forget) => true,
             (_, Action::Adopt, Work::Record { .. }) => as_asked,
@@ -177,10 +203,124 @@ impl Review<'_> {
         }
     }
 
+    /// Whether what is done to a group's agent is what it says, and leads to one sandbox at most.
+    fn agent_work_fits(&self, group: &GroupName, step: &Step) -> bool {
+        let nobody = AgentSeen::default();
+        let agent = self.observed.agents.get(group).unwrap_or(&nobody);
+        let seen = match self.observed.looks.get(&step.id) {
+            Some(Known::Is(Seen::Container { sandboxes })) => sandboxes.as_slice(),
+            _ => &[],
+        };
+        let ours = |id: &SandboxId| seen.iter().any(|s| s.id == *id && s.owner == Owner::Ours);
+        let known = agent.sandbox.as_ref().filter(|id| ours(id));
+        let known = known.and_then(|known| seen.iter().find(|s| s.id == *known));
+        let mine = seen.iter().filter(|sandbox| sandbox.owner == Owner::Ours).count();
+        let stranger = mine < seen.len();
+        let wanted = self.desired.containers.contains_key(group);
+        let always = matches!(
+            self.after.get(&ResourceId::Group(group.clone())),
+            Some(Spec::Group(group)) if group.lifecycle == Lifecycle::Always
+        );
+        let running = self.observed.controller == Controller::Running;
+        match (step.action, &step.work) {
+            (Action::Stop, Work::StopLeftover { group: stopped }) => {
+                let any = seen.iter().any(|sandbox| sandbox.owner == Owner::Ours);
+                group == stopped && any && self.observed.controller == Controller::Absent
+            }
+            (Action::Stop, Work::RemoveSandboxes { group: of, sandboxes }) => {
+                let held = |id: &SandboxId| agent.sandbox.as_ref() == Some(id);
+                let each = sandboxes.iter().all(|id| ours(id) && !held(id));
+                running && group == of && !sandboxes.is_empty() && each
+            }
+            (Action::Stop, Work::StopAgent { group: of }) => {
+                running && group == of && !wanted && known.is_some() && !agent.busy
+            }
+            (Action::Create, Work::StartAgent { group: of }) => {
+                let nothing = seen.is_empty() && agent.sandbox.is_none();
+                running && group == of && wanted && always && nothing && !agent.held
+            }
+            (
+                Action::Change | Action::Mend,
+                work @ (Work::ReplaceAgent { group: of } | Work::StopAgent { group: of }),
+            ) => {
+                let Some(known) = known else { return false };
+                let halted = known.state == SandboxState::Paused;
+                let again = always || agent.busy;
+                let right = match work {
+                    Work::ReplaceAgent { .. } => again && !agent.held && !stranger,
+                    _ => !again || agent.held || stranger,
+                };
+                let cause = halted || self.differs(group, known);
+                let free = !agent.busy || halted;
+                running && group == of && wanted && mine == 1 && right && cause && free
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a sandbox is not what comes to be asked for.
+    fn differs(&self, group: &GroupName, sandbox: &SandboxSeen) -> bool {
+        let stale = match (&sandbox.digest, self.containers.get(group)) {
+            (Some(digest), Some(spec)) => *digest != spec.digest(),
+            _ => false,
+        };
+        stale || !sandbox.edits.is_empty()
+    }
+
+    /// Whether a sandbox that stays until images are removed may be made from one of them.
+    fn may_use_old_images(&self, tag: &ImageTag) -> bool {
+        let asked = self
+            .after
+            .values()
+            .any(|spec| matches!(spec, Spec::Group(group) if group.image.as_ref() == Some(tag)));
+        asked
+            || self.observed.looks.iter().any(|(id, look)| {
+                let ResourceId::Container(group) = id else { return false };
+                let Known::Is(Seen::Container { sandboxes }) = look else {
+                    return matches!(look, Known::Unknown(_));
+                };
+                let fresh = self.containers.get(group).map(ContainerSpec::digest);
+                sandboxes.iter().any(|sandbox| {
+                    let old = sandbox.digest.is_some() && sandbox.digest != fresh;
+                    sandbox.owner == Owner::Ours && old && !self.ends(id, sandbox)
+                })
+            })
+    }
+
+    /// Whether a step that takes away ends this sandbox.
+    fn ends(&self, id: &ResourceId, sandbox: &SandboxSeen) -> bool {
+        let mut ending =
+            self.plan.steps.iter().filter(|step| step.id == *id && step.action == Action::Stop);
+        ending.any(|step| match &step.work {
+            Work::RemoveSandboxes { sandboxes, .. } => sandboxes.contains(&sandbox.id),
+            _ => true,
+        })
+    }
+
     /// What a step touches or builds on although nobody could see it.
     fn unknown_below(&self, step: &Step) -> Option<ResourceId> {
         let mut seen_first = vec![step.id.clone()];
+        let image = |group: &GroupName| {
+            let group = self.desired.resources.get(&ResourceId::Group(group.clone()));
+            match group.map(|wanted| &wanted.spec) {
+                Some(Spec::Group(group)) => group.image.clone().map(ResourceId::Image),
+                _ => None,
+            }
+        };
+        if let (ResourceId::Group(group), false) = (&step.id, step.takes_away()) {
+            seen_first.extend(image(group));
+        }
         match &step.id {
+            // Only what the generation says of it changes.
+            ResourceId::Image(_) if step.work == Work::Forget => seen_first.clear(),
+            ResourceId::Container(group) if starts(&step.work) => {
+                seen_first.extend(image(group));
+                seen_first.extend([
+                    ResourceId::GlobalMemory,
+                    ResourceId::Folder(group.clone()),
+                    ResourceId::Settings(group.clone()),
+                ]);
+            }
             ResourceId::Settings(group) => seen_first.push(ResourceId::Folder(group.clone())),
             ResourceId::Group(group) if !step.takes_away() => seen_first.extend([
                 ResourceId::GlobalMemory,
@@ -192,8 +332,12 @@ impl Review<'_> {
         seen_first.into_iter().find(|id| match (id, self.observed.looks.get(id)) {
             // These are what the generation says they are.
             (ResourceId::Model(_) | ResourceId::Group(_) | ResourceId::Channel(_), _) => false,
-            (ResourceId::Container(_), Some(Known::Is(Seen::Container { .. }))) => false,
-            (ResourceId::Container(_), _) => true,
+            // The look for them is a search: what it does not list, it did not find.
+            (ResourceId::Container(_), look) => matches!(look, Some(Known::Unknown(_))),
+            (ResourceId::Image(_), Some(Known::Is(Seen::Image))) => false,
+            (ResourceId::Image(_), Some(Known::Absent)) => {
+                matches!(step.work, Work::RemoveImage { .. })
+            }
             (ResourceId::GlobalMemory, Some(Known::Is(Seen::GlobalMemory) | Known::Absent)) => {
                 false
             }
@@ -210,7 +354,11 @@ impl Review<'_> {
         let fields = step.fields.iter().map(|field| field.risk).max().unwrap_or(Risk::Safe);
         let before = self.before.get(&step.id);
         let own = match (&step.id, &step.work.spec()) {
-            (ResourceId::Container(_), _) => Risk::Disruptive,
+            (ResourceId::Container(_), _) => match step.work {
+                Work::StartAgent { .. } => Risk::Safe,
+                _ => Risk::Disruptive,
+            },
+            (_, Some(Spec::Image(image))) => self.image_needs(image),
             (ResourceId::Group(_), None) => Risk::Destructive,
             (ResourceId::Settings(_), Some(_)) if self.overwrites(step) => Risk::Destructive,
             (_, Some(Spec::Model(model))) => model_needs(before, model),
@@ -218,6 +366,21 @@ impl Review<'_> {
             _ => Risk::Safe,
         };
         own.max(fields)
+    }
+
+    /// A base or an image that no generation knew brings in whatever is in it.
+    fn image_needs(&self, image: &ImageSpec) -> Risk {
+        let mut before = self.before.values();
+        let known = match image {
+            ImageSpec::Built { base, .. } if base == "scratch" => true,
+            ImageSpec::Built { base, .. } => before.any(|spec| {
+                matches!(spec, Spec::Image(ImageSpec::Built { base: old, .. }) if old == base)
+            }),
+            ImageSpec::Named { reference } => before.any(|spec| {
+                matches!(spec, Spec::Image(ImageSpec::Named { reference: old }) if old == reference)
+            }),
+        };
+        if known { Risk::Safe } else { Risk::Privileged }
     }
 
     /// Whether a step writes over a file that no generation of ours has written.
@@ -235,12 +398,18 @@ impl Review<'_> {
         };
         let now = strangers(group, &self.desired_channels());
         let was = |fact: fn(&GroupSpec) -> bool| before.is_some_and(fact);
-        let privileged = (group.main && !was(|before| before.main))
+        let engine = before.and_then(|before| before.engine.as_ref());
+        let weaker = before.is_some_and(|before| group.runtime < before.runtime);
+        let stronger = before.is_some_and(|before| group.runtime > before.runtime);
+        let privileged = weaker
+            || group.engine.as_ref() != engine
+            || (group.main && !was(|before| before.main))
             || !now.is_subset(&then)
             || (!now.is_empty()
                 && !group.requires_trigger
                 && was(|before| before.requires_trigger));
-        let disruptive = !then.is_subset(&now)
+        let disruptive = stronger
+            || then.iter().any(|binding| !group.bind.contains(binding))
             || (!now.is_empty() && before.is_some_and(|before| before.trigger != group.trigger));
         match (privileged, disruptive) {
             (true, _) => Risk::Privileged,
@@ -297,18 +466,32 @@ impl Review<'_> {
             match group.runtime {
                 RuntimeKind::Docker => continue,
                 RuntimeKind::None => {
-                    let before = self.strangers_before(id);
+                    let before = match self.unwalled_before(id) {
+                        Some(_) => self.strangers_before(id),
+                        None => BTreeSet::new(),
+                    };
                     let mut now = strangers(group, &self.after).into_iter();
                     if let Some(stranger) = now.find(|stranger| !before.contains(stranger)) {
                         findings.push(finding(Problem::StrangerUnwalled(stranger)));
                     }
                 }
             }
-            if !self.owner_rehearses(group, &self.after) && !self.wall_said(id, group) {
+            let doubted = self.desired.runtime.doubt.is_some() && !self.before.contains_key(id);
+            let weaker = self.before.contains_key(id) && self.unwalled_before(id).is_none();
+            let needed = doubted || weaker || !self.owner_rehearses(group, &self.after);
+            if needed && !self.wall_said(id, group) {
                 findings.push(finding(Problem::WallUnsaid));
             }
         }
         findings
+    }
+
+    /// What the last generation says of a group, if it had no wall then.
+    fn unwalled_before(&self, id: &ResourceId) -> Option<&GroupSpec> {
+        match self.before.get(id) {
+            Some(Spec::Group(before)) if before.runtime == RuntimeKind::None => Some(&**before),
+            _ => None,
+        }
     }
 
     fn owner_rehearses(&self, group: &GroupSpec, specs: &BTreeMap<ResourceId, Spec>) -> bool {
@@ -319,8 +502,7 @@ impl Review<'_> {
 
     /// Whether a privileged line says that this group has no wall, or it had none before.
     fn wall_said(&self, id: &ResourceId, group: &GroupSpec) -> bool {
-        if let Some(Spec::Group(before)) = self.before.get(id)
-            && !self.owner_rehearses(before, self.before)
+        if self.unwalled_before(id).is_some_and(|before| !self.owner_rehearses(before, self.before))
         {
             return true;
         }
@@ -335,6 +517,11 @@ impl Review<'_> {
             step.fields.iter().any(|field| field.path == line && field.risk == Risk::Privileged)
         })
     }
+}
+
+/// Whether an agent comes to run by this.
+fn starts(work: &Work) -> bool {
+    matches!(work, Work::StartAgent { .. } | Work::ReplaceAgent { .. })
 }
 
 fn model_needs(before: Option<&Spec>, after: &ModelSpec) -> Risk {

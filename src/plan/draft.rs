@@ -4,11 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::desired::{Desired, Wanted};
+use crate::manifest::Span;
 use crate::name::GroupName;
-use crate::observed::{Availability, Controller, Known, Observed, Seen};
+use crate::observed::{
+    AgentSeen, Availability, Controller, Known, Observed, Owner, SandboxSeen, Seen,
+};
+use crate::plan::containers::{self, Sandboxes, Wish};
 use crate::plan::risk::{self, Sides};
 use crate::plan::{Action, FieldChange, Note, NoteKind, Plan, Step, Work, record};
-use crate::resource::{GroupSpec, ModelSpec, ResourceId, Risk, Spec};
+use crate::resource::{
+    self, ContainerSpec, GroupSpec, ImageSpec, ModelSpec, ResourceId, Risk, RuntimeKind, Spec,
+    UserId,
+};
 
 struct Draft<'a> {
     desired: &'a Desired,
@@ -27,6 +34,8 @@ enum Verdict {
     Nothing,
     Change(Change),
     Unknown(String),
+    /// Somebody else has to get it, and this says how.
+    Missing(String),
 }
 
 /// A step before it knows its place, its fields' risks and its id.
@@ -59,7 +68,8 @@ pub(super) fn plan(
     };
     draft.build();
     draft.remove();
-    draft.stop_leftovers();
+    draft.contain();
+    draft.remove_images();
     draft.mark_missing_walls();
     draft.remark();
     draft.finish(parent)
@@ -73,6 +83,10 @@ impl Draft<'_> {
                 Verdict::Unknown(why) => {
                     self.held.insert(id.clone());
                     self.note(NoteKind::Unknown, id, format!("unknown: {why}"));
+                }
+                Verdict::Missing(how) => {
+                    self.held.insert(id.clone());
+                    self.note(NoteKind::Missing, id, how);
                 }
                 Verdict::Change(change) => match self.in_the_way(id, &wanted.spec) {
                     Some(below) => {
@@ -96,8 +110,12 @@ impl Draft<'_> {
         let before = self.before.get(id);
         let look = self.observed.looks.get(id);
         match (id, &wanted.spec) {
+            (ResourceId::Image(_), Spec::Image(spec)) => image(spec, before, look),
             (ResourceId::GlobalMemory, Spec::GlobalMemory) => global_memory(before, look),
-            (ResourceId::Folder(group), Spec::Folder) => folder(group, before, look),
+            (ResourceId::Folder(group), Spec::Folder) => folder(group, None, before, look),
+            (ResourceId::Folder(group), Spec::GivenFolder(owner)) => {
+                folder(group, Some(*owner), before, look)
+            }
             (ResourceId::Settings(group), Spec::Settings { env }) => {
                 settings(group, env, before, look)
             }
@@ -118,7 +136,8 @@ impl Draft<'_> {
 
     fn step(&self, id: &ResourceId, wanted: &Wanted, change: Change) -> Step {
         let sides = Sides { before: self.before, after: &self.after };
-        let fields = risk::changes(change.from.as_ref(), wanted, sides);
+        let mut fields = risk::changes(change.from.as_ref(), wanted, sides);
+        self.mark_overrides(id, &mut fields);
         Step {
             id: id.clone(),
             action: change.action,
@@ -127,6 +146,17 @@ impl Draft<'_> {
             fields,
             at: wanted.at,
             work: change.work,
+        }
+    }
+
+    /// Says of a field that the environment decides it.
+    fn mark_overrides(&self, id: &ResourceId, fields: &mut [FieldChange]) {
+        if !matches!(id, ResourceId::Group(_) | ResourceId::Image(_)) {
+            return;
+        }
+        for field in fields {
+            let over = self.desired.overrides.iter().find(|over| over.path == field.path);
+            field.meaning = over.map(|over| format!("from {}", over.variable));
         }
     }
 
@@ -151,18 +181,21 @@ impl Draft<'_> {
                 },
                 // What a group has written outlives it, and the generation goes on knowing it.
                 ResourceId::GlobalMemory | ResourceId::Folder(_) | ResourceId::Settings(_) => {}
+                // See `contain` and `remove_images`: they are looked for, not only recorded.
                 ResourceId::Container(_) | ResourceId::Image(_) => {}
             }
         }
     }
 
-    /// The models and channels of groups that stay as they were applied, and one of those groups.
+    /// The images, models and channels of groups that stay as they were applied, and one of those groups.
     fn in_use(&self) -> BTreeMap<ResourceId, ResourceId> {
         let held = self.held.iter().filter_map(|id| Some((id, self.before.get(id)?)));
         let mut in_use = BTreeMap::new();
         for (id, spec) in held {
             if let Spec::Group(group) = spec {
                 in_use.insert(ResourceId::Model(group.model.clone()), id.clone());
+                let image = group.image.clone().map(ResourceId::Image);
+                in_use.extend(image.map(|image| (image, id.clone())));
                 for binding in &group.bind {
                     in_use.insert(ResourceId::Channel(binding.channel.clone()), id.clone());
                 }
@@ -171,36 +204,209 @@ impl Draft<'_> {
         in_use
     }
 
-    /// With a controller, agents are its own; where there may be one, they may be.
+    /// With a controller, agents are its own, and it is told what to do with them; without one they
+    /// are left over; where there may be one, they may be either.
+    fn contain(&mut self) {
+        self.remark_on_containers();
+        match self.observed.controller {
+            Controller::Absent => self.stop_leftovers(),
+            Controller::Running => self.direct_agents(),
+            Controller::Unknown(_) => {}
+        }
+    }
+
     fn stop_leftovers(&mut self) {
         for (id, look) in &self.observed.looks {
             let ResourceId::Container(group) = id else { continue };
-            match (look, &self.observed.controller) {
-                (Known::Is(Seen::Container { sandboxes }), Controller::Absent) => {
-                    let step =
-                        leftover(id, group, sandboxes.iter().filter_map(|s| s.processes).sum());
-                    self.removals.insert(id.clone(), step);
-                }
-                (Known::Unknown(why), _) => {
-                    self.note(NoteKind::Unknown, id, format!("unknown: {why}"));
-                }
-                _ => {}
+            let ours: Vec<_> = sandboxes(Some(look)).iter().filter(|s| is_ours(s)).collect();
+            if !ours.is_empty() {
+                let processes = ours.iter().filter_map(|sandbox| sandbox.processes).sum();
+                let step = leftover(id, group, processes);
+                self.removals.insert(id.clone(), step);
             }
         }
+    }
+
+    fn remark_on_containers(&mut self) {
+        for (id, look) in &self.observed.looks {
+            if !matches!(id, ResourceId::Container(_)) {
+                continue;
+            }
+            if let Known::Unknown(why) = look {
+                self.note(NoteKind::Unknown, id, format!("unknown: {why}"));
+            }
+            for stranger in sandboxes(Some(look)).iter().filter(|sandbox| !is_ours(sandbox)) {
+                let text = format!(
+                    "{} is another's and is left alone: the group cannot start until it is renamed or removed",
+                    stranger.name
+                );
+                self.note(NoteKind::Missing, id, text);
+            }
+        }
+    }
+
+    fn direct_agents(&mut self) {
+        let outcome = self.outcome();
+        let (specs, specs_before) =
+            (resource::containers(&outcome), resource::containers(self.before));
+        let nobody = AgentSeen::default();
+        let looked = self.observed.looks.keys().filter_map(|id| match id {
+            ResourceId::Container(group) => Some(group),
+            _ => None,
+        });
+        let groups: BTreeSet<&GroupName> = looked.chain(specs.keys()).collect();
+        for group in groups {
+            let id = ResourceId::Container(group.clone());
+            let look = self.observed.looks.get(&id);
+            if matches!(look, Some(Known::Unknown(_))) {
+                continue;
+            }
+            let group_id = ResourceId::Group(group.clone());
+            let wanted = self.desired.resources.get(&group_id);
+            let wish = match (specs.get(group), outcome.get(&group_id), wanted) {
+                (Some(spec), Some(Spec::Group(settled)), Some(wanted)) => Wish::Like {
+                    lifecycle: settled.lifecycle,
+                    spec,
+                    before: specs_before.get(group),
+                    places: Some(&wanted.fields),
+                },
+                (_, _, Some(_)) => Wish::Held,
+                (_, _, None) => Wish::Gone,
+            };
+            let agent = self.observed.agents.get(group).unwrap_or(&nobody);
+            let verdict = Sandboxes { group, seen: sandboxes(look), agent, wish }.verdict();
+            let at = wanted.and_then(|wanted| wanted.at);
+            self.settle(&id, at, verdict);
+        }
+    }
+
+    fn settle(&mut self, id: &ResourceId, at: Option<Span>, verdict: containers::Verdict) {
+        let change = match verdict {
+            containers::Verdict::Nothing => return,
+            containers::Verdict::Wait(text) => {
+                return self.note(NoteKind::Waiting, id, text.to_owned());
+            }
+            containers::Verdict::Do(change) => change,
+        };
+        let verb = match &change.work {
+            Work::StartAgent { .. } => Some("start"),
+            Work::ReplaceAgent { .. } => Some("replace"),
+            _ => None,
+        };
+        if let (Some(verb), Some(below)) = (verb, self.in_the_way_of_agent(id)) {
+            return self.note(NoteKind::Waiting, id, format!("{verb} waits for {below}"));
+        }
+        let starts = matches!(change.work, Work::StartAgent { .. });
+        let step = Step {
+            id: id.clone(),
+            action: change.action,
+            reason: change.reason,
+            risk: worst(if starts { Risk::Safe } else { Risk::Disruptive }, &change.fields),
+            fields: change.fields,
+            at,
+            work: change.work,
+        };
+        let steps = if step.takes_away() { &mut self.removals } else { &mut self.build };
+        steps.insert(id.clone(), step);
+    }
+
+    /// What an agent stands on that is left alone, where it is to start.
+    fn in_the_way_of_agent(&self, id: &ResourceId) -> Option<ResourceId> {
+        let group = ResourceId::Group(id.group()?.clone());
+        let wanted = self.desired.resources.get(&group)?;
+        let mut below = foundations(&group, &wanted.spec);
+        below.push(group);
+        below.into_iter().find(|below| self.held.contains(below))
+    }
+
+    /// What the generation comes to record if all that is planned so far is done.
+    fn outcome(&self) -> BTreeMap<ResourceId, Spec> {
+        record(self.before, self.removals.values().chain(self.build.values()))
+    }
+
+    /// Images of ours that nothing stands on any more: those that are there, and those that are
+    /// only recorded.
+    fn remove_images(&mut self) {
+        let in_use = self.in_use();
+        let images = |id: &&ResourceId| matches!(id, ResourceId::Image(_));
+        let found = self.observed.looks.keys().chain(self.before.keys()).filter(images);
+        let old: BTreeSet<&ResourceId> =
+            found.filter(|id| !self.desired.resources.contains_key(id)).collect();
+        for id in old {
+            let ResourceId::Image(tag) = id else { continue };
+            let named = matches!(self.before.get(id), Some(Spec::Image(ImageSpec::Named { .. })));
+            let there = match self.observed.looks.get(id) {
+                Some(Known::Unknown(why)) => {
+                    self.note(NoteKind::Unknown, id, format!("unknown: {why}"));
+                    continue;
+                }
+                // An image that was not made here is nobody's to remove.
+                Some(Known::Is(_)) => !named,
+                Some(Known::Absent) | None => false,
+            };
+            let user = in_use.get(id).cloned();
+            if let Some(user) = user.or_else(|| there.then(|| self.user_of_old_images()).flatten())
+            {
+                let text = format!("remove waits for {user}, which may still use it");
+                self.note(NoteKind::Waiting, id, text);
+            } else if there {
+                let mut step = removal(id, Risk::Safe);
+                step.reason = "nothing stands on it any more".to_owned();
+                step.work = Work::RemoveImage { tag: tag.clone() };
+                self.removals.insert(id.clone(), step);
+            } else if self.before.contains_key(id) {
+                self.removals.insert(id.clone(), removal(id, Risk::Safe));
+            }
+        }
+    }
+
+    /// A group whose sandbox is not known to be made from what is asked for, and is not ended
+    /// before images are removed.
+    fn user_of_old_images(&self) -> Option<ResourceId> {
+        let specs = resource::containers(&self.outcome());
+        let looks = self.observed.looks.iter();
+        looks
+            .filter(|(id, look)| {
+                let ResourceId::Container(group) = id else { return false };
+                if matches!(look, Known::Unknown(_)) {
+                    return true;
+                }
+                let fresh = specs.get(group).map(ContainerSpec::digest);
+                let ended = self.removals.get(id).map(|step| &step.work);
+                sandboxes(Some(look)).iter().filter(|sandbox| is_ours(sandbox)).any(|sandbox| {
+                    let ends = match ended {
+                        Some(Work::RemoveSandboxes { sandboxes, .. }) => {
+                            sandboxes.contains(&sandbox.id)
+                        }
+                        Some(_) => true,
+                        None => false,
+                    };
+                    // One without a digest is of a runtime that has no images.
+                    !ends && sandbox.digest.is_some() && sandbox.digest != fresh
+                })
+            })
+            .map(|(id, _)| id.clone())
+            .next()
     }
 
     /// Says it wherever an agent comes to run without a wall: on its group's own step, or on its
     /// model's where the group itself stays as it was.
     fn mark_missing_walls(&mut self) {
-        let steps = self.removals.values().chain(self.build.values());
-        let outcome = record(self.before, steps);
+        let outcome = self.outcome();
         for (id, spec) in &outcome {
             let (ResourceId::Group(name), Spec::Group(group)) = (id, spec) else { continue };
             let before = match self.before.get(id) {
-                Some(Spec::Group(group)) => risk::unwalled(group, self.before),
-                _ => false,
+                Some(Spec::Group(group)) => Some(&**group),
+                _ => None,
             };
-            if !before && risk::unwalled(group, &outcome) {
+            let unwalled = |group, specs| risk::unwalled(group, specs);
+            let comes = !before.is_some_and(|before| unwalled(before, self.before))
+                && unwalled(group, &outcome);
+            let weaker = before.is_some_and(|before| group.runtime < before.runtime);
+            let doubted = before.is_none()
+                && group.runtime == RuntimeKind::None
+                && self.desired.runtime.doubt.is_some();
+            if comes || weaker || doubted {
                 self.mark_missing_wall(id, name, group, &outcome);
             }
         }
@@ -223,18 +429,22 @@ impl Draft<'_> {
         } else {
             risk::NO_WALL
         };
+        let meaning = match &self.desired.runtime.doubt {
+            Some(doubt) => format!("{meaning}; {doubt}"),
+            None => meaning.to_owned(),
+        };
         let line = |path: String| FieldChange {
             path,
             from: Some(group.runtime.word().to_owned()),
             to: Some(group.runtime.word().to_owned()),
-            meaning: Some(meaning.to_owned()),
+            meaning: Some(meaning.clone()),
             at: at.copied(),
             risk: Risk::Privileged,
         };
         if let Some(step) = self.build.get_mut(id) {
             match step.fields.iter_mut().find(|field| field.path == "runtime") {
                 Some(field) => {
-                    field.meaning = Some(meaning.to_owned());
+                    field.meaning = Some(meaning.clone());
                     field.risk = Risk::Privileged;
                 }
                 None => step.fields.push(line("runtime".to_owned())),
@@ -308,7 +518,7 @@ impl Draft<'_> {
             })
             .collect();
         if !ids.is_empty() {
-            let text = "starts with `babybot chat`".to_owned();
+            let text = "starts with `babybot up`".to_owned();
             self.notes.push(Note { kind: NoteKind::Starts, ids, text });
         }
     }
@@ -340,27 +550,66 @@ fn global_memory(before: Option<&Spec>, look: Option<&Known<Seen>>) -> Verdict {
     }
 }
 
-fn folder(group: &GroupName, before: Option<&Spec>, look: Option<&Known<Seen>>) -> Verdict {
-    let work = Work::MakeFolders { group: group.clone(), owner: None };
-    match look {
-        Some(Known::Is(Seen::Folder { missing, .. })) if missing.is_empty() => {
-            adopt_unless(before, "the folders are already there", Spec::Folder)
+fn image(spec: &ImageSpec, before: Option<&Spec>, look: Option<&Known<Seen>>) -> Verdict {
+    let work = || Work::BuildImage { image: spec.clone() };
+    match (spec, look) {
+        (_, Some(Known::Is(Seen::Image))) if before.is_some() => Verdict::Nothing,
+        // What is in it has to be approved all the same.
+        (_, Some(Known::Is(Seen::Image))) => Verdict::Change(Change {
+            action: Action::Adopt,
+            reason: "the image is already there".to_owned(),
+            from: None,
+            work: Work::Record { spec: Spec::Image(spec.clone()) },
+            risk: Risk::Safe,
+        }),
+        (ImageSpec::Named { reference }, Some(Known::Absent)) => {
+            Verdict::Missing(format!("there is no image {reference}: `docker pull {reference}`"))
+        }
+        (ImageSpec::Built { content, .. }, Some(Known::Absent)) if content.is_empty() => {
+            let why =
+                "no Linux babybot was found to build it around: name one with runtime.image.binary";
+            Verdict::Missing(why.to_owned())
+        }
+        (ImageSpec::Built { .. }, Some(Known::Absent)) => match before {
+            Some(before) => mend("the image is gone", Some(before.clone()), work()),
+            None => create(work()),
+        },
+        (_, look) => unknown(look),
+    }
+}
+
+fn folder(
+    group: &GroupName,
+    owner: Option<UserId>,
+    before: Option<&Spec>,
+    look: Option<&Known<Seen>>,
+) -> Verdict {
+    let spec = owner.map_or(Spec::Folder, Spec::GivenFolder);
+    let work = Work::MakeFolders { group: group.clone(), owner };
+    let listed = |paths: &BTreeSet<String>| {
+        let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+        paths.join(", ")
+    };
+    let (missing, foreign) = match look {
+        Some(Known::Is(Seen::Folder { missing, foreign })) => (missing, foreign),
+        Some(Known::Absent) if before.is_some() => return mend("its folders are gone", None, work),
+        Some(Known::Absent) => return create(work),
+        look => return unknown(look),
+    };
+    let given = owner.is_some() && !foreign.is_empty();
+    match before {
+        Some(before) if *before != spec => change("another owner", Some(before.clone()), work),
+        None | Some(_) if missing.is_empty() && !given => {
+            adopt_unless(before, "the folders are already there", spec)
         }
         // The folder that people know is there; what babybot keeps beside it is made.
-        Some(Known::Is(Seen::Folder { missing, .. }))
-            if before.is_none() && !missing.contains(&format!("groups/{group}")) =>
-        {
+        None if !missing.contains(&format!("groups/{group}")) => {
             let reason = "the folder is already there".to_owned();
-            let from = Some(Spec::Folder);
+            let from = Some(if given { Spec::Folder } else { spec });
             Verdict::Change(Change { action: Action::Adopt, reason, from, work, risk: Risk::Safe })
         }
-        Some(Known::Is(Seen::Folder { missing, .. })) => {
-            let missing: Vec<&str> = missing.iter().map(String::as_str).collect();
-            mend(&format!("without {}", missing.join(", ")), None, work)
-        }
-        Some(Known::Absent) if before.is_some() => mend("its folders are gone", None, work),
-        Some(Known::Absent) => create(work),
-        look => unknown(look),
+        _ if !missing.is_empty() => mend(&format!("without {}", listed(missing)), Some(spec), work),
+        _ => mend(&format!("not its owner's: {}", listed(foreign)), Some(Spec::Folder), work),
     }
 }
 
@@ -477,16 +726,32 @@ fn leftover(id: &ResourceId, group: &GroupName, processes: u32) -> Step {
     }
 }
 
+/// The sandboxes that a look shows.
+fn sandboxes(look: Option<&Known<Seen>>) -> &[SandboxSeen] {
+    match look {
+        Some(Known::Is(Seen::Container { sandboxes })) => sandboxes,
+        _ => &[],
+    }
+}
+
+fn is_ours(sandbox: &SandboxSeen) -> bool {
+    sandbox.owner == Owner::Ours
+}
+
 /// What a resource stands on.
 fn foundations(id: &ResourceId, spec: &Spec) -> Vec<ResourceId> {
     match (id, spec) {
         (ResourceId::Settings(group), _) => vec![ResourceId::Folder(group.clone())],
-        (ResourceId::Group(name), Spec::Group(group)) => vec![
-            ResourceId::Model(group.model.clone()),
-            ResourceId::GlobalMemory,
-            ResourceId::Folder(name.clone()),
-            ResourceId::Settings(name.clone()),
-        ],
+        (ResourceId::Group(name), Spec::Group(group)) => {
+            let image = group.image.clone().map(ResourceId::Image);
+            let others = [
+                ResourceId::Model(group.model.clone()),
+                ResourceId::GlobalMemory,
+                ResourceId::Folder(name.clone()),
+                ResourceId::Settings(name.clone()),
+            ];
+            image.into_iter().chain(others).collect()
+        }
         _ => Vec::new(),
     }
 }

@@ -147,9 +147,10 @@ impl Page<'_> {
                 line_end(&mut page, &line);
             }
             (false, None) => line_end(&mut page, "No changes."),
-            (true, _) => {
+            (true, _) if self.plan.notes.iter().any(|note| note.kind == NoteKind::Unknown) => {
                 line_end(&mut page, "No changes can be planned for what is unknown.");
             }
+            (true, _) => line_end(&mut page, "No changes can be made yet."),
         }
         // What only holds or only waits for a start was said when it was applied.
         let urgent = |note: &&Note| note.kind <= NoteKind::Retained;
@@ -335,7 +336,8 @@ fn listed(step: &Step, field: &FieldChange) -> bool {
     step.action != Action::Create
         || field.at.is_some()
         || field.risk > Risk::Safe
-        || matches!(field.path.as_str(), "kind" | "model" | "bind" | "runtime")
+        || field.meaning.is_some()
+        || matches!(field.path.as_str(), "kind" | "model" | "bind" | "runtime" | "base" | "ref")
 }
 
 fn values(field: &FieldChange) -> String {

@@ -7,10 +7,11 @@
 use std::collections::BTreeMap;
 
 use crate::desired::Wanted;
+use crate::manifest::fields::IMAGE_SCRATCH;
 use crate::name::{ChannelName, ModelName};
 use crate::plan::FieldChange;
 use crate::resource::{
-    Binding, ChannelSpec, GroupSpec, ModelSpec, ResourceId, Risk, RuntimeKind, Spec,
+    Binding, ChannelSpec, GroupSpec, ImageSpec, ModelSpec, ResourceId, Risk, RuntimeKind, Spec,
 };
 
 /// What is said of a group whose agent nothing holds back and not only its owner drives.
@@ -82,8 +83,9 @@ fn field(path: &str, from: Option<&Spec>, to: &Spec, sides: Sides<'_>) -> Risk {
         // Its variables are those of the agent's tools: they reach nothing by themselves.
         Spec::Settings { .. } => Risk::Safe,
         Spec::Channel(ChannelSpec::Terminal) => Risk::Safe,
-        Spec::GivenFolder(_) => Risk::Safe,
-        Spec::Image(_) | Spec::GlobalMemory | Spec::Folder => Risk::Privileged,
+        Spec::Folder | Spec::GivenFolder(_) if path == "owner" => Risk::Safe,
+        Spec::Image(image) => image_field(path, image, sides),
+        Spec::GlobalMemory | Spec::Folder | Spec::GivenFolder(_) => Risk::Privileged,
     }
 }
 
@@ -94,6 +96,25 @@ fn model_field(path: &str, to: &ModelSpec) -> Risk {
         ("kind" | "url" | "model" | "context" | "keep_alive" | "script", _) => Risk::Safe,
         _ => Risk::Privileged,
     }
+}
+
+/// Whatever is in an image runs with the agent.
+fn image_field(path: &str, to: &ImageSpec, sides: Sides<'_>) -> Risk {
+    let mut before = sides.before.values().filter_map(|spec| match spec {
+        Spec::Image(image) => Some(image),
+        _ => None,
+    });
+    let known = match (path, to) {
+        ("base", ImageSpec::Built { base, .. }) => {
+            let same = |image: &ImageSpec| matches!(image, ImageSpec::Built { base: old, .. } if old == base);
+            base == IMAGE_SCRATCH || before.any(same)
+        }
+        ("ref", ImageSpec::Named { .. }) => before.any(|image| image == to),
+        // Packages come from the base's own distribution.
+        ("packages" | "binary" | "user", ImageSpec::Built { .. }) => true,
+        _ => false,
+    };
+    if known { Risk::Safe } else { Risk::Privileged }
 }
 
 fn group_field(path: &str, from: Option<&GroupSpec>, to: &GroupSpec, sides: Sides<'_>) -> Risk {
@@ -109,7 +130,10 @@ fn group_field(path: &str, from: Option<&GroupSpec>, to: &GroupSpec, sides: Side
             Some(from) if acts(&from.model, &to.model, sides) => Risk::Privileged,
             _ => Risk::Safe,
         },
-        // Whether the runtime is a wall depends on the whole group: see `unwalled`.
+        // Whatever ran in the old one ends. That a weaker one is privileged depends on both sides,
+        // and whether it is a wall on the whole group: see `unwalled`.
+        "runtime" if from.is_some_and(|from| from.runtime != to.runtime) => Risk::Disruptive,
+        "image" | "user" => Risk::Safe,
         "main" | "requires_trigger" | "trigger" | "lifecycle" | "runtime" => Risk::Safe,
         "assistant.name" | "assistant.timezone" | "runtime.parallel" => Risk::Safe,
         _ if path.starts_with("limits.") => Risk::Safe,

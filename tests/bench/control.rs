@@ -60,7 +60,7 @@ pub(crate) fn functions(effort: Effort, table: &mut Table) {
             copy
         });
         let times = Times::of(count, || {
-            let desired = Desired::new(&manifest);
+            let desired = Desired::new(&manifest, &Setting::default());
             let plan = plan(&desired, &world.observed);
             assert!(plan.is_empty());
             check::check(&plan, &desired, &world.observed).unwrap();

@@ -43,7 +43,7 @@ fn an_edited_model_shows_with_the_line_it_is_written_on() {
     let change: Vec<&str> = change.lines().take(2).collect();
     assert!(change[0].contains("effective at next wake"), "{plan}");
     assert!(
-        change[1].contains("rehearsal → other") && change[1].contains("babybot.toml:12"),
+        change[1].contains("rehearsal → other") && change[1].contains("babybot.toml:15"),
         "{plan}"
     );
 }
@@ -55,7 +55,7 @@ fn a_typo_is_shown_in_its_place_and_nothing_else_happens() {
         let ran = folder.run(verb);
         assert_eq!(ran.code, Some(3), "{verb:?} {ran:?}");
         assert!(ran.stderr.contains("error[BB0107]: unknown key `requires_triger`"), "{ran:?}");
-        assert!(ran.stderr.contains("babybot.toml:9:1"), "{ran:?}");
+        assert!(ran.stderr.contains("babybot.toml:12:1"), "{ran:?}");
         assert!(ran.stderr.contains("did you mean `requires_trigger`?"), "{ran:?}");
     }
     assert!(!folder.path("data").exists());
@@ -242,11 +242,11 @@ fn a_digest_that_only_a_real_tool_can_know_is_in_the_reply_and_the_transcript() 
 fn what_was_applied_runs_and_an_edit_is_one_line() {
     let folder = Folder::with(QUICK);
     folder.run(&["apply", "--yes"]);
-    folder.edit("requires_trigger = false", "requires_trigger = false\nlifecycle = \"always\"");
+    folder.edit("requires_trigger = false", "requires_trigger = false\ntrigger = \"@Bob\"");
     let ran = folder.run(&["chat", "home", "hello"]);
     assert_eq!(ran.code, Some(0), "{ran:?}");
     assert!(ran.stderr.starts_with("note: 1 change is not applied"), "{ran:?}");
-    folder.edit("lifecycle", "lifecicle");
+    folder.edit("trigger = \"@Bob\"", "triger = \"@Bob\"");
     let invalid = folder.run(&["chat", "home", "hello"]);
     assert_eq!(invalid.code, Some(0), "{invalid:?}");
     assert!(

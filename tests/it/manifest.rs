@@ -13,7 +13,7 @@ use babybot::error::Exit;
 use babybot::manifest::codes::Code;
 use babybot::manifest::fields::{FIELDS, Field, Type};
 use babybot::manifest::render::{self, Colors};
-use babybot::manifest::{self, Diagnostic, Manifest, SecretSource};
+use babybot::manifest::{self, Diagnostic, ImageSource, Manifest, SecretSource};
 use babybot::name::GroupName;
 use babybot::resource::{Lifecycle, Limits, MilliCpus, ModelSpec};
 use babybot::source;
@@ -118,6 +118,54 @@ fn cpus_may_be_whole_or_broken_but_not_nothing() {
 }
 
 #[test]
+fn a_container_engine_is_reached_on_this_machine_only() {
+    let check = |host: &str| {
+        let text = format!("{BASE}[runtime.docker]\nhost = \"{host}\"\n[groups.home]\n");
+        manifest::parse(&text).map_err(|problems| codes(&problems)).err()
+    };
+    for host in [
+        "unix:///var/run/docker.sock",
+        "tcp://127.0.0.1:2375",
+        "tcp://localhost:2375",
+        "tcp://[::1]:2375",
+    ] {
+        assert_eq!(check(host), None, "{host}");
+    }
+    for host in [
+        "",
+        "/var/run/docker.sock",
+        "unix://",
+        "unix://docker.sock",
+        "tcp://10.0.0.7:2375",
+        "tcp://127.0.0.1",
+        "tcp://127.0.0.1:0",
+        "tcp://127.0.0.1:2375/x",
+        "tcp://localhost.example:2375",
+        "http://127.0.0.1:2375",
+        "ssh://me@localhost",
+    ] {
+        assert_eq!(check(host), Some(vec![Code::BadEngine]), "{host}");
+    }
+}
+
+#[test]
+fn what_containers_are_held_to_may_be_written_wherever_they_may_run() {
+    for kind in ["auto", "docker"] {
+        let manifest = valid(&format!(
+            "{BASE}[runtime]\nkind = \"{kind}\"\nlimits = {{ cpus = 0.5, memory = \"64MiB\", pids = 64 }}\n[groups.home]\n"
+        ));
+        assert_eq!(manifest.groups[&group("home")].limits.pids, 64);
+    }
+    let image = "[runtime.image]\npackages = [\"git\", \"curl\", \"git\", \"g++-14\"]\nbinary = \"~/bin/babybot\"\n";
+    let manifest = valid(&format!("{BASE}{image}[groups.home]\n"));
+    let packages = ["curl", "g++-14", "git"].map(str::to_owned).to_vec();
+    let (base, binary) = ("debian:stable-slim".to_owned(), Some("~/bin/babybot".to_owned()));
+    assert_eq!(manifest.runtime.image.source, ImageSource::Built { base, packages, binary });
+    let none = format!("{BASE}[runtime.image]\nref = \"scratch\"\n[groups.home]\n");
+    assert_eq!(codes(&problems(&none)), [Code::BadImage]);
+}
+
+#[test]
 fn a_secret_may_come_from_any_variable_or_file() {
     let manifest = valid(&format!(
         "{BASE}[secrets]\na = {{ env = \"BABYBOT_TOKEN\" }}\nb = {{ file = \"~/.config/token\" }}\n[groups.home]\n"
@@ -211,6 +259,8 @@ faults! {
     a_group_with_a_foreign_letter: "schema = 1\nname = \"home\"\n[models.local]\nkind = \"rehearsal\"\n[groups.Küche]\nmain = true\n[groups.home]\nlärm = 1\n";
     a_slip_of_a_key_that_is_written_already: "schema = 1\nname = \"home\"\nnme = \"office\"\n[models.local]\nkind = \"rehearsal\"\n[groups.home]\nbind = \"terminal\"\nmain = \"yes\"\nlimits.turn = 5\nlifecycle = true\n";
     a_variable_that_holds_a_secret: "schema = 1\nname = \"home\"\n[models.local]\nkind = \"rehearsal\"\n[groups.home]\nenv = { LANG = \"C\", GITHUB_TOKEN = \"ghp_hunter2\" }\n[groups.work.env]\ndb_password = \"hunter2\"\nTOKENS_MAX = \"5\"\n";
+    an_image_that_cannot_be_had: "schema = 1\nname = \"home\"\n[runtime.image]\nref = \"registry/agent:1\"\nbase = \"scratch\"\npackages = [\"git\", \"c url\", \"$(id)\"]\nbinary = \"../babybot\"\n[models.local]\nkind = \"rehearsal\"\n[groups.home]\n";
+    a_runtime_written_badly: "schema = 1\nname = \"home\"\n[runtime]\nkind = \"dcoker\"\nfallback = \"docker\"\nparallel = 0\nimage = \"debian\"\ndocker = { hosts = \"x\", host = \"tcp://10.0.0.7:2375\" }\n[models.local]\nkind = \"rehearsal\"\n[groups.home]\n";
     columns_count_characters: "schema = 1\nname = \"home\"\n[models.local]\nkind = \"rehearsal\"\n[groups.home]\nenv = { \"GRÜSSE\" = \"日本語\", HOME = \"/\" } # ☕\n";
 }
 

@@ -10,6 +10,8 @@ use insta::assert_snapshot;
 
 use crate::support::plan::{World, desired, id, plan_checked, running};
 
+mod choice;
+mod containers;
 mod properties;
 mod risks;
 mod tampered;
@@ -52,7 +54,7 @@ fn a_first_apply_builds_from_the_ground_up() {
            kind   terminal
 
     notes
-     ·   container/main, channel/terminal   starts with `babybot chat`
+     ·   container/main, channel/terminal   starts with `babybot up`
      ·   group/main                         runtime none does not isolate: the agent runs as you, on this machine
      ·   group/main                         limits.cpus, limits.memory and limits.pids are not enforced by runtime none
 
@@ -113,7 +115,7 @@ fn a_family_of_three_says_what_main_may_do_and_that_nothing_holds_it_back() {
            kind   terminal
 
     notes
-     ·   container/family, container/kids and 2 more   starts with `babybot chat`
+     ·   container/family, container/kids and 2 more   starts with `babybot up`
      ·   group/family, group/kids and 1 more           runtime none does not isolate: the agent runs as you, on this machine
      ·   group/family, group/kids and 1 more           limits.cpus, limits.memory and limits.pids are not enforced by runtime none
 
@@ -138,7 +140,7 @@ fn an_edited_model_shows_only_what_changed() {
            context   16384 → 8192                                     babybot.toml:3
 
     notes
-     ·   container/family, container/kids and 2 more   starts with `babybot chat`
+     ·   container/family, container/kids and 2 more   starts with `babybot up`
      ·   group/family, group/kids and 1 more           runtime none does not isolate: the agent runs as you, on this machine
      ·   group/family, group/kids and 1 more           limits.cpus, limits.memory and limits.pids are not enforced by runtime none
 
@@ -162,7 +164,7 @@ fn a_model_that_stops_rehearsing_says_which_agents_it_sets_free() {
                                  does not isolate, and the model no longer rehearses: the agent runs as you, on this machine
 
     notes
-     ·   container/main, channel/terminal   starts with `babybot chat`
+     ·   container/main, channel/terminal   starts with `babybot up`
      ·   group/main                         runtime none does not isolate: the agent runs as you, on this machine
      ·   group/main                         limits.cpus, limits.memory and limits.pids are not enforced by runtime none
 
@@ -184,7 +186,7 @@ fn a_removed_group_goes_and_its_data_stays() {
 
     notes
      =   group/kids                                    retained: groups/kids, its sessions and its messages
-     ·   container/family, container/main and 1 more   starts with `babybot chat`
+     ·   container/family, container/main and 1 more   starts with `babybot up`
      ·   group/family, group/main                      runtime none does not isolate: the agent runs as you, on this machine
      ·   group/family, group/main                      limits.cpus, limits.memory and limits.pids are not enforced by runtime none
 
@@ -223,7 +225,7 @@ fn folders_that_are_already_there_are_adopted() {
            kind   terminal
 
     notes
-     ·   container/main, channel/terminal   starts with `babybot chat`
+     ·   container/main, channel/terminal   starts with `babybot up`
      ·   group/main                         runtime none does not isolate: the agent runs as you, on this machine
      ·   group/main                         limits.cpus, limits.memory and limits.pids are not enforced by runtime none
 
@@ -253,7 +255,7 @@ fn drift_is_found_and_mended() {
      ~   settings/main      mend: the file was edited          safe
 
     notes
-     ·   container/family, container/kids and 2 more   starts with `babybot chat`
+     ·   container/family, container/kids and 2 more   starts with `babybot up`
      ·   group/family, group/kids and 1 more           runtime none does not isolate: the agent runs as you, on this machine
      ·   group/family, group/kids and 1 more           limits.cpus, limits.memory and limits.pids are not enforced by runtime none
 
@@ -312,7 +314,7 @@ fn what_is_unknown_is_left_alone_with_all_that_stands_on_it() {
      ?   container/kids                                unknown: /proc cannot be read
      !   settings/family                               create waits for folder/family
      !   group/family                                  create waits for folder/family
-     ·   container/family, container/kids and 2 more   starts with `babybot chat`
+     ·   container/family, container/kids and 2 more   starts with `babybot up`
      ·   group/family, group/kids and 1 more           runtime none does not isolate: the agent runs as you, on this machine
      ·   group/family, group/kids and 1 more           limits.cpus, limits.memory and limits.pids are not enforced by runtime none
 
@@ -359,7 +361,7 @@ fn a_leftover_agent_is_stopped_only_where_no_controller_can_be_its_own() {
      -   container/gone     stop: left over without a controller, 3 processes   disruptive
 
     notes
-     ·   container/main, channel/terminal   starts with `babybot chat`
+     ·   container/main, channel/terminal   starts with `babybot up`
      ·   group/main                         runtime none does not isolate: the agent runs as you, on this machine
      ·   group/main                         limits.cpus, limits.memory and limits.pids are not enforced by runtime none
 
@@ -367,10 +369,10 @@ fn a_leftover_agent_is_stopped_only_where_no_controller_can_be_its_own() {
     Next: babybot apply --yes
     ");
 
-    world.observed.controller = Controller::Running;
-    assert!(plan_checked(&desired(ONE), &world).is_empty());
     world.observed.controller = Controller::Unknown("the socket does not answer".to_owned());
     assert!(plan_checked(&desired(ONE), &world).is_empty());
+    world.observed.controller = Controller::Running;
+    assert!(plan_checked(&desired(ONE), &world.knowing("main", "one")).steps.len() == 1);
 }
 
 #[test]
@@ -727,7 +729,7 @@ fn a_plan_reads_the_same_to_a_program() {
             "container/main",
             "channel/terminal"
           ],
-          "text": "starts with `babybot chat`"
+          "text": "starts with `babybot up`"
         },
         {
           "kind": "standing",

@@ -4,10 +4,11 @@ use babybot::desired::{Desired, Setting};
 use babybot::manifest::fields::{FIELDS, Field, Type};
 use babybot::manifest::{self, Manifest};
 use babybot::name::{ChannelName, ChatId};
+use babybot::observed::{Known, Seen};
 use babybot::plan::plan;
-use babybot::resource::{Binding, Risk};
+use babybot::resource::{Binding, ResourceId, Risk};
 
-use crate::support::plan::{World, plan_checked};
+use crate::support::plan::{World, docker, plan_checked};
 
 #[test]
 fn the_documented_risk_is_the_worst_that_is_planned() {
@@ -42,17 +43,15 @@ fn coming_to_run_without_a_wall_is_what_a_runtime_risks() {
 /// Two values of a field, as lines of TOML; `None` where a change cannot be written.
 fn values(field: &Field) -> Option<(String, String)> {
     let (one, other) = match (field.path.as_str(), field.takes) {
-        // One word each, and only `none` is there; see the test above.
-        ("schema" | "runtime.kind", _) => return None,
-        // Runtime `none` refuses them, so that they never change.
-        (path, _)
-            if ["cpus", "memory", "pids"]
-                .iter()
-                .any(|key| path.ends_with(&format!("limits.{key}"))) =>
-        {
-            assert_eq!(field.risk, None, "{path}");
-            return None;
-        }
+        // What the runtime's kind comes to is chosen elsewhere; see the test above.
+        ("schema" | "runtime.kind" | "runtime.fallback", _) => return None,
+        // Which program an image holds is seen by its content.
+        ("runtime.image.binary", _) => return None,
+        ("runtime.docker.host", _) => ("\"unix:///run/a.sock\"", "\"unix:///run/b.sock\""),
+        ("runtime.image.packages", _) => ("[\"git\"]", "[\"curl\"]"),
+        ("runtime.parallel", _) => ("2", "3"),
+        (path, _) if path.ends_with("limits.pids") => ("64", "128"),
+        (path, Type::Size { .. }) if path.ends_with("limits.memory") => ("\"64MiB\"", "\"1GiB\""),
         ("models.<model>.kind", _) => ("\"rehearsal\"", "\"ollama\"\nmodels.extra.model = \"m\""),
         ("models.<model>.url", _) => ("\"http://127.0.0.1:1\"", "\"http://10.0.0.1:1\""),
         (path, Type::Text) if path.ends_with(".model") && !path.starts_with("models.") => {
@@ -69,7 +68,7 @@ fn values(field: &Field) -> Option<(String, String)> {
         (_, Type::Choice(words)) => {
             return Some((format!("\"{}\"", words[0]), format!("\"{}\"", words[1])));
         }
-        (path, Type::Cpus { .. }) => unreachable!("{path} is a limit"),
+        (_, Type::Cpus { .. }) => ("1", "2"),
     };
     Some((one.to_owned(), other.to_owned()))
 }
@@ -78,12 +77,21 @@ type Side<'a> = (&'a Field, &'a str, bool);
 
 /// The worst risk of the plan from one value to another.
 fn change(before: Side<'_>, after: Side<'_>) -> Risk {
-    let mut world = world(&desired(&text(before.0, before.1), before.2));
-    let desired = desired(&text(after.0, after.1), after.2);
-    world.look_for(&desired);
-    // The second opinion refuses strangers without a wall; here only the planner is asked.
-    let plan = plan(&desired, &world.observed);
-    plan.steps.iter().map(|step| step.risk).max().unwrap_or(Risk::Safe)
+    let worst = |setting: &Setting| {
+        let mut world = world(&desired_on(setting, &text(before.0, before.1), before.2));
+        let desired = desired_on(setting, &text(after.0, after.1), after.2);
+        world.look_for(&desired);
+        for resource in desired.resources.keys() {
+            if matches!(resource, ResourceId::Image(_)) {
+                world = world.looking(&resource.to_string(), Known::Is(Seen::Image));
+            }
+        }
+        // The second opinion refuses strangers without a wall; here only the planner is asked.
+        let plan = plan(&desired, &world.observed);
+        plan.steps.iter().map(|step| step.risk).max().unwrap_or(Risk::Safe)
+    };
+    // What only containers have shows with an engine alone.
+    worst(&Setting::default()).max(worst(&docker()))
 }
 
 fn world(desired: &Desired) -> World {
@@ -130,6 +138,10 @@ fn text(field: &Field, value: &str) -> String {
 }
 
 fn desired(text: &str, strangers: bool) -> Desired {
+    desired_on(&Setting::default(), text, strangers)
+}
+
+fn desired_on(setting: &Setting, text: &str, strangers: bool) -> Desired {
     let mut manifest: Manifest =
         manifest::parse(text).unwrap_or_else(|problems| unreachable!("{problems:#?}\n{text}"));
     if strangers {
@@ -140,5 +152,5 @@ fn desired(text: &str, strangers: bool) -> Desired {
         };
         manifest.groups.values_mut().for_each(|group| group.bind.push(binding.clone()));
     }
-    Desired::new(&manifest, &Setting::default())
+    Desired::new(&manifest, setting)
 }

@@ -1,12 +1,17 @@
 //! Plans that were changed by hand after they were made: the check finds each of them.
 
-use babybot::observed::{Controller, Known};
+use babybot::desired::{Desired, Setting};
+use babybot::name::ImageTag;
+use babybot::observed::{Controller, Known, Owner, SandboxSeen, Seen};
 use babybot::plan::check::{Problem, check};
 use babybot::plan::{Action, Plan, Step, Work, plan};
-use babybot::resource::{ModelSpec, Risk, Spec};
+use babybot::resource::{ImageSpec, ModelSpec, Risk, Spec, UserId};
 
 use super::FAMILY;
-use crate::support::plan::{World, desired, group_name, id, plan_checked, running};
+use super::containers::ALWAYS;
+use crate::support::plan::{
+    World, desired, desired_on, docker, group_name, id, plan_checked, running, sandbox,
+};
 
 #[test]
 fn a_step_twice() {
@@ -144,6 +149,135 @@ fn a_leftover_stopped_while_a_controller_runs() {
 }
 
 #[test]
+fn work_on_agents_that_are_not_there_or_not_idle_or_not_ours() {
+    let desired = desired_on(&docker(), ALWAYS);
+    let digest = desired.containers[&group_name("home")].digest();
+    let world = |words: &str| {
+        let world = World::of(&desired).controlled().running("home", sandbox("one", &digest));
+        world.knowing("home", words)
+    };
+    let home = || group_name("home");
+    let remove =
+        |name: &str| Work::RemoveSandboxes { group: home(), sandboxes: vec![sandbox(name, "").id] };
+    let stranger = SandboxSeen { owner: Owner::Stranger, ..sandbox("two", "") };
+    let beside = || world("one").running("home", stranger.clone());
+    let alone = World::of(&desired).controlled().running("home", stranger.clone());
+    let stale = SandboxSeen { digest: Some("v1:old".to_owned()), ..sandbox("one", "") };
+    let busy = World::of(&desired).controlled().running("home", stale).knowing("home", "one busy");
+    let start = Work::StartAgent { group: home() };
+    let replace = Work::ReplaceAgent { group: home() };
+    let stop = Work::StopAgent { group: home() };
+    let cases = [
+        (Action::Create, start.clone(), world("one"), "beside one that runs"),
+        (Action::Create, start.clone(), world(""), "beside one that nobody holds"),
+        (Action::Create, start.clone(), alone.clone(), "where a stranger has the name"),
+        (Action::Create, start.clone(), World::of(&desired), "without a controller"),
+        (Action::Create, start, World::of(&desired).controlled().knowing("home", "held"), "held"),
+        (Action::Change, replace.clone(), world("one"), "for no reason"),
+        (Action::Change, replace, busy.clone(), "in the middle of a turn"),
+        (Action::Change, stop.clone(), busy, "in the middle of a turn"),
+        (Action::Stop, stop, world("one"), "that is asked for"),
+        (Action::Stop, remove("one"), world("one"), "that an agent answers from"),
+        (Action::Stop, remove("two"), beside(), "of a stranger"),
+        (Action::Stop, remove("three"), world("one"), "that nobody saw"),
+        (Action::Stop, Work::StopLeftover { group: home() }, world("one"), "of a controller"),
+    ];
+    for (action, work, world, what) in cases {
+        let step = Step {
+            id: id("container/home"),
+            action,
+            reason: String::new(),
+            fields: Vec::new(),
+            risk: Risk::Disruptive,
+            at: None,
+            work,
+        };
+        let parent = Some(1);
+        let plan = Plan { parent, steps: vec![step.clone()], notes: Vec::new() };
+        assert_eq!(problems_of(&plan, &desired, &world), [Problem::Work], "{what}: {step:?}");
+    }
+}
+
+#[test]
+fn work_on_images_that_are_asked_for_in_use_or_nobodys() {
+    let desired = desired_on(&docker(), ALWAYS);
+    let there = || Known::Is(Seen::Image);
+    let old = "image/0123456789ab";
+    let other = ImageSpec::Built {
+        base: "scratch".to_owned(),
+        packages: Vec::new(),
+        content: "sha256:other".to_owned(),
+        user: UserId { uid: 0, gid: 0 },
+    };
+    let tag = |text: &str| ImageTag::new(text).expect("a tag");
+    let wanted = desired.resources.keys().next().expect("an image is the first").to_string();
+    let wanted_tag = tag(wanted.strip_prefix("image/").expect("an image"));
+    let remove = |tag: ImageTag| Work::RemoveImage { tag };
+    let world = World::of(&desired).looking(old, there());
+    let stale = sandbox("one", "v1:old");
+    let used = world.clone().controlled().running("home", stale).knowing("home", "one busy");
+    let old_tag = tag("0123456789ab");
+    let step = |resource: &str, action, work| Step {
+        id: id(resource),
+        action,
+        reason: String::new(),
+        fields: Vec::new(),
+        risk: Risk::Safe,
+        at: None,
+        work,
+    };
+    let cases = [
+        (step(old, Action::Remove, remove(old_tag.clone())), &used, vec![Problem::InUse]),
+        (
+            step(&wanted, Action::Remove, remove(wanted_tag)),
+            &world,
+            vec![Problem::Contrary, Problem::InUse],
+        ),
+        (
+            step("image/ba9876543210", Action::Remove, remove(tag("ba9876543210"))),
+            &world,
+            vec![Problem::Foreign, Problem::LookUnknown(id("image/ba9876543210"))],
+        ),
+        (step(old, Action::Remove, remove(tag("ba9876543210"))), &world, vec![Problem::Work]),
+        (
+            step(&wanted, Action::Mend, Work::BuildImage { image: other }),
+            &world,
+            vec![Problem::Work],
+        ),
+    ];
+    for (step, world, expected) in cases {
+        let plan = Plan { parent: Some(1), steps: vec![step.clone()], notes: Vec::new() };
+        assert_eq!(problems_of(&plan, &desired, world), expected, "{step:?}");
+    }
+}
+
+#[test]
+fn a_weaker_runtime_or_another_engine_called_safe() {
+    let (said, needed) = (Risk::Safe, Risk::Privileged);
+    let understated = Problem::RiskUnderstated { said, needed };
+    let quiet = |before: &Desired, now: &Desired, resource: &str| {
+        let mut world = World::of(before);
+        world.look_for(now);
+        let mut plan = plan_checked(now, &world);
+        let step = step(&mut plan, resource);
+        step.risk = Risk::Safe;
+        step.fields.clear();
+        problems_of(&plan, now, &world)
+    };
+    let on_docker = desired_on(&docker(), ALWAYS);
+    let none = desired_on(&Setting::default(), ALWAYS);
+    let problems = quiet(&on_docker, &none, "group/home");
+    assert_eq!(problems, [understated.clone(), Problem::WallUnsaid]);
+    let engine = ALWAYS.replace("base=scratch", "base=scratch host=unix:///run/other.sock");
+    let engine = desired_on(&docker(), &engine);
+    let found = quiet(&on_docker, &engine, "group/home");
+    assert_eq!(found, std::slice::from_ref(&understated));
+    let base = desired_on(&docker(), &ALWAYS.replace("base=scratch", "base=alpine:3"));
+    let image = base.resources.keys().next().expect("an image is the first").to_string();
+    assert_eq!(quiet(&on_docker, &base, &image), [understated]);
+}
+
+#[test]
 fn a_plan_without_knowing_the_last_generation() {
     let desired = desired(FAMILY);
     let mut world = World::empty(&desired);
@@ -193,7 +327,12 @@ fn rejects(expected: &[Problem], tamper: impl FnOnce(&mut Plan)) {
 }
 
 fn problems(plan: &Plan, now: &str, world: &World) -> Vec<Problem> {
-    let findings = check(plan, &desired(now), &world.observed).err().unwrap_or_default();
+    problems_of(plan, &desired(now), world)
+}
+
+/// What the check finds wrong with a plan.
+pub(super) fn problems_of(plan: &Plan, desired: &Desired, world: &World) -> Vec<Problem> {
+    let findings = check(plan, desired, &world.observed).err().unwrap_or_default();
     findings.into_iter().map(|finding| finding.problem).collect()
 }
 

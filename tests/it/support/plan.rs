@@ -2,15 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use babybot::desired::{Desired, Setting};
-use babybot::manifest::{Declared, Group, Manifest, RuntimeWish, Span, Written};
+use babybot::desired::{Choice, Desired, Setting};
+use babybot::manifest::{
+    Declared, Fallback, Group, ImageSource, KindWish, Manifest, RuntimeWish, Span, Written,
+};
 use babybot::name::{ChannelName, ChatId, GroupName, ModelName, ProjectName, SandboxId};
 use babybot::observed::{
-    Applied, Availability, Controller, Known, Observed, Owner, SandboxSeen, SandboxState, Seen,
+    AgentSeen, Applied, Availability, Controller, Known, Observed, Owner, SandboxSeen,
+    SandboxState, Seen,
 };
 use babybot::plan::check::{Finding, check};
 use babybot::plan::{Plan, Step, Work, plan};
-use babybot::resource::{Binding, ChannelSpec, Lifecycle, Limits, ModelSpec, ResourceId, Spec};
+use babybot::resource::{
+    Binding, ChannelSpec, ContainerSpec, Lifecycle, Limits, ModelSpec, ResourceId, RuntimeKind,
+    Spec, UserId, containers,
+};
 
 /// A resource by its printed name.
 pub(crate) fn id(text: &str) -> ResourceId {
@@ -44,6 +50,7 @@ pub(crate) fn manifest(text: &str) -> Manifest {
                 let name = ModelName::new(*name).expect("a name");
                 manifest.models.insert(name, model(kind, fields, at));
             }
+            ["runtime", fields @ ..] => runtime(&mut manifest.runtime, fields, at),
             ["channel", name] => {
                 let name = ChannelName::new(*name).expect("a name");
                 let fields = BTreeMap::from([("kind".to_owned(), at)]);
@@ -57,6 +64,40 @@ pub(crate) fn manifest(text: &str) -> Manifest {
         }
     }
     manifest
+}
+
+fn runtime(wish: &mut RuntimeWish, fields: &[&str], at: Span) {
+    for field in fields {
+        let (path, value) = field.split_once('=').expect("a field has a value");
+        if ["base", "packages", "ref"].contains(&path) {
+            wish.image.at = Some(at);
+            wish.image.fields.insert(path.to_owned(), at);
+        }
+        match (path, &mut wish.image.source) {
+            ("kind", _) => {
+                let kinds = [
+                    ("auto", KindWish::Auto),
+                    ("docker", KindWish::Docker),
+                    ("none", KindWish::None),
+                ];
+                let kind = kinds.iter().find(|(word, _)| *word == value).expect("a runtime");
+                wish.kind = Written { value: kind.1, at: Some(at) };
+            }
+            ("fallback", _) => wish.fallback = Fallback::Error,
+            ("host", _) => {
+                wish.docker_host = Some(Written { value: value.to_owned(), at: Some(at) });
+            }
+            ("parallel", _) => {
+                wish.parallel = Written { value: value.parse().expect("a number"), at: Some(at) };
+            }
+            ("base", ImageSource::Built { base, .. }) => *base = value.to_owned(),
+            ("packages", ImageSource::Built { packages, .. }) => {
+                packages.extend(value.split(',').map(str::to_owned));
+            }
+            ("ref", source) => *source = ImageSource::Named(value.to_owned()),
+            _ => unreachable!("not a field of a test runtime: {field}"),
+        }
+    }
 }
 
 fn model(kind: &str, fields: &[&str], at: Span) -> Declared<ModelSpec> {
@@ -132,6 +173,26 @@ pub(crate) fn desired(text: &str) -> Desired {
     Desired::new(&manifest(text), &Setting::default())
 }
 
+/// What a test manifest asks for on a machine like this.
+pub(crate) fn desired_on(setting: &Setting, text: &str) -> Desired {
+    Desired::new(&manifest(text), setting)
+}
+
+/// A machine with Docker.
+pub(crate) fn docker() -> Setting {
+    Setting {
+        runtime: Choice {
+            kind: RuntimeKind::Docker,
+            reason: "auto: Docker 20.10.24 at unix:///var/run/docker.sock".to_owned(),
+            doubt: None,
+        },
+        user: Some(UserId { uid: 1000, gid: 1000 }),
+        owner: None,
+        binary: Some(babybot::resource::digest(b"babybot")),
+        overrides: Vec::new(),
+    }
+}
+
 /// A machine that plans can be made for and carried out on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct World {
@@ -156,10 +217,48 @@ impl World {
 
     /// A machine on which this manifest was applied, and nothing happened since.
     pub(crate) fn with(text: &str) -> Self {
-        let desired = desired(text);
-        let mut world = Self::empty(&desired);
-        world.apply(&plan(&desired, &world.observed));
+        Self::of(&desired(text))
+    }
+
+    /// A machine on which this was applied, and nothing happened since.
+    pub(crate) fn of(desired: &Desired) -> Self {
+        let mut world = Self::empty(desired);
+        world.apply(&plan(desired, &world.observed));
         world
+    }
+
+    /// The same machine under a controller.
+    pub(crate) fn controlled(mut self) -> Self {
+        self.observed.controller = Controller::Running;
+        self
+    }
+
+    /// The same machine with what a controller knows of a group's agent, such as `one busy`: the
+    /// sandbox it holds, and how it is.
+    pub(crate) fn knowing(mut self, group: &str, words: &str) -> Self {
+        let mut agent = AgentSeen::default();
+        for word in words.split_whitespace() {
+            match word {
+                "busy" => agent.busy = true,
+                "held" => agent.held = true,
+                name => agent.sandbox = Some(SandboxId::new(name).expect("an id")),
+            }
+        }
+        self.observed.agents.insert(group_name(group), agent);
+        self
+    }
+
+    /// The same machine with this sandbox of a group besides those it has.
+    pub(crate) fn running(mut self, group: &str, sandbox: SandboxSeen) -> Self {
+        let id = ResourceId::Container(group_name(group));
+        match self.observed.looks.get_mut(&id) {
+            Some(Known::Is(Seen::Container { sandboxes })) => sandboxes.push(sandbox),
+            _ => {
+                let seen = Seen::Container { sandboxes: vec![sandbox] };
+                self.observed.looks.insert(id, Known::Is(seen));
+            }
+        }
+        self
     }
 
     /// Looks for what a manifest asks for and was not looked for yet: it is not there, except for
@@ -197,7 +296,8 @@ impl World {
     pub(crate) fn apply_first(&mut self, plan: &Plan, count: usize) {
         let mut done = BTreeSet::new();
         for step in plan.steps.iter().take(count) {
-            self.carry_out(step);
+            let specs = plan.recorded(&self.specs(), &done);
+            self.carry_out(step, &containers(&specs));
             done.insert(step.id.clone());
         }
         if !done.is_empty() {
@@ -206,7 +306,7 @@ impl World {
         }
     }
 
-    fn carry_out(&mut self, step: &Step) {
+    fn carry_out(&mut self, step: &Step, specs: &BTreeMap<GroupName, ContainerSpec>) {
         let look = match &step.work {
             Work::MakeFolders { .. } => {
                 Known::Is(Seen::Folder { missing: BTreeSet::new(), foreign: BTreeSet::new() })
@@ -214,14 +314,63 @@ impl World {
             Work::WriteGlobalMemory => Known::Is(Seen::GlobalMemory),
             Work::WriteSettings { env, .. } => Known::Is(Seen::Settings { env: Some(env.clone()) }),
             Work::BuildImage { .. } => Known::Is(Seen::Image),
-            Work::StartAgent { .. } | Work::ReplaceAgent { .. } => return,
-            Work::RemoveImage { .. }
-            | Work::StopAgent { .. }
-            | Work::RemoveSandboxes { .. }
-            | Work::StopLeftover { .. } => Known::Absent,
+            Work::RemoveImage { .. } => Known::Absent,
+            Work::StartAgent { group } => return self.start(group, specs),
+            Work::ReplaceAgent { group } => {
+                self.stop(group);
+                return self.start(group, specs);
+            }
+            Work::StopAgent { group } => return self.stop(group),
+            Work::RemoveSandboxes { group, sandboxes } => {
+                return self.remove(group, |sandbox| sandboxes.contains(&sandbox.id));
+            }
+            Work::StopLeftover { group } => return self.remove(group, |_| true),
             Work::Record { .. } | Work::Forget => return,
         };
         self.observed.looks.insert(step.id.clone(), look);
+    }
+
+    fn start(&mut self, group: &GroupName, specs: &BTreeMap<GroupName, ContainerSpec>) {
+        let agent = self.observed.agents.entry(group.clone()).or_default();
+        assert_eq!(agent.sandbox, None, "{group} would have two agents");
+        let new = sandbox("new", &specs[group].digest());
+        agent.sandbox = Some(new.id.clone());
+        let look = self.observed.looks.get(&ResourceId::Container(group.clone()));
+        assert!(matches!(look, None | Some(Known::Absent)), "{group} would have two sandboxes");
+        let seen = Seen::Container { sandboxes: vec![new] };
+        self.observed.looks.insert(ResourceId::Container(group.clone()), Known::Is(seen));
+    }
+
+    fn stop(&mut self, group: &GroupName) {
+        let agent = self.observed.agents.get_mut(group).expect("the controller knows it");
+        let known = agent.sandbox.take().expect("the controller holds one");
+        self.remove(group, |sandbox| sandbox.id == known);
+    }
+
+    /// Removes those sandboxes of a group that are ours and that this holds of.
+    fn remove(&mut self, group: &GroupName, which: impl Fn(&SandboxSeen) -> bool) {
+        let id = ResourceId::Container(group.clone());
+        let Some(Known::Is(Seen::Container { sandboxes })) = self.observed.looks.get_mut(&id)
+        else {
+            unreachable!("{group} has no sandbox to remove");
+        };
+        sandboxes.retain(|sandbox| sandbox.owner == Owner::Stranger || !which(sandbox));
+        if sandboxes.is_empty() {
+            self.observed.looks.remove(&id);
+        }
+    }
+}
+
+/// A sandbox of ours that runs, made from what has this digest.
+pub(crate) fn sandbox(name: &str, digest: &str) -> SandboxSeen {
+    SandboxSeen {
+        id: SandboxId::new(name).expect("an id"),
+        name: format!("bb-0123abcd-{name}"),
+        owner: Owner::Ours,
+        state: SandboxState::Running,
+        digest: Some(digest.to_owned()),
+        edits: Vec::new(),
+        processes: Some(2),
     }
 }
 

@@ -1,0 +1,670 @@
+//! Images and containers: what a person reads of them, with a controller and without.
+
+use babybot::desired::{Choice, Desired, Setting};
+use babybot::manifest::Override;
+use babybot::observed::{Known, Owner, SandboxSeen, SandboxState, Seen};
+use babybot::plan::check::Problem;
+use babybot::plan::render::{self, Color, Heading};
+use babybot::plan::{Action, NoteKind, Plan, Work, plan};
+use babybot::resource::{Risk, RuntimeKind, UserId, digest};
+use insta::assert_snapshot;
+
+use super::tampered::problems_of;
+use crate::support::plan::{World, desired_on, docker, group_name, id, plan_checked, sandbox};
+
+const HOME: &str = "
+runtime kind=auto base=scratch
+model demo rehearsal
+group home bind=terminal
+";
+
+pub(super) const ALWAYS: &str = "
+runtime kind=auto base=scratch
+model demo rehearsal
+group home bind=terminal lifecycle=always
+";
+
+#[test]
+fn a_first_plan_on_docker_builds_the_image_first() {
+    let desired = desired_on(&docker(), HOME);
+    assert_snapshot!(printed(&desired, &World::empty(&desired)), @"
+    manifest  babybot.toml   generation - → 1   runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock)
+
+     +   image/d16e6fc8eb67   create                             safe
+           base   scratch   babybot.toml:2
+           (3 defaults not shown)
+
+     +   model/demo           create                             safe
+           kind   rehearsal   babybot.toml:3
+           (1 default not shown)
+
+     +   memory/global        create                             safe
+     +   folder/home          create                             safe
+     +   settings/home        create                             safe
+
+     +   group/home           create                             safe
+           bind      terminal   babybot.toml:4
+           model     demo
+           runtime   docker     babybot.toml:2
+           (16 defaults not shown)
+
+     +   channel/terminal     create                             safe
+           kind   terminal
+
+    notes
+     ·   container/home, channel/terminal   starts with `babybot up`
+     ·   group/home                         runtime docker: no network, and only the folders of its group
+
+    7 to add, 0 to change, 0 to remove. Risk: all safe
+    Next: babybot apply --yes
+    ");
+}
+
+#[test]
+fn an_image_with_something_in_it_is_privileged_until_it_is_known() {
+    let on = |text: &str| desired_on(&docker(), &HOME.replace("base=scratch", text));
+    let plan_from = |before: &Desired, now: &Desired| {
+        let mut world = World::of(before);
+        world.look_for(now);
+        plan_checked(now, &world)
+    };
+    let (scratch, debian) = (on("base=scratch"), on("base=debian:stable-slim"));
+    assert_eq!(image_risk(&plan_from(&scratch, &debian)), Risk::Privileged);
+    assert_eq!(image_risk(&plan_from(&debian, &scratch)), Risk::Safe);
+    let packed = on("base=debian:stable-slim packages=git,curl");
+    assert_eq!(image_risk(&plan_from(&debian, &packed)), Risk::Safe);
+    let other = on("base=alpine:3");
+    assert_eq!(image_risk(&plan_from(&packed, &other)), Risk::Privileged);
+    // That it is there already makes nothing in it more trusted.
+    let there = World::empty(&debian).looking(&image(&debian), Known::Is(Seen::Image));
+    let plan = plan_checked(&debian, &there);
+    let step = plan.steps.first().expect("the image is the first");
+    assert_eq!((step.action, step.risk), (Action::Adopt, Risk::Privileged));
+}
+
+#[test]
+fn an_image_that_is_named_is_not_fetched() {
+    let desired = desired_on(&docker(), &HOME.replace("base=scratch", "ref=example.org/agent:1"));
+    assert_snapshot!(printed(&desired, &World::empty(&desired)), @"
+    manifest  babybot.toml   generation - → 1   runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock)
+
+     +   model/demo         create                             safe
+           kind   rehearsal   babybot.toml:3
+           (1 default not shown)
+
+     +   memory/global      create                             safe
+     +   folder/home        create                             safe
+     +   settings/home      create                             safe
+
+     +   channel/terminal   create                             safe
+           kind   terminal
+
+    notes
+     !   group/home                         create waits for image/dbf9fd7d9735
+     !   image/dbf9fd7d9735                 there is no image example.org/agent:1: `docker pull example.org/agent:1`
+     ·   container/home, channel/terminal   starts with `babybot up`
+     ·   group/home                         runtime docker: no network, and only the folders of its group
+
+    5 to add, 0 to change, 0 to remove. Risk: all safe
+    Next: babybot apply --yes
+    ");
+    let world = World::empty(&desired).looking(&image(&desired), Known::Is(Seen::Image));
+    assert_eq!(image_risk(&plan_checked(&desired, &world)), Risk::Privileged);
+}
+
+#[test]
+fn without_a_program_no_image_is_planned() {
+    let setting = Setting { binary: None, ..docker() };
+    let desired = desired_on(&setting, HOME);
+    let plan = plan_checked(&desired, &World::empty(&desired));
+    assert!(plan.steps.iter().all(|step| !matches!(step.work, Work::BuildImage { .. })));
+    assert_eq!(waiting(&plan), ["create waits for ".to_owned() + &image(&desired)]);
+}
+
+#[test]
+fn an_engine_that_does_not_answer_holds_its_groups_up() {
+    let desired = desired_on(&docker(), HOME);
+    let why = || Known::Unknown("connection refused".to_owned());
+    let world =
+        World::of(&desired).looking(&image(&desired), why()).looking("container/home", why());
+    let plan = plan_checked(&desired, &world);
+    assert!(plan.is_empty() && plan.is_held_back());
+    let edited =
+        desired_on(&docker(), &HOME.replace("group home", "group home limits.memory=2GiB"));
+    let plan = plan_checked(&edited, &world);
+    assert!(plan.is_empty(), "{plan:#?}");
+}
+
+#[test]
+fn an_image_that_is_gone_is_built_again() {
+    let desired = desired_on(&docker(), HOME);
+    let world = World::of(&desired).looking(&image(&desired), Known::Absent);
+    assert_snapshot!(printed(&desired, &world), @"
+    manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock)
+
+     ~   image/d16e6fc8eb67   mend: the image is gone            safe
+
+    notes
+     ·   container/home, channel/terminal   starts with `babybot up`
+     ·   group/home                         runtime docker: no network, and only the folders of its group
+
+    0 to add, 1 to change, 0 to remove. Risk: all safe
+    Next: babybot apply --yes
+    ");
+}
+
+#[test]
+fn another_program_makes_another_image_and_the_old_one_goes() {
+    let before = desired_on(&docker(), HOME);
+    let setting = Setting { binary: Some(digest(b"babybot, later")), ..docker() };
+    let now = desired_on(&setting, HOME);
+    let mut world = World::of(&before);
+    world.look_for(&now);
+    assert_snapshot!(printed(&now, &world), @"
+    manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock)
+
+     -   image/d16e6fc8eb67   remove: nothing stands on it any more   safe
+
+     +   image/23dfd13488a2   create                                  safe
+           base   scratch   babybot.toml:2
+           (3 defaults not shown)
+
+     ~   group/home           change: effective at next wake          safe
+           image   d16e6fc8eb67 → 23dfd13488a2
+
+    notes
+     ·   container/home, channel/terminal   starts with `babybot up`
+     ·   group/home                         runtime docker: no network, and only the folders of its group
+
+    1 to add, 1 to change, 1 to remove. Risk: all safe
+    Next: babybot apply --yes
+    ");
+    world.apply(&plan_checked(&now, &world));
+    assert!(plan_checked(&now, &world).is_empty());
+}
+
+#[test]
+fn an_image_goes_after_the_agent_that_runs_from_it() {
+    let before = desired_on(&docker(), ALWAYS);
+    let setting = Setting { binary: Some(digest(b"babybot, later")), ..docker() };
+    let now = desired_on(&setting, ALWAYS);
+    let mut world = running(&before, "one");
+    world.look_for(&now);
+    let first = plan_checked(&now, &world);
+    assert_eq!(waiting(&first), ["remove waits for container/home, which may still use it"]);
+    world.apply(&first);
+    let second = plan_checked(&now, &world);
+    let works: Vec<_> = second.steps.iter().map(|step| &step.work).collect();
+    assert!(matches!(works.as_slice(), [Work::RemoveImage { .. }]), "{works:?}");
+    world.apply(&second);
+    assert!(plan_checked(&now, &world).is_empty());
+}
+
+#[test]
+fn more_memory_under_a_controller_is_a_change_and_one_replacement() {
+    let (before, now) = (desired_on(&docker(), ALWAYS), with_memory(ALWAYS));
+    let world = running(&before, "one");
+    assert_snapshot!(printed(&now, &world), @"
+    manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock)
+
+     ~   group/home         change: effective at next wake     safe
+           limits.memory   1GiB → 2GiB   babybot.toml:4
+
+     ~   container/home     change: replaced                   disruptive
+           limits.memory   1GiB → 2GiB   babybot.toml:4
+
+    notes
+     ·   group/home   runtime docker: no network, and only the folders of its group
+
+    0 to add, 2 to change, 0 to remove. Risk: 1 disruptive
+    Next: babybot apply --yes
+    ");
+    let mut world = world;
+    world.apply(&plan_checked(&now, &world));
+    assert!(plan_checked(&now, &world).is_empty());
+}
+
+#[test]
+fn more_memory_without_a_controller_is_a_change_alone() {
+    let (before, now) = (desired_on(&docker(), ALWAYS), with_memory(ALWAYS));
+    assert_snapshot!(printed(&now, &World::of(&before)), @"
+    manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock)
+
+     ~   group/home         change: effective at next wake     safe
+           limits.memory   1GiB → 2GiB   babybot.toml:4
+
+    notes
+     ·   container/home, channel/terminal   starts with `babybot up`
+     ·   group/home                         runtime docker: no network, and only the folders of its group
+
+    0 to add, 1 to change, 0 to remove. Risk: all safe
+    Next: babybot apply --yes
+    ");
+}
+
+#[test]
+fn an_agent_at_work_is_replaced_when_it_is_done() {
+    let (before, now) = (desired_on(&docker(), ALWAYS), with_memory(ALWAYS));
+    let world = running(&before, "one busy");
+    assert_snapshot!(printed(&now, &world), @"
+    manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock)
+
+     ~   group/home         change: effective at next wake     safe
+           limits.memory   1GiB → 2GiB   babybot.toml:4
+
+    notes
+     !   container/home   replace waits for the turn under way
+     ·   group/home       runtime docker: no network, and only the folders of its group
+
+    0 to add, 1 to change, 0 to remove. Risk: all safe
+    Next: babybot apply --yes
+    ");
+}
+
+#[test]
+fn nothing_stale_runs_on_demand_either() {
+    let (before, now) = (desired_on(&docker(), HOME), with_memory(HOME));
+    let world = running(&before, "one");
+    assert_eq!(container_work(&now, &world), Some((Action::Change, stop())));
+    // What a controller would not start again, it still stops.
+    let (before, now) = (desired_on(&docker(), ALWAYS), with_memory(ALWAYS));
+    let world = running(&before, "one held");
+    assert_eq!(container_work(&now, &world), Some((Action::Change, stop())));
+}
+
+#[test]
+fn what_a_person_did_to_a_sandbox_is_mended() {
+    let desired = desired_on(&docker(), ALWAYS);
+    let paused = |words: &str| {
+        let paused = SandboxSeen { state: SandboxState::Paused, ..fresh(&desired, "one") };
+        World::of(&desired).controlled().knowing("home", words).running("home", paused)
+    };
+    assert_snapshot!(printed(&desired, &paused("one")), @"
+    manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock)
+
+     ~   container/home     mend: it was paused from outside: replaced   disruptive
+
+    notes
+     ·   group/home   runtime docker: no network, and only the folders of its group
+
+    0 to add, 1 to change, 0 to remove. Risk: 1 disruptive
+    Next: babybot apply --yes
+    ");
+    assert_eq!(container_work(&desired, &paused("one busy")), Some((Action::Mend, replace())));
+    assert_eq!(container_work(&desired, &paused("one held")), Some((Action::Mend, stop())));
+
+    let edits = vec!["memory is 512MiB".to_owned()];
+    let edited = SandboxSeen { edits, ..fresh(&desired, "one") };
+    let world = World::of(&desired).controlled().knowing("home", "one").running("home", edited);
+    assert_snapshot!(printed(&desired, &world), @"
+    manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock)
+
+     ~   container/home     mend: edited from outside: memory is 512MiB: replaced   disruptive
+
+    notes
+     ·   group/home   runtime docker: no network, and only the folders of its group
+
+    0 to add, 1 to change, 0 to remove. Risk: 1 disruptive
+    Next: babybot apply --yes
+    ");
+
+    let on_demand = desired_on(&docker(), HOME);
+    let halted = SandboxSeen { state: SandboxState::Paused, ..fresh(&on_demand, "one") };
+    let world = |words: &str| {
+        let world = World::of(&on_demand).controlled().running("home", halted.clone());
+        world.knowing("home", words)
+    };
+    assert_eq!(container_work(&on_demand, &world("one")), Some((Action::Mend, stop())));
+    assert_eq!(container_work(&on_demand, &world("one busy")), Some((Action::Mend, replace())));
+}
+
+#[test]
+fn a_second_sandbox_is_removed_and_nothing_is_started_beside_it() {
+    let desired = desired_on(&docker(), ALWAYS);
+    let world = running(&desired, "one").running("home", fresh(&desired, "two"));
+    assert_snapshot!(printed(&desired, &world), @"
+    manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock)
+
+     -   container/home     stop: 1 sandbox that no agent answers from   disruptive
+
+    notes
+     ·   group/home   runtime docker: no network, and only the folders of its group
+
+    0 to add, 0 to change, 1 to remove. Risk: 1 disruptive
+    Next: babybot apply --yes
+    ");
+    // One that no agent answers from is in the way of another.
+    let alone = World::of(&desired).controlled().running("home", fresh(&desired, "two"));
+    let remove = |name: &str| Work::RemoveSandboxes {
+        group: group_name("home"),
+        sandboxes: vec![fresh(&desired, name).id],
+    };
+    assert_eq!(container_work(&desired, &alone), Some((Action::Stop, remove("two"))));
+}
+
+#[test]
+fn an_agent_that_is_always_there_is_started_unless_it_is_held() {
+    let desired = desired_on(&docker(), ALWAYS);
+    let world = World::of(&desired).controlled();
+    let start = Work::StartAgent { group: group_name("home") };
+    assert_eq!(container_work(&desired, &world), Some((Action::Create, start)));
+    assert_eq!(container_work(&desired, &world.clone().knowing("home", "held")), None);
+    // The controller notices by itself that its agent has ended.
+    assert_eq!(container_work(&desired, &world.knowing("home", "one")), None);
+    let on_demand = desired_on(&docker(), HOME);
+    assert_eq!(container_work(&on_demand, &World::of(&on_demand).controlled()), None);
+}
+
+#[test]
+fn a_stranger_with_our_name_is_left_alone() {
+    let desired = desired_on(&docker(), ALWAYS);
+    let stranger = SandboxSeen { owner: Owner::Stranger, ..sandbox("home", "v1:other") };
+    let world = World::of(&desired).running("home", stranger);
+    assert_snapshot!(printed(&desired, &world.clone().controlled()), @"
+    No changes can be made yet.
+
+    notes
+     !   container/home   start waits for its name, which another's sandbox has
+     !   container/home   bb-0123abcd-home is another's and is left alone: the group cannot start until it is renamed or removed
+    ");
+    assert!(plan_checked(&desired, &world).is_empty());
+}
+
+#[test]
+fn a_group_that_is_no_longer_asked_for_ends_with_its_agent() {
+    let two = format!("{HOME}group kids\n");
+    let (before, now) = (desired_on(&docker(), &two), desired_on(&docker(), HOME));
+    let kids = sandbox("one", &before.containers[&group_name("kids")].digest());
+    let world = World::of(&before).controlled().running("kids", kids);
+    assert_snapshot!(printed(&now, &world.clone().knowing("kids", "one")), @"
+    manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock)
+
+     -   container/kids     stop: no longer in the manifest     disruptive
+     -   group/kids         remove: no longer in the manifest   destructive
+
+    notes
+     =   group/kids   retained: groups/kids, its sessions and its messages
+     ·   group/home   runtime docker: no network, and only the folders of its group
+
+    0 to add, 0 to change, 2 to remove. Risk: 1 destructive, 1 disruptive
+    Next: babybot apply --yes=destructive
+    ");
+    let busy = plan_checked(&now, &world.knowing("kids", "one busy"));
+    assert_eq!(waiting(&busy), ["stop waits for the turn under way"]);
+}
+
+#[test]
+fn folders_are_given_to_whom_the_agent_runs_as() {
+    let owner = UserId { uid: 10_001, gid: 10_001 };
+    let setting = Setting { owner: Some(owner), user: Some(owner), ..docker() };
+    let (before, now) = (desired_on(&docker(), HOME), desired_on(&setting, HOME));
+    let mut world = World::of(&before);
+    world.look_for(&now);
+    let plan = plan_checked(&now, &world);
+    let step = plan.steps.iter().find(|step| step.id == id("folder/home")).expect("a step");
+    assert_eq!(step.work, Work::MakeFolders { group: group_name("home"), owner: Some(owner) });
+    assert_eq!(
+        (step.fields[0].path.as_str(), step.fields[0].to.as_deref()),
+        ("owner", Some("10001:10001"))
+    );
+
+    let foreign = ["groups/home".to_owned()].into();
+    let look = Known::Is(Seen::Folder { missing: Default::default(), foreign });
+    let world = World::of(&now).looking("folder/home", look);
+    assert_snapshot!(printed(&now, &world), @"
+    manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock)
+
+     ~   folder/home        mend: not its owner's: groups/home   safe
+           owner   10001:10001
+
+    notes
+     ·   container/home, channel/terminal   starts with `babybot up`
+     ·   group/home                         runtime docker: no network, and only the folders of its group
+
+    0 to add, 1 to change, 0 to remove. Risk: all safe
+    Next: babybot apply --yes
+    ");
+}
+
+#[test]
+fn to_come_to_run_without_a_wall_is_privileged_even_for_a_rehearsal() {
+    let (docker, none) = (desired_on(&docker(), HOME), desired_on(&Setting::default(), HOME));
+    let mut world = World::of(&docker);
+    world.look_for(&none);
+    assert_snapshot!(printed(&none, &world), @"
+    manifest  babybot.toml   generation 1 → 2   runtime none
+
+     -   image/d16e6fc8eb67   remove: nothing stands on it any more   safe
+
+     ~   group/home           change: effective at next wake          PRIVILEGED
+           runtime   docker → none           babybot.toml:2   PRIVILEGED
+                     does not isolate: the agent runs as you, on this machine
+           image     d16e6fc8eb67 → (none)
+           user      1000:1000 → (none)
+
+    notes
+     ·   container/home, channel/terminal   starts with `babybot up`
+     ·   group/home                         runtime none does not isolate: the agent runs as you, on this machine
+     ·   group/home                         limits.cpus, limits.memory and limits.pids are not enforced by runtime none
+
+    0 to add, 1 to change, 1 to remove. Risk: 1 privileged
+    Next: babybot apply --yes=privileged
+    ");
+    let mut world = World::of(&none);
+    world.look_for(&docker);
+    let plan = plan_checked(&docker, &world);
+    let group = plan.steps.iter().find(|step| step.id == id("group/home")).expect("a step");
+    assert_eq!(group.risk, Risk::Disruptive);
+}
+
+#[test]
+fn strangers_may_drive_an_agent_behind_a_wall_and_not_keep_it_without() {
+    let text = HOME.replace("bind=terminal", "bind=terminal,tg:1");
+    let (docker, none) = (desired_on(&docker(), &text), desired_on(&Setting::default(), &text));
+    let mut world = World::of(&docker);
+    plan_checked(&docker, &World::empty(&docker));
+    world.look_for(&none);
+    let problems = problems_of(&plan(&none, &world.observed), &none, &world);
+    assert!(matches!(problems.as_slice(), [Problem::StrangerUnwalled(_)]), "{problems:?}");
+}
+
+#[test]
+fn what_was_found_stopped_is_named_where_it_could_have_been_a_wall() {
+    let doubt = Some("docker was found and does not answer: permission denied".to_owned());
+    let reason = "auto: docker was found and does not answer: permission denied".to_owned();
+    let runtime = Choice { kind: RuntimeKind::None, reason, doubt };
+    let desired = desired_on(&Setting { runtime, ..Setting::default() }, HOME);
+    assert_snapshot!(printed(&desired, &World::empty(&desired)), @"
+    manifest  babybot.toml   generation - → 1   runtime none (auto: docker was found and does not answer: permission denied)
+
+     +   model/demo         create                             safe
+           kind   rehearsal   babybot.toml:3
+           (1 default not shown)
+
+     +   memory/global      create                             safe
+     +   folder/home        create                             safe
+     +   settings/home      create                             safe
+
+     +   group/home         create                             PRIVILEGED
+           bind      terminal   babybot.toml:4
+           model     demo
+           runtime   none       babybot.toml:2   PRIVILEGED
+                     does not isolate: the agent runs as you, on this machine; docker was found and does not answer: permission denied
+           (14 defaults not shown)
+
+     +   channel/terminal   create                             safe
+           kind   terminal
+
+    notes
+     ·   container/home, channel/terminal   starts with `babybot up`
+     ·   group/home                         runtime none (auto: docker was found and does not answer: permission denied)
+     ·   group/home                         runtime none does not isolate: the agent runs as you, on this machine
+     ·   group/home                         limits.cpus, limits.memory and limits.pids are not enforced by runtime none
+
+    6 to add, 0 to change, 0 to remove. Risk: 1 privileged
+    Next: babybot apply --yes=privileged
+    ");
+    // It is said once, when it is new.
+    assert!(plan_checked(&desired, &World::of(&desired)).is_empty());
+}
+
+#[test]
+fn what_the_environment_says_is_shown_with_where_it_came_from() {
+    let over = |variable: &str, path: &str, value: &str| Override {
+        variable: variable.to_owned(),
+        path: path.to_owned(),
+        value: value.to_owned(),
+    };
+    let overrides = vec![
+        over("CONTAINER_IMAGE", "ref", "example.org/agent:1"),
+        over("CONTAINER_TIMEOUT", "limits.turn", "10m"),
+    ];
+    let text = HOME.replace("base=scratch", "ref=example.org/agent:1");
+    let desired = desired_on(&Setting { overrides, ..docker() }, &text);
+    let world = World::empty(&desired).looking(&image(&desired), Known::Is(Seen::Image));
+    assert_snapshot!(printed(&desired, &world), @"
+    manifest  babybot.toml   generation - → 1   runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock)
+
+     =   image/dbf9fd7d9735   adopt: the image is already there   PRIVILEGED
+           ref   example.org/agent:1   babybot.toml:2   PRIVILEGED
+                 from CONTAINER_IMAGE
+
+     +   model/demo           create                              safe
+           kind   rehearsal   babybot.toml:3
+           (1 default not shown)
+
+     +   memory/global        create                              safe
+     +   folder/home          create                              safe
+     +   settings/home        create                              safe
+
+     +   group/home           create                              safe
+           bind          terminal   babybot.toml:4
+           model         demo
+           runtime       docker     babybot.toml:2
+           limits.turn   30m
+                         from CONTAINER_TIMEOUT
+           (15 defaults not shown)
+
+     +   channel/terminal     create                              safe
+           kind   terminal
+
+    notes
+     ·   container/home, channel/terminal   starts with `babybot up`
+     ·   instance                           CONTAINER_IMAGE in the environment: runtime.image.ref is example.org/agent:1
+     ·   instance                           CONTAINER_TIMEOUT in the environment: limits.turn is 10m
+     ·   group/home                         runtime docker: no network, and only the folders of its group
+
+    6 to add, 0 to change, 0 to remove, 1 to adopt. Risk: 1 privileged
+    Next: babybot apply --yes=privileged
+    ");
+
+    let overrides = vec![over("CONTAINER_RUNTIME", "runtime", "none")];
+    let setting = Setting { overrides, ..Setting::default() };
+    let desired = desired_on(&setting, &HOME.replace("kind=auto", "kind=none"));
+    assert_snapshot!(printed(&desired, &World::empty(&desired)), @"
+    manifest  babybot.toml   generation - → 1   runtime none
+
+     +   model/demo         create                             safe
+           kind   rehearsal   babybot.toml:3
+           (1 default not shown)
+
+     +   memory/global      create                             safe
+     +   folder/home        create                             safe
+     +   settings/home      create                             safe
+
+     +   group/home         create                             PRIVILEGED
+           bind      terminal   babybot.toml:4
+           model     demo
+           runtime   none       babybot.toml:2   PRIVILEGED
+                     does not isolate: the agent runs as you, on this machine; CONTAINER_RUNTIME says so, not the manifest
+           (14 defaults not shown)
+
+     +   channel/terminal   create                             safe
+           kind   terminal
+
+    notes
+     ·   container/home, channel/terminal   starts with `babybot up`
+     ·   instance                           CONTAINER_RUNTIME in the environment: runtime.kind is none
+     ·   group/home                         runtime none does not isolate: the agent runs as you, on this machine
+     ·   group/home                         limits.cpus, limits.memory and limits.pids are not enforced by runtime none
+
+    6 to add, 0 to change, 0 to remove. Risk: 1 privileged
+    Next: babybot apply --yes=privileged
+    ");
+}
+
+#[test]
+fn what_was_applied_is_kept_as_it_is() {
+    let text = "runtime kind=auto\nmodel demo rehearsal\nmodel far ollama\nchannel desk\n\
+                group home bind=desk env.LANG=de\ngroup kids model=far lifecycle=always\ngroup old";
+    let owner = UserId { uid: 10_001, gid: 10_001 };
+    let before = desired_on(&Setting { owner: Some(owner), ..docker() }, text);
+    let mut world = World::of(&before);
+    let now =
+        desired_on(&Setting { owner: Some(owner), ..docker() }, &text.replace("group old", ""));
+    world.apply(&plan_checked(&now, &world));
+    let kept = Desired::of_applied(now.name.clone(), &world.specs());
+    assert_eq!(kept.containers, now.containers);
+    assert_eq!(kept.runtime.kind, RuntimeKind::Docker);
+    let plan = plan_checked(&kept, &world);
+    assert!(plan.is_empty(), "{plan:#?}");
+    let world = world.looking("settings/home", Known::Absent);
+    let plan = plan_checked(&kept, &world);
+    assert_eq!(plan.steps.len(), 1);
+    assert_eq!(plan.notes.iter().filter(|note| note.kind == NoteKind::Unknown).count(), 0);
+}
+
+/// A sandbox that is as it should be.
+fn fresh(desired: &Desired, name: &str) -> SandboxSeen {
+    sandbox(name, &desired.containers[&group_name("home")].digest())
+}
+
+/// A machine on which this was applied and whose agent runs under a controller.
+fn running(desired: &Desired, agent: &str) -> World {
+    let world = World::of(desired).running("home", fresh(desired, "one"));
+    world.controlled().knowing("home", agent)
+}
+
+fn with_memory(text: &str) -> Desired {
+    desired_on(&docker(), &text.replace("group home", "group home limits.memory=2GiB"))
+}
+
+fn replace() -> Work {
+    Work::ReplaceAgent { group: group_name("home") }
+}
+
+fn stop() -> Work {
+    Work::StopAgent { group: group_name("home") }
+}
+
+/// What is planned for the sandbox of the group.
+#[track_caller]
+fn container_work(desired: &Desired, world: &World) -> Option<(Action, Work)> {
+    let plan = plan_checked(desired, world);
+    let step = plan.steps.into_iter().find(|step| step.id == id("container/home"));
+    step.map(|step| (step.action, step.work))
+}
+
+fn waiting(plan: &Plan) -> Vec<String> {
+    let waiting = plan.notes.iter().filter(|note| note.kind == NoteKind::Waiting);
+    waiting.map(|note| note.text.clone()).collect()
+}
+
+/// The image that is asked for, by its printed name.
+fn image(desired: &Desired) -> String {
+    let id = desired.resources.keys().next().expect("an image is the first of all");
+    id.to_string()
+}
+
+fn image_risk(plan: &Plan) -> Risk {
+    let mut steps = plan.steps.iter().filter(|step| !step.takes_away());
+    let image = steps.find(|step| step.id.to_string().starts_with("image/"));
+    image.map(|step| step.risk).expect("the image has a step")
+}
+
+#[track_caller]
+fn printed(desired: &Desired, world: &World) -> String {
+    let Choice { kind, reason, .. } = desired.runtime.clone();
+    let heading = Heading { manifest: "babybot.toml".to_owned(), runtime: kind, reason };
+    render::text(&plan_checked(desired, world), &heading, Color::Never)
+}
