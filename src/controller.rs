@@ -17,7 +17,7 @@ mod status;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -83,6 +83,28 @@ pub type FindRuntimes = Arc<dyn Fn() -> BoxFuture<'static, RuntimeStatus> + Send
 #[derive(Clone)]
 pub struct Controller {
     shared: Arc<Shared>,
+}
+
+/// Hurries the end of a controller.
+#[derive(Clone)]
+pub struct Spur {
+    shared: Weak<Shared>,
+}
+
+impl Spur {
+    /// Ends at once what [`Controller::end`] still waits for.
+    pub async fn hurry(&self) {
+        let cells = self.shared.upgrade().map(|shared| shared.cells());
+        for cell in cells.into_iter().flatten() {
+            let _ = cell.ask(Ask::Quit(Instant::now())).await;
+        }
+    }
+}
+
+impl fmt::Debug for Spur {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spur").finish_non_exhaustive()
+    }
 }
 
 /// What all tasks of a controller share.
@@ -204,11 +226,10 @@ impl Controller {
         *self.shared.patience.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends at once what [`Controller::end`] still waits for.
-    pub async fn hurry(&self) {
-        for cell in self.shared.cells() {
-            let _ = cell.ask(Ask::Quit(Instant::now())).await;
-        }
+    /// A way to hurry its end, which keeps nothing of it.
+    #[must_use]
+    pub fn spur(&self) -> Spur {
+        Spur { shared: Arc::downgrade(&self.shared) }
     }
 
     /// Lets what is under way finish within `patience`, ends all agents, and ends.

@@ -23,7 +23,7 @@ use crate::cli::{self, Context, Outcome, apply, tell};
 use crate::clock::{Clock, SystemClock};
 use crate::control::client::Client;
 use crate::control::{ChatEnd, ChatEvent, ChatRequest, ControlError, PostOutcome, Role};
-use crate::controller::Controller;
+use crate::controller::Spur;
 use crate::error::{Error, Exit};
 use crate::manifest::diagnostic::closest;
 use crate::name::GroupName;
@@ -72,7 +72,7 @@ struct Talk {
 
 /// A controller in this process, which ends with the conversation.
 struct Own {
-    controller: Controller,
+    spur: Spur,
     /// Ends it, within this time.
     end: Option<oneshot::Sender<Duration>>,
     ended: JoinHandle<()>,
@@ -166,17 +166,19 @@ async fn become_one(
     let data = ground.project.data();
     let start = Start { role: Role::Short, ground, lock, store, applied, follow: false };
     let serving = serve::serve(start, context).await?;
-    let controller = serving.controller.clone();
+    let spur = serving.controller.spur();
     let (end, ending) = oneshot::channel();
-    let asked = controller.clone();
+    let asked = serving.controller.clone();
     let ended = tokio::spawn(async move {
         let patience = tokio::select! {
             patience = asked.asked_to_end() => patience.unwrap_or(REST_MAX),
             patience = ending => patience.unwrap_or_default(),
         };
+        // It ends once nobody holds on to it.
+        drop(asked);
         serving.end(patience).await;
     });
-    let own = Own { controller, end: Some(end), ended };
+    let own = Own { spur, end: Some(end), ended };
     let client = Client::connect(&data, &instance).await;
     match client.map_err(|error| control_error("reach the controller", &error))? {
         Some(client) => Ok((client, own)),
@@ -327,14 +329,14 @@ impl Talk {
     async fn end(mut self, outcome: &Outcome) {
         let Some(own) = self.own.take() else { return };
         let stopped = matches!(outcome, Err(error) if error.exit() == Exit::Interrupted);
-        let controller = own.controller.clone();
+        let spur = own.spur.clone();
         let mut ending =
             std::pin::pin!(end(Some(own), if stopped { Duration::ZERO } else { REST_MAX }));
         tokio::select! {
             () = &mut ending => return,
             _ = self.interrupts.recv() => {}
         }
-        controller.hurry().await;
+        spur.hurry().await;
         ending.await;
     }
 

@@ -197,14 +197,14 @@ async fn serve(ready: Ready, args: &UpArgs, context: &Context) -> Outcome {
 
 /// Ends the controller; at once, where somebody insists.
 async fn end(serving: Serving, patience: Duration, interrupt: &mut Signal, terminate: &mut Signal) {
-    let controller = serving.controller.clone();
+    let spur = serving.controller.spur();
     let mut ending = std::pin::pin!(serving.end(patience));
     tokio::select! {
         () = &mut ending => return,
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
-    controller.hurry().await;
+    spur.hurry().await;
     ending.await;
 }
 
