@@ -6,6 +6,7 @@ mod host;
 mod loopback;
 
 use std::fs::File;
+use std::net::TcpListener;
 use std::process::{Command as StdCommand, Stdio};
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,21 @@ async fn it_ends_when_it_is_asked_to_with_what_it_runs() {
     assert!(began.elapsed() < FAREWELL, "{:?}", began.elapsed());
 }
 
+#[tokio::test]
+async fn where_ollamas_address_is_taken_it_warns_and_works() {
+    // Whoever has it: this test, or what else runs on this machine.
+    let _taken = TcpListener::bind(babybot::agent::loopback::ADDRESS);
+    let home = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_babybot"));
+    command.args(["agent", "--loopback"]).current_dir(home.path()).env("HOME", home.path());
+    let mut played = Played::start(command, welcome());
+    assert_eq!(played.run("echo works").await, "works");
+    played.let_go();
+    played.end().await;
+    let log = played.log().await;
+    assert!(log.contains("no Ollama client in this sandbox reaches its model"), "{log}");
+}
+
 #[test]
 fn a_terminal_or_a_file_is_no_link() {
     let folder = tempfile::tempdir().unwrap();
@@ -98,7 +114,7 @@ async fn what_a_tool_orphans_is_reaped_while_the_tool_still_runs() {
 async fn no_end_of_a_tool_is_taken_away() {
     let (mut played, _home) = agent();
     let orphans = "i=0; while [ $i -lt 5 ]; do (true & ); i=$((i + 1)); done";
-    for round in 0..60 {
+    for round in 0..150 {
         let result = played.run(&format!("{orphans}; exit {}", round % 7 + 1)).await;
         assert_eq!(result, format!("(no output)\n[exit status: {}]", round % 7 + 1), "{round}");
     }

@@ -155,7 +155,8 @@ async fn it_is_the_first_process_and_reaches_nothing_but_its_model() {
     // All of a flood is in the home, up to what is kept of it.
     let played = &mut contained.played;
     let flood = played.run("head -c 200000000 /dev/zero").await;
-    assert!(flood.contains("the first 10485760 of 200000000 bytes are in /home/agent/.bb/out/"));
+    let words = "the first 10485760 of 200000000 bytes are in /home/agent/.bb/out/";
+    assert!(flood.contains(words), "{flood}");
     let kept = played.run("cat ~/.bb/out/* | wc -c; ls ~/.ollama").await;
     assert_eq!(kept, "10485760\ntranscript.jsonl");
 }
@@ -172,15 +173,18 @@ async fn it_reaps_what_others_leave_behind_and_leaves_an_operator_alone() {
     assert_eq!(children, "", "zombies are left");
 
     // A command that runs while a tool ends is nobody's leftover, what it leaves behind is.
-    let command = "(setsid sleep 600 &); touch /tmp/begun; sleep 4; echo went on";
+    let command = format!("(setsid sleep 600 &); sleep 0.2; {SLEEPERS}; touch /tmp/begun; sleep 4");
     let (name, play) = (contained.name.clone(), &mut contained.played);
-    let exec = tokio::task::spawn_blocking(move || exec(&name, command));
+    let exec = tokio::task::spawn_blocking(move || exec(&name, &command));
     play.run("while [ ! -e /tmp/begun ]; do sleep 0.1; done").await;
-    let left = play.run("cat /proc/[0-9]*/cmdline | grep -c 600 || true").await;
+    assert_eq!(play.run(SLEEPERS).await, "0");
     assert!(!exec.is_finished());
-    assert_eq!(left, "1", "the command itself, and nothing it left behind");
-    assert_eq!(exec.await.unwrap(), ("went on".to_owned(), true));
+    assert_eq!(exec.await.unwrap(), ("1".to_owned(), true));
 }
+
+/// Counts the processes that are `sleep 600`.
+const SLEEPERS: &str = r#"n=0; for p in /proc/[0-9]*; do read -r line < $p/cmdline
+[ "$line" != sleep600 ] || n=$((n + 1)); done 2> /dev/null; echo $n"#;
 
 /// Waits until the operator's command runs.
 async fn contained_until_begun(name: &str) {

@@ -19,8 +19,8 @@ use http_body_util::BodyExt as _;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 
 use crate::support::workshop::PATIENCE;
@@ -33,14 +33,17 @@ struct Sandbox {
 
 impl Sandbox {
     async fn before(router: Router) -> Self {
-        let (agent, host) = UnixStream::pair().unwrap();
-        tokio::spawn(server::serve(host, router));
+        let (agent, host) = tokio::io::duplex(64 << 10);
+        Self::over(agent, tokio::spawn(server::serve(host, router))).await.0
+    }
+
+    async fn over<T>(agent: DuplexStream, host: T) -> (Self, T) {
         let (link, connection) = client::connect(agent).await.unwrap();
         tokio::spawn(connection);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(loopback::serve(listener, link.clone()));
-        Self { address, link }
+        (Self { address, link }, host)
     }
 
     /// A client that speaks HTTP/1.1, as any does.
@@ -63,7 +66,7 @@ impl Sandbox {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         stream.write_all(bytes).await.unwrap();
         let mut answer = Vec::new();
-        within(stream.read_to_end(&mut answer)).await.unwrap();
+        let _ = tokio::time::timeout(5 * PATIENCE, stream.read_to_end(&mut answer)).await.unwrap();
         String::from_utf8(answer).unwrap()
     }
 }
@@ -270,6 +273,22 @@ async fn however_many_ask_the_agent_itself_is_heard() {
     assert_eq!(most.load(Ordering::SeqCst), bound, "more were under way than may be");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_client_that_falls_silent_is_let_go() {
+    let router = Router::new().route("/api/chat", post(|body: Bytes| async move { body }));
+    let sandbox = Sandbox::before(router).await;
+    let half = "POST /api/chat HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nabc";
+    let lines = "POST /api/chat HTTP/1.1\r\nhost: x\r\n";
+    for (bytes, answer) in [(half, "HTTP/1.1 408"), (lines, ""), ("", "")] {
+        let began = tokio::time::Instant::now();
+        let answered = sandbox.raw(bytes.as_bytes()).await;
+        assert!(answered.starts_with(answer), "{answered}");
+        assert!(!answered.is_empty() || answer.is_empty());
+        let waited = began.elapsed().as_secs();
+        assert!((50..180).contains(&waited), "{waited} s for {bytes:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_client_that_leaves_takes_its_request_back() {
     struct Told(Arc<Notify>);
@@ -305,18 +324,12 @@ async fn a_client_that_leaves_takes_its_request_back() {
 
 #[tokio::test]
 async fn a_link_that_is_gone_is_an_error_in_words() {
-    let (agent, host) = UnixStream::pair().unwrap();
-    let served = tokio::spawn(server::serve(host, Router::new()));
-    let (link, connection) = client::connect(agent).await.unwrap();
-    tokio::spawn(connection);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let sandbox = Sandbox { address, link: link.clone() };
-    tokio::spawn(loopback::serve(listener, link));
-    served.abort();
-    let _ = served.await;
+    let (agent, host) = tokio::io::duplex(64 << 10);
+    let host = tokio::spawn(server::serve(host, Router::new()));
+    let (sandbox, host) = Sandbox::over(agent, host).await;
+    host.abort();
+    let _ = host.await;
     let (status, _, text) = sandbox.ask(request("GET", "/api/tags", "")).await;
     assert_eq!(status, StatusCode::BAD_GATEWAY);
-    let _ = &sandbox.link;
     assert!(text.starts_with(r#"{"error":"the link broke"#), "{text}");
 }
