@@ -61,6 +61,9 @@ pub enum AgentError {
     /// Another agent of the same group still runs.
     #[error("another agent of this group still runs")]
     Occupied,
+    /// Nobody is at the other end of what looked like a link.
+    #[error("no host answers: `babybot agent` is started by a controller, not by hand")]
+    Unanswered(#[source] LinkError),
     /// The link failed.
     #[error(transparent)]
     Link(#[from] LinkError),
@@ -129,7 +132,10 @@ async fn serve(
         protocol: PROTOCOL,
         capabilities: Vec::new(),
     };
-    let welcome = link.hello(&hello).await?;
+    let welcome = link.hello(&hello).await.map_err(|error| match error {
+        LinkError::Broken(_) => AgentError::Unanswered(error),
+        other => other.into(),
+    })?;
     if arguments.loopback {
         // Before the first turn, whose tools may look for it.
         listen(&link).await;

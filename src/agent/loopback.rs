@@ -10,8 +10,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -22,7 +21,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode, Version};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
@@ -126,21 +125,22 @@ async fn answer(
     requests: Arc<Semaphore>,
 ) -> Response<Answer> {
     let path = request.uri().path();
-    if !is_gateways(path) {
+    // A tunnel has no path, whatever it was asked with.
+    if request.method() == Method::CONNECT || !is_gateways(path) {
         let words = format!("{} {path} is not served here: only the model is", request.method());
         return refusal(StatusCode::NOT_FOUND, &words);
     }
     let (mut head, body) = request.into_parts();
     if body.size_hint().lower() > BODY_MAX as u64 {
         discard(body).await;
-        return too_large();
+        return refusal(StatusCode::PAYLOAD_TOO_LARGE, &BodyError::TooLarge.to_string());
     }
     drop_hop_by_hop(&mut head.headers);
     let Ok(permit) = requests.acquire_owned().await else {
         return refusal(StatusCode::SERVICE_UNAVAILABLE, "the agent is ending");
     };
-    let overrun = Arc::new(AtomicBool::new(false));
-    let body = Bounded::new(body, Arc::clone(&overrun));
+    let refused = Refused::default();
+    let body = Bounded::new(body, Arc::clone(&refused));
     match link.forward(Request::from_parts(head, body)).await {
         Ok(response) => {
             let (mut head, body) = response.into_parts();
@@ -148,8 +148,10 @@ async fn answer(
             head.version = Version::HTTP_11;
             Response::from_parts(head, Held { body, _permit: permit }.boxed_unsync())
         }
-        Err(_) if overrun.load(Ordering::Relaxed) => too_large(),
-        Err(error) => refusal(StatusCode::BAD_GATEWAY, &error.to_string()),
+        Err(error) => match refused.get() {
+            Some((status, words)) => refusal(*status, words),
+            None => refusal(StatusCode::BAD_GATEWAY, &error.to_string()),
+        },
     }
 }
 
@@ -185,11 +187,6 @@ fn refusal(status: StatusCode, words: &str) -> Response<Answer> {
     response
 }
 
-fn too_large() -> Response<Answer> {
-    let words = format!("the request is larger than {} MiB", BODY_MAX >> 20);
-    refusal(StatusCode::PAYLOAD_TOO_LARGE, &words)
-}
-
 /// Reads a body without keeping it, as far as that is worth while.
 async fn discard(mut body: Incoming) {
     let mut left = DISCARDED_MAX;
@@ -208,26 +205,35 @@ async fn discard(mut body: Incoming) {
 /// Why a body is not passed on to its end.
 #[derive(Debug, Error)]
 enum BodyError {
-    #[error("the body is larger than {BODY_MAX} bytes")]
+    #[error("the request is larger than {} MiB", BODY_MAX >> 20)]
     TooLarge,
-    #[error("the client is silent")]
+    #[error("the rest of the request did not come within {} s", IDLE_MAX.as_secs())]
     Silent,
     #[error(transparent)]
     Broken(#[from] hyper::Error),
 }
 
+/// Why a body was cut off here, for the answer: the link knows only that it was.
+type Refused = Arc<OnceLock<(StatusCode, String)>>;
+
 /// A client's body, within its size and with no silence longer than [`IDLE_MAX`].
 struct Bounded {
     body: Incoming,
     left: usize,
-    overrun: Arc<AtomicBool>,
+    refused: Refused,
     /// Since when there is nothing to pass on, while the link would take something.
     silence: Option<Pin<Box<Sleep>>>,
 }
 
 impl Bounded {
-    fn new(body: Incoming, overrun: Arc<AtomicBool>) -> Self {
-        Self { body, left: BODY_MAX, overrun, silence: None }
+    fn new(body: Incoming, refused: Refused) -> Self {
+        Self { body, left: BODY_MAX, refused, silence: None }
+    }
+
+    fn refuse(&self, status: StatusCode, error: BodyError) -> BodyError {
+        // The first reason is the one.
+        let _ = self.refused.set((status, error.to_string()));
+        error
     }
 }
 
@@ -244,14 +250,15 @@ impl Body for Bounded {
             let silence =
                 this.silence.get_or_insert_with(|| Box::pin(tokio::time::sleep(IDLE_MAX)));
             ready!(silence.as_mut().poll(cx));
-            return Poll::Ready(Some(Err(BodyError::Silent)));
+            let error = this.refuse(StatusCode::REQUEST_TIMEOUT, BodyError::Silent);
+            return Poll::Ready(Some(Err(error)));
         };
         this.silence = None;
         let Some(frame) = frame.transpose()? else { return Poll::Ready(None) };
         let count = frame.data_ref().map_or(0, Bytes::len);
         let Some(left) = this.left.checked_sub(count) else {
-            this.overrun.store(true, Ordering::Relaxed);
-            return Poll::Ready(Some(Err(BodyError::TooLarge)));
+            let error = this.refuse(StatusCode::PAYLOAD_TOO_LARGE, BodyError::TooLarge);
+            return Poll::Ready(Some(Err(error)));
         };
         this.left = left;
         Poll::Ready(Some(Ok(frame)))
@@ -295,6 +302,7 @@ impl Body for Held {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn only_the_gateways_paths_pass() {
@@ -334,7 +342,7 @@ mod tests {
             headers.insert(name, value.parse().unwrap());
         }
         drop_hop_by_hop(&mut headers);
-        let left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
-        assert_eq!(left, ["accept", "content-length"]);
+        let left: BTreeSet<&str> = headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, BTreeSet::from(["accept", "content-length"]));
     }
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 #![allow(clippy::print_stdout, reason = "the harness shows what a failed test printed")]
 
+mod agent;
 mod cli;
 mod examples;
 mod gateway;
