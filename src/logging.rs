@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber, span};
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
@@ -122,7 +123,11 @@ impl LogFile {
 
     fn put(&self, state: &mut State, line: &str) -> io::Result<()> {
         if state.size > 0 && state.size + line.len() as u64 > LOG_SIZE_MAX {
-            rustix::fs::renameat(&self.folder, LOG, &self.folder, LOG_BEFORE)?;
+            match rustix::fs::renameat(&self.folder, LOG, &self.folder, LOG_BEFORE) {
+                // Not there: it was put aside, and no other could be opened then.
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(error.into()),
+            }
             (state.file, state.size) = open(&self.folder, self.owner)?;
         }
         match state.file.write_all(line.as_bytes()) {
