@@ -377,6 +377,33 @@ mod tests {
     }
 
     #[test]
+    fn events_are_written_once_there_is_a_file_with_what_their_spans_say() {
+        let folder = tempfile::tempdir().unwrap();
+        let subscriber = tracing_subscriber::registry().with(ToFile.with_filter(filter("info")));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!("too early");
+            to_file(folder.path(), None).unwrap();
+            let span = tracing::info_span!("turn", group = "home", left = tracing::field::Empty);
+            let _inside = span.enter();
+            tracing::warn!(path = "a b", "mended\nit");
+            span.record("left", 3);
+            tracing::info!(group = "work", "gone on with");
+            tracing::debug!("nobody asked");
+        });
+        let text = std::fs::read_to_string(folder.path().join(LOG)).unwrap();
+        let without_time: Vec<&str> = text.lines().map(|line| &line[25..]).collect();
+        let target = module_path!();
+        assert_eq!(
+            without_time,
+            [
+                format!("WARN  {target} {{path=\"a b\" group=home}} mended\\nit"),
+                format!("INFO  {target} {{group=work group=home left=3}} gone on with"),
+            ]
+        );
+        assert_eq!(group(text.lines().last().unwrap()).as_deref(), Some("work"));
+    }
+
+    #[test]
     fn no_text_passes_for_a_field() {
         assert_eq!(group(&line(&[], "{group=home} x")), None);
         let planted = [("why", "} {group=work} \" group=work"), ("group", "home")];

@@ -1,6 +1,7 @@
 //! `babybot exec`: a command of the operator within a group's sandbox.
 
-use std::io::{self, IsTerminal as _, Read as _, Write};
+use std::io::{self, Read as _, Write};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use rustix::termios::{self, OptionalActions, Termios};
@@ -51,7 +52,7 @@ pub async fn run(args: &ExecArgs, context: &Context) -> Outcome {
         leased = client.lease(group) => leased.map_err(failed)?,
         () = interrupts.recv() => return Ok(Exit::Interrupted),
     };
-    let terminal = Terminal::of_operator();
+    let terminal = Terminal::of(io::stdin(), io::stdout());
     let command = ExecSpec {
         argv: args.command.clone(),
         terminal: terminal.as_ref().map(|terminal| terminal.size),
@@ -61,7 +62,7 @@ pub async fn run(args: &ExecArgs, context: &Context) -> Outcome {
     let raw = terminal.map(Terminal::raw).transpose();
     let _raw = raw.map_err(|error| Error::failed("use this terminal", &error))?;
     tokio::select! {
-        carried = carry(exec) => carried,
+        carried = carry(exec, keys(), io::stdout(), io::stderr()) => carried,
         () = guard.ended() => {
             Err(Error::new(Exit::Failed, "the controller ended, and the sandbox with it"))
         }
@@ -90,32 +91,9 @@ async fn start(lease: &Lease, command: ExecSpec) -> Result<Exec, RuntimeError> {
     }
 }
 
-/// Carries what is typed to the command and what it says back, until it ends.
-async fn carry(exec: Exec) -> Outcome {
-    let Exec { stdin, stdout, stderr, exit } = exec;
-    let typing = tokio::spawn(carry_in(stdin));
-    let saying = async {
-        let said = tokio::try_join!(
-            carry_out(stdout, io::stdout()),
-            carry_out(stderr, io::stderr()),
-            async { Ok(exit.await) },
-        );
-        said.map(|((), (), code)| code)
-    };
-    let said = saying.await;
-    typing.abort();
-    match said {
-        Ok(Ok(code)) => Ok(Exit::Command(u8::try_from(code).unwrap_or(1))),
-        Ok(Err(error)) => Err(Error::failed("see the command's end", &error)),
-        // A reader that went away is no failure.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Ok),
-        Err(error) => Err(Error::failed("carry the command's output", &error)),
-    }
-}
-
-async fn carry_in(mut to: Box<dyn AsyncWrite + Send + Unpin>) {
-    let (sender, mut chunks) = mpsc::channel(CHUNKS_MAX);
-    // Waiting for a key holds up nothing else.
+/// What is typed, chunk by chunk, read where waiting for a key holds up nothing else.
+fn keys() -> mpsc::Receiver<Vec<u8>> {
+    let (sender, chunks) = mpsc::channel(CHUNKS_MAX);
     std::thread::spawn(move || {
         let mut stdin = io::stdin().lock();
         let mut buffer = vec![0; CHUNK];
@@ -125,7 +103,33 @@ async fn carry_in(mut to: Box<dyn AsyncWrite + Send + Unpin>) {
             }
         }
     });
-    while let Some(chunk) = chunks.recv().await {
+    chunks
+}
+
+/// Carries what is typed to the command and what it says back, until it ends.
+async fn carry(
+    exec: Exec,
+    keys: mpsc::Receiver<Vec<u8>>,
+    out: impl Write,
+    complaints: impl Write,
+) -> Outcome {
+    let Exec { stdin, stdout, stderr, exit } = exec;
+    let typing = tokio::spawn(carry_in(keys, stdin));
+    let said = tokio::try_join!(carry_out(stdout, out), carry_out(stderr, complaints), async {
+        Ok(exit.await)
+    },);
+    typing.abort();
+    match said {
+        Ok(((), (), Ok(code))) => Ok(Exit::Command(u8::try_from(code).unwrap_or(1))),
+        Ok(((), (), Err(error))) => Err(Error::failed("see the command's end", &error)),
+        // A reader that went away is no failure.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Ok),
+        Err(error) => Err(Error::failed("carry the command's output", &error)),
+    }
+}
+
+async fn carry_in(mut keys: mpsc::Receiver<Vec<u8>>, mut to: Box<dyn AsyncWrite + Send + Unpin>) {
+    while let Some(chunk) = keys.recv().await {
         if to.write_all(&chunk).await.is_err() || to.flush().await.is_err() {
             return;
         }
@@ -171,39 +175,124 @@ impl Interrupts {
     }
 }
 
-/// The operator's terminal.
-struct Terminal {
+/// A terminal, as it was found.
+struct Terminal<Input: AsFd> {
+    input: Input,
     /// Columns and rows.
     size: (u16, u16),
     was: Termios,
 }
 
 /// A terminal that hands every key on as it is, until this is dropped.
-struct Raw {
+struct Raw<Input: AsFd> {
+    input: Input,
     was: Termios,
 }
 
-impl Terminal {
-    /// The terminal of this process, where it reads from one and writes to one.
-    fn of_operator() -> Option<Self> {
-        if !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
-            return None;
-        }
-        let size = termios::tcgetwinsize(io::stdout()).ok()?;
-        let was = termios::tcgetattr(io::stdin()).ok()?;
-        Some(Self { size: (size.ws_col, size.ws_row), was })
+impl<Input: AsFd> Terminal<Input> {
+    /// The terminal that is read from and written to, where both are one.
+    fn of(input: Input, output: impl AsFd) -> Option<Self> {
+        let size = termios::tcgetwinsize(output).ok()?;
+        let was = termios::tcgetattr(&input).ok()?;
+        Some(Self { input, size: (size.ws_col, size.ws_row), was })
     }
 
-    fn raw(self) -> io::Result<Raw> {
+    fn raw(self) -> io::Result<Raw<Input>> {
         let mut raw = self.was.clone();
         raw.make_raw();
-        termios::tcsetattr(io::stdin(), OptionalActions::Now, &raw)?;
-        Ok(Raw { was: self.was })
+        termios::tcsetattr(&self.input, OptionalActions::Now, &raw)?;
+        Ok(Raw { input: self.input, was: self.was })
     }
 }
 
-impl Drop for Raw {
+impl<Input: AsFd> Drop for Raw<Input> {
     fn drop(&mut self) {
-        let _ = termios::tcsetattr(io::stdin(), OptionalActions::Now, &self.was);
+        let _ = termios::tcsetattr(&self.input, OptionalActions::Now, &self.was);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{Mode, OFlags};
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    use rustix::termios::LocalModes;
+
+    use super::*;
+
+    /// `cat`, until its input ends; then it complains and fails.
+    fn cat() -> Exec {
+        let (stdin, mut typed) = tokio::io::duplex(64);
+        let (stdout, mut out) = tokio::io::duplex(64);
+        let (stderr, mut complaints) = tokio::io::duplex(64);
+        let work = tokio::spawn(async move {
+            tokio::io::copy(&mut typed, &mut out).await.unwrap();
+            complaints.write_all(b"no more\n").await.unwrap();
+            42
+        });
+        let (stdin, stdout, stderr) = (Box::new(stdin), Box::new(stdout), Box::new(stderr));
+        Exec { stdin, stdout, stderr, exit: Box::pin(async { Ok(work.await.unwrap()) }) }
+    }
+
+    #[tokio::test]
+    async fn a_command_is_given_what_is_typed_and_ends_as_it_ends() {
+        let (sender, keys) = mpsc::channel(1);
+        let typed = vec![b'x'; 1000];
+        let typing = async {
+            for _ in 0..100 {
+                sender.send(typed.clone()).await.unwrap();
+            }
+            drop(sender);
+        };
+        let (mut out, mut complaints) = (Vec::new(), Vec::new());
+        let (ended, ()) = tokio::join!(carry(cat(), keys, &mut out, &mut complaints), typing);
+        assert_eq!(ended.unwrap(), Exit::Command(42));
+        assert_eq!((out.len(), complaints.as_slice()), (100_000, &b"no more\n"[..]));
+    }
+
+    #[tokio::test]
+    async fn a_command_that_ends_by_itself_waits_for_no_key() {
+        let (_sender, keys) = mpsc::channel(1);
+        let exit = Box::pin(async { Ok(300) });
+        let ended = Exec {
+            stdin: Box::new(tokio::io::duplex(1).0),
+            stdout: Box::new(tokio::io::empty()),
+            stderr: Box::new(tokio::io::empty()),
+            exit,
+        };
+        let ended = carry(ended, keys, Vec::new(), Vec::new()).await.unwrap();
+        assert_eq!(ended.code(), 1, "a code that is none is a failure");
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_goes_away_ends_it() {
+        struct Gone;
+        impl Write for Gone {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (sender, keys) = mpsc::channel(1);
+        sender.send(b"hello".to_vec()).await.unwrap();
+        assert_eq!(carry(cat(), keys, Gone, Vec::new()).await.unwrap(), Exit::Ok);
+    }
+
+    #[test]
+    fn a_terminal_is_given_back_as_it_was() {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap();
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let slave = rustix::fs::open(name, flags, Mode::empty()).unwrap();
+        let echoes = || termios::tcgetattr(&slave).unwrap().local_modes.contains(LocalModes::ECHO);
+        assert!(echoes());
+        let raw = Terminal::of(&slave, &slave).unwrap().raw().unwrap();
+        assert!(!echoes());
+        drop(raw);
+        assert!(echoes());
+        assert!(Terminal::of(std::fs::File::open("/dev/null").unwrap(), &slave).is_none());
     }
 }

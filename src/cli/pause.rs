@@ -6,7 +6,7 @@ use crate::error::Exit;
 
 /// Holds a group: its messages wait until `babybot resume`.
 ///
-/// A turn under way is finished first. What is held stays held when the controller starts anew.
+/// A turn under way is finished first; what arrives meanwhile is stored and waits.
 #[derive(Debug, clap::Args)]
 pub struct PauseArgs {
     /// The group to hold

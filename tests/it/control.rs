@@ -267,12 +267,17 @@ async fn a_controller_that_is_killed_ends_whatever_was_asked() {
     let mut changes = client.watch_status().await.unwrap();
     changes.next().await.unwrap().unwrap();
     let mut chat = client.chat(&talk("hi")).await.unwrap();
+    assert_eq!(chat.next().await.unwrap().unwrap(), ChatEvent::Stored);
     house.kill();
-    assert!(matches!(within(chat.next()).await, Some(Err(ControlError::Ended))));
+    let cut = within(chat.next()).await.unwrap().unwrap_err();
+    assert!(matches!(cut, ControlError::Ended), "{cut:?}");
     assert!(chat.next().await.is_none());
-    assert!(matches!(within(changes.next()).await, Some(Err(ControlError::Ended))));
+    let cut = within(changes.next()).await.unwrap().unwrap_err();
+    assert!(matches!(cut, ControlError::Ended), "{cut:?}");
     within(client.wait_gone()).await;
-    assert!(matches!(client.status().await, Err(ControlError::Ended)));
+    let cut = client.status().await.unwrap_err();
+    assert!(matches!(cut, ControlError::Ended), "{cut:?}");
+    within(house.fake.dropped.notified()).await;
 }
 
 #[tokio::test]

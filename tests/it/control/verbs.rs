@@ -75,7 +75,7 @@ fn check(name: &str, text: &str) {
         (r"\d{4}-\d\d-\d\d \d\d:\d\d", "[time]"),
         (r"babybot [0-9a-f]{8} ", "babybot [instance] "),
     ];
-    insta::with_settings!({ filters => filters, prepend_module_to_snapshot => false }, {
+    insta::with_settings!({ filters => filters, snapshot_path => "../snapshots" }, {
         insta::assert_snapshot!(name, text);
     });
 }
