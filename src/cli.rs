@@ -6,15 +6,21 @@
 pub mod apply;
 pub mod approve;
 pub mod chat;
+pub mod down;
+pub mod exec;
 pub mod explain;
 pub mod ground;
 pub mod init;
 pub mod join;
 pub mod load;
+pub mod logs;
+pub mod pause;
 pub mod plan;
 pub mod preview;
+pub mod resume;
 pub mod schema;
 pub mod serve;
+pub mod status;
 pub mod up;
 pub mod validate;
 
@@ -66,7 +72,13 @@ pub enum Command {
     Plan(plan::PlanArgs),
     Apply(apply::ApplyArgs),
     Up(up::UpArgs),
+    Down(down::DownArgs),
+    Status(status::StatusArgs),
     Chat(chat::ChatArgs),
+    Exec(exec::ExecArgs),
+    Pause(pause::PauseArgs),
+    Resume(resume::ResumeArgs),
+    Logs(logs::LogsArgs),
     Explain(explain::ExplainArgs),
     Schema(schema::SchemaArgs),
     /// Runs an agent; a controller starts it.
@@ -216,7 +228,13 @@ pub async fn run(cli: &Cli) -> Outcome {
         Command::Plan(args) => plan::run(args, &context).await,
         Command::Apply(args) => apply::run(args, &context).await,
         Command::Up(args) => up::run(args, &context).await,
+        Command::Down(args) => down::run(args, &context).await,
+        Command::Status(args) => status::run(args, &context).await,
         Command::Chat(args) => chat::run(args, &context).await,
+        Command::Exec(args) => exec::run(args, &context).await,
+        Command::Pause(args) => pause::run(args, &context).await,
+        Command::Resume(args) => resume::run(args, &context).await,
+        Command::Logs(args) => logs::run(args, &context).await,
         Command::Explain(args) => explain::run(args, &context),
         Command::Schema(args) => schema::run(args, &context),
         // `main` runs it before there is a second thread.

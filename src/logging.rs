@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber, span};
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
@@ -122,7 +123,11 @@ impl LogFile {
 
     fn put(&self, state: &mut State, line: &str) -> io::Result<()> {
         if state.size > 0 && state.size + line.len() as u64 > LOG_SIZE_MAX {
-            rustix::fs::renameat(&self.folder, LOG, &self.folder, LOG_BEFORE)?;
+            match rustix::fs::renameat(&self.folder, LOG, &self.folder, LOG_BEFORE) {
+                // Not there: it was put aside, and no other could be opened then.
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(error.into()),
+            }
             (state.file, state.size) = open(&self.folder, self.owner)?;
         }
         match state.file.write_all(line.as_bytes()) {
@@ -369,6 +374,33 @@ mod tests {
                         a\\nb \\u{1b}[31m\n";
         assert_eq!(written, expected);
         assert_eq!(group(&written).as_deref(), Some("home"));
+    }
+
+    #[test]
+    fn events_are_written_once_there_is_a_file_with_what_their_spans_say() {
+        let folder = tempfile::tempdir().unwrap();
+        let subscriber = tracing_subscriber::registry().with(ToFile.with_filter(filter("info")));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!("too early");
+            to_file(folder.path(), None).unwrap();
+            let span = tracing::info_span!("turn", group = "home", left = tracing::field::Empty);
+            let _inside = span.enter();
+            tracing::warn!(path = "a b", "mended\nit");
+            span.record("left", 3);
+            tracing::info!(group = "work", "gone on with");
+            tracing::debug!("nobody asked");
+        });
+        let text = std::fs::read_to_string(folder.path().join(LOG)).unwrap();
+        let without_time: Vec<&str> = text.lines().map(|line| &line[25..]).collect();
+        let target = module_path!();
+        assert_eq!(
+            without_time,
+            [
+                format!("WARN  {target} {{path=\"a b\" group=home}} mended\\nit"),
+                format!("INFO  {target} {{group=work group=home left=3}} gone on with"),
+            ]
+        );
+        assert_eq!(group(text.lines().last().unwrap()).as_deref(), Some("work"));
     }
 
     #[test]

@@ -579,7 +579,10 @@ fn interrupt(terminal: &Terminal) {
 fn help_reads_like_this() {
     let folder = Folder::empty();
     insta::assert_snapshot!("help", folder.run(&["-h"]).stdout);
-    for verb in ["init", "validate", "plan", "apply", "chat", "explain", "schema"] {
+    for verb in [
+        "init", "validate", "plan", "apply", "down", "status", "chat", "exec", "pause", "resume",
+        "logs", "explain", "schema",
+    ] {
         insta::assert_snapshot!(format!("help-{verb}"), folder.run(&[verb, "--help"]).stdout);
     }
 }

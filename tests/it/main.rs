@@ -4,6 +4,7 @@
 
 mod agent;
 mod cli;
+mod control;
 mod examples;
 mod gateway;
 mod link;

@@ -1,0 +1,79 @@
+//! `babybot down`: ends the controller.
+
+use std::time::Duration;
+
+use crate::cli::join::{busy, control_error, join};
+use crate::cli::preview::project_error;
+use crate::cli::{Context, Outcome};
+use crate::control::client::Client;
+use crate::error::{Error, Exit};
+use crate::project::Project;
+use crate::unit::Period;
+
+/// The most of the wait that is left for ending what does not finish by itself.
+const LAST_STEPS_MAX: Duration = Duration::from_secs(10);
+/// How often is looked whether the controller, which serves no more, is gone.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Ends the controller: it takes nothing new, finishes what is under way, and ends its agents.
+///
+/// What waits for an answer is kept, and is answered by the next controller. Ends with 0 when the
+/// controller is gone or none runs, with 1 if it takes longer than --wait.
+#[derive(Debug, clap::Args)]
+pub struct DownArgs {
+    /// How long the end may take; turns that take longer are gone on with at the next start
+    #[arg(long, value_name = "TIME", default_value = "60s")]
+    pub wait: Period,
+}
+
+/// Ends the controller.
+///
+/// # Errors
+/// When it refuses, or takes too long.
+pub async fn run(args: &DownArgs, context: &Context) -> Outcome {
+    let (project, client) = join(context).await?;
+    let Some(client) = client else {
+        return match project.lock_holder().map_err(project_error)? {
+            Some(holder) => Err(busy(&holder)),
+            None => {
+                context.note("No controller runs.\n");
+                Ok(Exit::Ok)
+            }
+        };
+    };
+    let wait = args.wait.as_duration();
+    let pid = client.hello().pid;
+    context.progress(&format!("Ending the controller (pid {pid}), within {}.\n", args.wait));
+    tokio::select! {
+        ended = tokio::time::timeout(wait, end(&client, &project, wait)) => match ended {
+            Ok(ended) => ended?,
+            Err(_) => {
+                let text = format!("the controller (pid {pid}) still runs after {}", args.wait);
+                return Err(Error::new(Exit::Failed, text).hinted(format!(
+                    "it goes on ending; wait longer with --wait, or end it at once, which loses \
+                     nothing: kill -9 {pid}"
+                )));
+            }
+        },
+        _ = tokio::signal::ctrl_c() => {
+            context.note("The controller goes on ending.\n");
+            return Ok(Exit::Interrupted);
+        }
+    }
+    context.progress("It is gone.\n");
+    Ok(Exit::Ok)
+}
+
+/// Asks for the end and waits for it.
+async fn end(client: &Client, project: &Project, wait: Duration) -> Result<(), Error> {
+    // So much that an agent that has to be killed is killed within the wait.
+    let patience = wait - LAST_STEPS_MAX.min(wait / 4);
+    let asked = client.shut_down(patience).await;
+    asked.map_err(|error| control_error("end the controller", &error))?;
+    client.wait_gone().await;
+    // It serves no more; its lock goes with it.
+    while project.lock_holder().map_err(project_error)?.is_some() {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Ok(())
+}

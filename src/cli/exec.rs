@@ -1,0 +1,300 @@
+//! `babybot exec`: a command of the operator within a group's sandbox.
+
+use std::io::{self, Read as _, Write};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use rustix::termios::{self, OptionalActions, Termios};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::cli::join::{control_error, controller, known_group};
+use crate::cli::{Context, Outcome};
+use crate::control::Lease;
+use crate::error::{Error, Exit};
+use crate::resource::RuntimeKind;
+use crate::runtime::docker::Docker;
+use crate::runtime::docker::endpoint::Endpoint;
+use crate::runtime::{Exec, ExecSpec, Runtime, RuntimeError};
+
+/// How long the sandbox may take to start the command.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+/// What is carried at once, in bytes.
+const CHUNK: usize = 16 << 10;
+/// Chunks of stdin that wait to be taken.
+const CHUNKS_MAX: usize = 4;
+
+/// Runs a command within a group's sandbox, as its agent's user and behind the same walls.
+///
+/// Starts the agent if none runs, and keeps it while the command does. At a terminal the command
+/// has one too. Ends with the exit code of the command. Needs a controller (`babybot up`).
+#[derive(Debug, clap::Args)]
+pub struct ExecArgs {
+    /// The group whose sandbox it is
+    pub group: String,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+/// Runs a command within a sandbox.
+///
+/// # Errors
+/// When no controller runs, or the command cannot be started.
+pub async fn run(args: &ExecArgs, context: &Context) -> Outcome {
+    let client = controller(context).await?;
+    let failed = |error| control_error("look inside", &error);
+    let status = client.status().await.map_err(failed)?;
+    let (group, known) = known_group(&args.group, &status)?;
+    if known.sandbox.is_none() {
+        context.progress(&format!("Starting the agent of {group}.\n"));
+    }
+    let mut interrupts = Interrupts::new()?;
+    let (lease, mut guard) = tokio::select! {
+        leased = client.lease(group) => leased.map_err(failed)?,
+        () = interrupts.recv() => return Ok(Exit::Interrupted),
+    };
+    let terminal = Terminal::of(io::stdin(), io::stdout());
+    let command = ExecSpec {
+        argv: args.command.clone(),
+        terminal: terminal.as_ref().map(|terminal| terminal.size),
+    };
+    let exec = start(&lease, command).await.map_err(|error| Error::failed("run it", &error))?;
+    // From here on, every way out leads past the drop of this.
+    let raw = terminal.map(Terminal::raw).transpose();
+    let _raw = raw.map_err(|error| Error::failed("use this terminal", &error))?;
+    tokio::select! {
+        carried = carry(exec, keys(), io::stdout(), io::stderr()) => carried,
+        () = guard.ended() => {
+            Err(Error::new(Exit::Failed, "the controller ended, and the sandbox with it"))
+        }
+        () = interrupts.recv() => Ok(Exit::Interrupted),
+    }
+}
+
+async fn start(lease: &Lease, command: ExecSpec) -> Result<Exec, RuntimeError> {
+    let runtime: Box<dyn Runtime> = match (lease.runtime, &lease.endpoint) {
+        (RuntimeKind::Docker, Some(url)) => {
+            let reason = "where the controller has it".to_owned();
+            Box::new(Docker::new(Endpoint { url: url.clone(), reason })?)
+        }
+        (runtime, _) => {
+            let what = "to run a command within a process".to_owned();
+            return Err(RuntimeError::Unsupported { runtime, what });
+        }
+    };
+    match tokio::time::timeout(START_PATIENCE, runtime.exec(&lease.sandbox, command)).await {
+        Ok(started) => started,
+        Err(_) => Err(RuntimeError::Timeout {
+            what: "starting the command".to_owned(),
+            seconds: START_PATIENCE.as_secs(),
+        }),
+    }
+}
+
+/// What is typed, chunk by chunk, read where waiting for a key holds up nothing else.
+fn keys() -> mpsc::Receiver<Vec<u8>> {
+    let (sender, chunks) = mpsc::channel(CHUNKS_MAX);
+    std::thread::spawn(move || {
+        let mut stdin = io::stdin().lock();
+        let mut buffer = vec![0; CHUNK];
+        while let Ok(count @ 1..) = stdin.read(&mut buffer) {
+            if sender.blocking_send(buffer[..count].to_vec()).is_err() {
+                break;
+            }
+        }
+    });
+    chunks
+}
+
+/// Carries what is typed to the command and what it says back, until it ends.
+async fn carry(
+    exec: Exec,
+    keys: mpsc::Receiver<Vec<u8>>,
+    out: impl Write,
+    complaints: impl Write,
+) -> Outcome {
+    let Exec { stdin, stdout, stderr, exit } = exec;
+    let typing = tokio::spawn(carry_in(keys, stdin));
+    let said = tokio::try_join!(carry_out(stdout, out), carry_out(stderr, complaints), async {
+        Ok(exit.await)
+    },);
+    typing.abort();
+    match said {
+        Ok(((), (), Ok(code))) => Ok(Exit::Command(u8::try_from(code).unwrap_or(1))),
+        Ok(((), (), Err(error))) => Err(Error::failed("see the command's end", &error)),
+        // A reader that went away is no failure.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Ok),
+        Err(error) => Err(Error::failed("carry the command's output", &error)),
+    }
+}
+
+async fn carry_in(mut keys: mpsc::Receiver<Vec<u8>>, mut to: Box<dyn AsyncWrite + Send + Unpin>) {
+    while let Some(chunk) = keys.recv().await {
+        if to.write_all(&chunk).await.is_err() || to.flush().await.is_err() {
+            return;
+        }
+    }
+    let _ = to.shutdown().await;
+}
+
+async fn carry_out(
+    mut from: Box<dyn AsyncRead + Send + Unpin>,
+    mut to: impl Write,
+) -> io::Result<()> {
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        match from.read(&mut buffer).await {
+            // An engine ends a stream as it likes; the exit code tells the rest.
+            Ok(0) | Err(_) => return Ok(()),
+            Ok(count) => {
+                to.write_all(&buffer[..count])?;
+                to.flush()?;
+            }
+        }
+    }
+}
+
+/// What ends a command from outside.
+struct Interrupts([tokio::signal::unix::Signal; 3]);
+
+impl Interrupts {
+    fn new() -> Result<Self, Error> {
+        let listen = |kind| signal(kind).map_err(|error| Error::failed("hear of signals", &error));
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        let [interrupt, terminate, hangup] = kinds.map(listen);
+        Ok(Self([interrupt?, terminate?, hangup?]))
+    }
+
+    async fn recv(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}
+
+/// A terminal, as it was found.
+struct Terminal<Input: AsFd> {
+    input: Input,
+    /// Columns and rows.
+    size: (u16, u16),
+    was: Termios,
+}
+
+/// A terminal that hands every key on as it is, until this is dropped.
+struct Raw<Input: AsFd> {
+    input: Input,
+    was: Termios,
+}
+
+impl<Input: AsFd> Terminal<Input> {
+    /// The terminal that is read from and written to, where both are one.
+    fn of(input: Input, output: impl AsFd) -> Option<Self> {
+        let size = termios::tcgetwinsize(output).ok()?;
+        let was = termios::tcgetattr(&input).ok()?;
+        Some(Self { input, size: (size.ws_col, size.ws_row), was })
+    }
+
+    fn raw(self) -> io::Result<Raw<Input>> {
+        let mut raw = self.was.clone();
+        raw.make_raw();
+        termios::tcsetattr(&self.input, OptionalActions::Now, &raw)?;
+        Ok(Raw { input: self.input, was: self.was })
+    }
+}
+
+impl<Input: AsFd> Drop for Raw<Input> {
+    fn drop(&mut self) {
+        let _ = termios::tcsetattr(&self.input, OptionalActions::Now, &self.was);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{Mode, OFlags};
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    use rustix::termios::LocalModes;
+
+    use super::*;
+
+    /// `cat`, until its input ends; then it complains and fails.
+    fn cat() -> Exec {
+        let (stdin, mut typed) = tokio::io::duplex(64);
+        let (stdout, mut out) = tokio::io::duplex(64);
+        let (stderr, mut complaints) = tokio::io::duplex(64);
+        let work = tokio::spawn(async move {
+            tokio::io::copy(&mut typed, &mut out).await.unwrap();
+            complaints.write_all(b"no more\n").await.unwrap();
+            42
+        });
+        let (stdin, stdout, stderr) = (Box::new(stdin), Box::new(stdout), Box::new(stderr));
+        Exec { stdin, stdout, stderr, exit: Box::pin(async { Ok(work.await.unwrap()) }) }
+    }
+
+    #[tokio::test]
+    async fn a_command_is_given_what_is_typed_and_ends_as_it_ends() {
+        let (sender, keys) = mpsc::channel(1);
+        let typed = vec![b'x'; 1000];
+        let typing = async {
+            for _ in 0..100 {
+                sender.send(typed.clone()).await.unwrap();
+            }
+            drop(sender);
+        };
+        let (mut out, mut complaints) = (Vec::new(), Vec::new());
+        let (ended, ()) = tokio::join!(carry(cat(), keys, &mut out, &mut complaints), typing);
+        assert_eq!(ended.unwrap(), Exit::Command(42));
+        assert_eq!((out.len(), complaints.as_slice()), (100_000, &b"no more\n"[..]));
+    }
+
+    #[tokio::test]
+    async fn a_command_that_ends_by_itself_waits_for_no_key() {
+        let (_sender, keys) = mpsc::channel(1);
+        let exit = Box::pin(async { Ok(300) });
+        let ended = Exec {
+            stdin: Box::new(tokio::io::duplex(1).0),
+            stdout: Box::new(tokio::io::empty()),
+            stderr: Box::new(tokio::io::empty()),
+            exit,
+        };
+        let ended = carry(ended, keys, Vec::new(), Vec::new()).await.unwrap();
+        assert_eq!(ended.code(), 1, "a code that is none is a failure");
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_goes_away_ends_it() {
+        struct Gone;
+        impl Write for Gone {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (sender, keys) = mpsc::channel(1);
+        sender.send(b"hello".to_vec()).await.unwrap();
+        assert_eq!(carry(cat(), keys, Gone, Vec::new()).await.unwrap(), Exit::Ok);
+    }
+
+    #[test]
+    fn a_terminal_is_given_back_as_it_was() {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap();
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let slave = rustix::fs::open(name, flags, Mode::empty()).unwrap();
+        let echoes = || termios::tcgetattr(&slave).unwrap().local_modes.contains(LocalModes::ECHO);
+        assert!(echoes());
+        let raw = Terminal::of(&slave, &slave).unwrap().raw().unwrap();
+        assert!(!echoes());
+        drop(raw);
+        assert!(echoes());
+        assert!(Terminal::of(std::fs::File::open("/dev/null").unwrap(), &slave).is_none());
+    }
+}

@@ -1,0 +1,35 @@
+//! `babybot resume`: lets a group go on that was held.
+
+use crate::cli::join::{control_error, controller, known_group};
+use crate::cli::{Context, Outcome, print};
+use crate::error::Exit;
+
+/// Lets a group go on that `babybot pause` held: it answers what waits.
+#[derive(Debug, clap::Args)]
+pub struct ResumeArgs {
+    /// The group to let go on
+    pub group: String,
+}
+
+/// Lets a group go on.
+///
+/// # Errors
+/// When no controller runs, or it has no such group.
+pub async fn run(args: &ResumeArgs, context: &Context) -> Outcome {
+    let client = controller(context).await?;
+    let failed = |error| control_error("let the group go on", &error);
+    let status = client.status().await.map_err(failed)?;
+    let (group, known) = known_group(&args.group, &status)?;
+    if !known.held {
+        print(&format!("{group} is not held.\n"))?;
+        return Ok(Exit::Ok);
+    }
+    client.hold(group, false).await.map_err(failed)?;
+    let waiting = match known.messages {
+        0 => "Nothing waits.".to_owned(),
+        1 => "1 message waits.".to_owned(),
+        count => format!("{count} messages wait."),
+    };
+    print(&format!("{group} goes on. {waiting}\n"))?;
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,358 @@
+//! The verbs that only need the socket: the real binary against the fake.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use babybot::clock::{Clock as _, SystemClock};
+use babybot::control::place::{self, Bases};
+use babybot::control::{Role, server};
+use babybot::logging::{LOG, LOG_BEFORE, LogFile};
+use babybot::project::Project;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use super::fake::{Fake, Play};
+use super::within;
+use crate::support::folder::{Folder, QUICK, Ran};
+
+/// An applied project with a controller that holds its lock.
+struct Site {
+    folder: Arc<Folder>,
+    fake: Arc<Fake>,
+    serving: JoinHandle<()>,
+}
+
+impl Site {
+    async fn open(play: Play) -> Self {
+        let folder = Arc::new(Folder::with(QUICK));
+        let applied = run(&folder, &["apply", "--yes=privileged"]).await;
+        assert_eq!(applied.code, Some(0), "{applied:?}");
+        let project = Project::open(&folder.path("")).unwrap();
+        let instance = project.known_instance().unwrap().unwrap();
+        let lock = project.lock("up", SystemClock.now()).unwrap();
+        let bases = Bases { runtime: None, temporary: folder.path("") };
+        let now = SystemClock.now();
+        let (listener, place) =
+            place::open(&project.data(), &instance, Role::Up, now, None, &bases).unwrap();
+        let fake = Arc::new(Fake::new(instance, play));
+        let serving = server::serve(listener, fake.clone(), fake.stop.clone());
+        let serving = tokio::spawn(async move {
+            serving.await;
+            drop(place);
+            // A controller has more to end than its socket.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            drop(lock);
+        });
+        Self { folder, fake, serving }
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Ran {
+        run(&self.folder, arguments).await
+    }
+
+    fn start(&self, arguments: &[&str]) -> Child {
+        let mut command: Command = self.folder.command(arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+}
+
+async fn run(folder: &Arc<Folder>, arguments: &[&str]) -> Ran {
+    let (folder, arguments) = (folder.clone(), arguments.iter().map(ToString::to_string));
+    let arguments: Vec<String> = arguments.collect();
+    let running = tokio::task::spawn_blocking(move || {
+        folder.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    });
+    within(running).await.unwrap()
+}
+
+/// What changes from run to run is left out.
+fn check(name: &str, text: &str) {
+    let filters = vec![
+        (r"\d+ (s|min|h|d) ago", "[ago]"),
+        (r"\d{4}-\d\d-\d\d \d\d:\d\d", "[time]"),
+        (r"babybot [0-9a-f]{8} ", "babybot [instance] "),
+    ];
+    insta::with_settings!({ filters => filters, snapshot_path => "../snapshots" }, {
+        insta::assert_snapshot!(name, text);
+    });
+}
+
+fn interrupt(child: &Child) {
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    kill_process(pid, Signal::INT).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_reads_like_this() {
+    let site = Site::open(Play::Well).await;
+    let ran = site.run(&["status"]).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    check("status", &ran.stdout);
+    // Colour says nothing that the words do not, and moves nothing.
+    let colored = site.run(&["status", "--color", "always"]).await.stdout;
+    assert!(colored.contains("\u{1b}[31mDegraded, PendingChanges  \u{1b}[0m"), "{colored:?}");
+    let mut bare = String::new();
+    for part in colored.split('\u{1b}') {
+        bare.push_str(part.strip_prefix('[').map_or(part, |part| part.split_once('m').unwrap().1));
+    }
+    check("status", &bare);
+    site.fake.change(|status| {
+        status.runtime.answers = false;
+        status.draining = true;
+        status.groups.clear();
+        status.drift.clear();
+        status.warnings.clear();
+        let pending = status.pending.as_mut().unwrap();
+        (pending.valid, pending.text) = (false, "error[BB0107]: unknown key\n  at 3:1".to_owned());
+    });
+    check("status-in-trouble", &site.run(&["status"]).await.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_has_one_shape_for_a_program_with_a_controller_or_without() {
+    let site = Site::open(Play::Well).await;
+    let ran = site.run(&["status", "--format", "json"]).await;
+    let with: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(with["controller"]["pid"], 4242);
+    assert_eq!(with["groups"]["family"]["messages"], 12);
+    assert_eq!(with["groups"]["home"]["conditions"]["Ready"]["holds"], true);
+    site.fake.stop.cancel();
+    within(site.serving).await.unwrap();
+    let ran = run(&site.folder, &["status", "--format", "json"]).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let without: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(without["controller"], Value::Null);
+    assert_eq!(without["generation"], 1);
+    let group = json!({ "lifecycle": "on-demand", "model": "rehearsal" });
+    assert_eq!(without["groups"], json!({ "home": group }));
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(&with), keys(&without));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_controller_status_shows_what_was_applied() {
+    let folder = Arc::new(Folder::with(QUICK));
+    let ran = run(&folder, &["status"]).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    check("status-of-nothing", &ran.stdout);
+    assert!(!folder.path("data").exists(), "a look left something behind");
+    run(&folder, &["apply", "--yes=privileged"]).await;
+    let ran = run(&folder, &["status", "--watch"]).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    check("status-without-controller", &ran.stdout);
+    let project = Project::open(&folder.path("")).unwrap();
+    let _lock = project.lock("apply", SystemClock.now()).unwrap();
+    let ran = run(&folder, &["status"]).await;
+    assert!(ran.stdout.contains("somebody is at work here: `babybot apply`, pid "), "{ran:?}");
+    for verb in [&["down"][..], &["pause", "home"], &["exec", "home", "--", "true"]] {
+        let ran = run(&folder, verb).await;
+        assert_eq!(ran.code, Some(6), "{verb:?} {ran:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watched_status_is_told_with_every_change_until_the_controller_ends() {
+    let site = Site::open(Play::Well).await;
+    let mut child = site.start(&["status", "--watch", "--format", "json"]);
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let fake = site.fake.clone();
+    let seen = tokio::task::spawn_blocking(move || {
+        let mut pids = Vec::new();
+        for line in lines {
+            let value: Value = serde_json::from_str(&line.unwrap()).unwrap();
+            pids.push(value["controller"]["pid"].as_u64().unwrap());
+            match pids.len() {
+                3 => fake.stop.cancel(),
+                count => fake.change(|status| status.pid = u32::try_from(count).unwrap()),
+            }
+        }
+        (pids, child.wait_with_output().unwrap())
+    });
+    let (pids, ended) = within(seen).await.unwrap();
+    assert_eq!(pids, [4242, 1, 2]);
+    assert_eq!(ended.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&ended.stderr), "The controller ended.\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_ends_a_watch_and_so_does_a_reader_that_goes() {
+    let site = Site::open(Play::Well).await;
+    let mut child = site.start(&["status", "--watch"]);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().starts_with("babybot "));
+    interrupt(&child);
+    let ended = tokio::task::spawn_blocking(move || child.wait().unwrap());
+    assert_eq!(within(ended).await.unwrap().code(), Some(130));
+
+    let mut child = site.start(&["status", "--watch"]);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    lines.next().unwrap().unwrap();
+    drop(lines);
+    let fake = site.fake.clone();
+    let ended = tokio::task::spawn_blocking(move || {
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            fake.change(|status| status.pid += 1);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+    assert_eq!(within(ended).await.unwrap().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn down_returns_when_the_controller_is_gone() {
+    let site = Site::open(Play::Well).await;
+    let ran = site.run(&["down", "--wait", "8s"]).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(
+        (ran.stdout.as_str(), ran.stderr.as_str()),
+        ("", "Ending the controller (pid 4242), within 8s.\nIt is gone.\n")
+    );
+    assert_eq!(site.fake.heard(), ["shut down within 6s"]);
+    let project = Project::open(&site.folder.path("")).unwrap();
+    assert_eq!(project.lock_holder().unwrap(), None);
+    let again = site.run(&["down"]).await;
+    assert_eq!((again.code, again.stderr.as_str()), (Some(0), "No controller runs.\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_that_does_not_end_in_time_is_named_with_what_helps() {
+    let site = Site::open(Play::Silent).await;
+    let ran = site.run(&["down", "--wait", "300ms"]).await;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("(pid 4242) still runs after 300ms"), "{ran:?}");
+    assert!(ran.stderr.contains("kill -9 4242"), "{ran:?}");
+    assert_eq!(site.run(&["down", "--wait", "soon"]).await.code, Some(64));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_is_held_and_let_go() {
+    let site = Site::open(Play::Well).await;
+    for (verb, expected) in [
+        (["pause", "home"], "home is held. Its messages wait until `babybot resume home`.\n"),
+        (["pause", "home"], "home is held already.\n"),
+        (["resume", "home"], "home goes on. Nothing waits.\n"),
+        (["resume", "home"], "home is not held.\n"),
+        (
+            ["pause", "family"],
+            "family is held. It finishes its turn; then its messages wait until `babybot resume \
+             family`.\n",
+        ),
+        (["resume", "family"], "family goes on. 12 messages wait.\n"),
+    ] {
+        let ran = site.run(&verb).await;
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), expected), "{verb:?} {ran:?}");
+    }
+    assert_eq!(site.fake.heard(), ["home held", "home let go", "family held", "family let go"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_is_not_there_is_answered_with_what_was_meant() {
+    let site = Site::open(Play::Well).await;
+    for verb in [&["pause", "hone"][..], &["resume", "hone"], &["exec", "hone", "--", "true"]] {
+        let ran = site.run(verb).await;
+        assert_eq!(ran.code, Some(64), "{verb:?} {ran:?}");
+        assert!(ran.stderr.contains("did you mean `home`?"), "{ran:?}");
+    }
+    assert_eq!(site.fake.heard(), [""; 0]);
+    let ran = site.run(&["logs", "hone"]).await;
+    assert_eq!((ran.code, ran.stderr.contains("`home`?")), (Some(64), true), "{ran:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_needs_a_controller_says_how_to_start_one() {
+    let folder = Arc::new(Folder::with(QUICK));
+    for verb in [&["pause", "home"][..], &["resume", "home"], &["exec", "home", "--", "true"]] {
+        let ran = run(&folder, verb).await;
+        assert_eq!(ran.code, Some(1), "{verb:?} {ran:?}");
+        assert!(ran.stderr.contains("no controller runs") && ran.stderr.contains("babybot up"));
+    }
+    for wrong in [&["exec", "home"][..], &["exec", "home", "true"]] {
+        assert_eq!(run(&folder, wrong).await.code, Some(64), "{wrong:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_cannot_be_run_gives_its_lease_back() {
+    let site = Site::open(Play::Well).await;
+    let ran = site.run(&["exec", "home", "--", "true"]).await;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("cannot run it: "), "{ran:?}");
+    assert_eq!(site.fake.heard(), ["lease home"]);
+    within(site.fake.dropped.notified()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_the_verbs_own_failure() {
+    let site = Site::open(Play::Refusing).await;
+    for verb in [&["pause", "home"][..], &["down"], &["exec", "home", "--", "true"]] {
+        let ran = site.run(verb).await;
+        assert_eq!((ran.code, ran.stderr.contains(": not now\n")), (Some(1), true), "{ran:?}");
+    }
+}
+
+fn line(group: &str, message: &str) -> String {
+    format!("2026-11-22T09:30:00.123Z INFO  babybot::agent {{group={group}}} {message}\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_are_shown_from_the_older_to_the_newer_by_group_and_by_count() {
+    let folder = Arc::new(Folder::with(QUICK));
+    let none = run(&folder, &["logs"]).await;
+    assert_eq!((none.code, none.stderr.as_str()), (Some(0), "Nothing was logged yet.\n"));
+    run(&folder, &["apply", "--yes=privileged"]).await;
+    let before = line("home", "one") + &line("work", "two group=home");
+    folder.write(&format!("data/logs/{LOG_BEFORE}"), &before);
+    // The last is not written to its end yet.
+    let now = line("home", "three") + &line("work", "four") + "2026-11-22T09:30";
+    folder.write(&format!("data/logs/{LOG}"), &now);
+    let shown = |ran: Ran| {
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        let words = ran.stdout.lines().map(|line| line.rsplit(' ').next().unwrap().to_owned());
+        words.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(shown(run(&folder, &["logs"]).await), "one group=home three four");
+    assert_eq!(shown(run(&folder, &["logs", "-n", "2"]).await), "three four");
+    assert_eq!(shown(run(&folder, &["logs", "home"]).await), "one three");
+    assert_eq!(shown(run(&folder, &["logs", "work", "-n", "1"]).await), "four");
+    assert_eq!(run(&folder, &["logs", "none"]).await.code, Some(64));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_are_followed_across_their_beginning_and_a_rotation() {
+    let folder = Arc::new(Folder::with(QUICK));
+    run(&folder, &["apply", "--yes=privileged"]).await;
+    let mut command = folder.command(&["logs", "home", "--follow"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let logs = folder.path("data/logs");
+    let following = tokio::task::spawn_blocking(move || {
+        let mut lines = lines.map(Result::unwrap);
+        let mut next = move || lines.next().unwrap().rsplit(' ').next().unwrap().to_owned();
+        std::thread::sleep(Duration::from_millis(300));
+        std::fs::create_dir(&logs).unwrap();
+        let log = LogFile::open(&logs, None).unwrap();
+        log.write(&line("home", "first"));
+        assert_eq!(next(), "first");
+        // More than one log holds, most of it about another group.
+        let long = "x".repeat(8 << 10);
+        for number in 0..1_500 {
+            log.write(&line("work", &long));
+            if number % 100 == 0 {
+                log.write(&line("home", &number.to_string()));
+                assert_eq!(next(), number.to_string());
+            }
+        }
+        assert!(logs.join(LOG_BEFORE).exists());
+        log.write(&line("home", "last"));
+        assert_eq!(next(), "last");
+        interrupt(&child);
+        child.wait().unwrap()
+    });
+    assert_eq!(within(following).await.unwrap().code(), Some(130));
+}
