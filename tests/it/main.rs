@@ -11,6 +11,7 @@ mod plan;
 mod readme;
 mod reconcile;
 mod route;
+mod runtime;
 mod session;
 mod store;
 mod support;

@@ -1,0 +1,1 @@
+//! What engines say, in the words of each: an engine that is played.

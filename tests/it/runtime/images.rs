@@ -1,0 +1,1 @@
+//! Images: what is built, when nothing is, and what is said when it cannot be.
