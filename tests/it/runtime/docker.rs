@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixListener;
 
 use super::place::{PATIENCE, Place, Running, name};
-use super::rows;
+use super::{images, rows};
 use crate::support::docker::{Engine, needs};
 
 /// An engine that is down is said with what helps, and one that hangs is given up.
@@ -55,6 +55,12 @@ macro_rules! rows {
 rows! {
     row_02 row_03 row_04 row_05 row_06 row_08 row_09 row_10 row_11 row_12 row_13 row_15 row_17
     row_22 row_22_lost row_23
+}
+
+/// `none` has no images.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn row_21() {
+    images::row_21(Place::docker(needs!(docker))).await;
 }
 
 /// With decoys that look almost like ours.

@@ -281,7 +281,9 @@ pub(super) async fn row_10(place: Place) {
     for (address, port) in &reachable {
         script += &format!("echo {address} $(busybox nc -w 2 {address} {port} </dev/null 2>&1)\n");
     }
-    script += &format!("echo hello | busybox nc -u -w 1 127.0.0.1 {port_udp} >/dev/null 2>&1\n");
+    script += &format!(
+        "busybox nslookup -timeout=1 -retry=1 localhost 127.0.0.1:{port_udp} >/dev/null 2>&1\n"
+    );
     script += "echo interfaces $(ls /sys/class/net)\n";
     // One that is not there leads the way to the socket: on the host the address is what fails.
     script += "echo raw $(busybox arping -c 1 -I lo 127.0.0.1 2>&1)\n";
@@ -295,6 +297,8 @@ pub(super) async fn row_10(place: Place) {
     let mut received = [0; 16];
     let datagram = datagrams.recv(&mut received);
     tokio::time::timeout(PATIENCE, datagram).await.expect("no datagram on the host").unwrap();
+    // It asks more than once; nothing of that is to be taken for the agent's.
+    while datagrams.try_recv(&mut received).is_ok() {}
     assert!(!control.contains("raw arping: socket"), "{control}");
 
     let said = place.says("family", &script).await;
@@ -307,7 +311,7 @@ pub(super) async fn row_10(place: Place) {
         assert!(said.contains(&format!("{address} nc: ")), "{address} was not tried: {said}");
     }
     assert!(said.contains("interfaces lo\n"), "{said}");
-    assert!(said.contains("raw arping: socket") && said.contains("ermission"), "{said}");
+    assert!(said.contains("raw arping: socket: Operation not permitted"), "{said}");
     assert!(datagrams.try_recv(&mut received).is_err(), "a datagram came through");
 
     // What lies beyond the machine: there is not even a way to it.
@@ -368,7 +372,7 @@ pub(super) async fn row_11(place: Place) {
     is("Seccomp", "2");
 
     // A program that belongs to root and says so gains nothing; without that one wall it does.
-    let ask = "/bin/setuid-busybox su -c true 2>&1; true";
+    let ask = "/bin/setuid/busybox su -c true 2>&1; true";
     let said = place.says("family", ask).await;
     assert!(said.contains("must be suid"), "{said}");
     let client = engine.client();

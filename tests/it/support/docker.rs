@@ -88,20 +88,27 @@ fn busybox() -> Option<PathBuf> {
 }
 
 /// Where agents' folders are mounted: what every image of agents has.
-const FOLDERS: &[&str] = &["bin", "etc", "home/agent", "tmp", "workspace/group", "usr/local/bin"];
+const FOLDERS: &[&str] =
+    &["bin", "bin/setuid", "etc", "home/agent", "workspace/group", "usr/local/bin"];
+
+/// A builder takes from files what makes them run as their owner.
+const DOCKERFILE: &str =
+    "FROM scratch\nCOPY root/ /\nRUN [\"/bin/chmod\", \"4755\", \"/bin/setuid/busybox\"]\n";
 
 /// Builds the image with a shell, unless it is there.
 async fn base(client: &bollard::Docker, busybox: &Path) -> String {
     let bytes = std::fs::read(busybox).unwrap();
     let list = std::process::Command::new(busybox).arg("--list").output().unwrap();
     let applets = String::from_utf8(list.stdout).unwrap();
-    let mut context = Context::new("FROM scratch\nCOPY root/ /\n");
+    let mut context = Context::new(DOCKERFILE);
     for folder in FOLDERS {
-        context.folder(&format!("root/{folder}"));
+        context.folder(&format!("root/{folder}"), 0o755);
     }
+    // A tmpfs over it takes its mode, whatever the engine was told.
+    context.folder("root/tmp", 0o1777);
     context.file("root/etc/passwd", 0o644, b"root:x:0:0::/:/bin/sh\n");
     context.file("root/bin/busybox", 0o755, &bytes);
-    context.file("root/bin/setuid-busybox", 0o4755, &bytes);
+    context.file("root/bin/setuid/busybox", 0o755, &bytes);
     for applet in applets.lines().filter(|applet| *applet != "busybox") {
         context.link(&format!("root/bin/{applet}"), "busybox");
     }
@@ -124,8 +131,8 @@ impl Context {
         self.add(path, tar::EntryType::Regular, mode, bytes);
     }
 
-    pub(crate) fn folder(&mut self, path: &str) {
-        self.add(&format!("{path}/"), tar::EntryType::Directory, 0o755, b"");
+    pub(crate) fn folder(&mut self, path: &str, mode: u32) {
+        self.add(&format!("{path}/"), tar::EntryType::Directory, mode, b"");
     }
 
     fn link(&mut self, path: &str, to: &str) {
