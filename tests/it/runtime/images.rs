@@ -116,8 +116,13 @@ async fn an_image_stands_on_another() {
     let place = Place::docker(needs!(docker));
     let engine = place.engine.clone().unwrap();
     let docker = Docker::new(engine.endpoint.clone()).unwrap();
-    let image = image(&engine.image, &[]);
-    let program = script("id -un; cat /etc/passwd; ls /workspace");
+    // Its package manager writes down what it is told.
+    let mut base = Context::new(&format!("FROM {}\nCOPY root/ /\n", engine.image));
+    base.folder("root/bin", 0o755);
+    base.file("root/bin/apt-get", 0o755, b"#!/bin/sh\necho \"$@\" >>/told\n");
+    let base = base.build(&engine.client(), "localhost/babybot-test-apt").await;
+    let image = image(&base, &["git", "g++"]);
+    let program = script("id -un; cat /etc/passwd; ls /workspace; cat /told");
     docker.build_image(&place.instance, &image, program, &|_| {}).await.unwrap();
     let agent = place.by(Arc::new(docker.clone()));
     let mut spec = agent.spec("family", "");
@@ -130,6 +135,8 @@ async fn an_image_stands_on_another() {
     for folder in ["extra", "global", "group", "ipc", "memory", "project", "skills"] {
         assert!(said.contains(&format!("{folder}\n")), "{folder}: {said}");
     }
+    let told = "update\ninstall -y --no-install-recommends git g++\n";
+    assert!(said.ends_with(told), "{said}");
     running.exit().await;
     docker.remove_image(&place.instance, &image.tag()).await.unwrap();
 }
