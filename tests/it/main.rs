@@ -13,6 +13,7 @@ mod plan;
 mod readme;
 mod reconcile;
 mod route;
+mod runtime;
 mod session;
 mod store;
 mod support;

@@ -227,6 +227,7 @@ impl Surroundings for Machine {
 
 /// Whether this machine has an engine.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "one is made, and taken apart at once")]
 pub enum Found {
     /// It has, and it answers.
     Is(Docker, RuntimeInfo),

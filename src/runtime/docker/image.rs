@@ -37,10 +37,15 @@ const LATEST: (&str, &str) = ("babybot-agent", "latest");
 /// Where a source is built: nothing else is called so.
 const SOURCE_REPOSITORY: &str = "localhost/babybot-source";
 
+/// How lines begin that a builder says of itself.
+const BUILDERS_OWN: &[&str] = &["Step ", "---> ", "Removing intermediate container "];
+
 /// Folders of an image that others are mounted into.
 const MOUNT_POINTS: &[(&str, u32)] = &[
     ("home", 0o755),
     ("home/agent", 0o755),
+    // A tmpfs over it takes its mode, whatever the engine was told.
+    ("tmp", 0o1777),
     ("workspace", 0o755),
     ("workspace/extra", 0o755),
     ("workspace/global", 0o755),
@@ -209,7 +214,6 @@ impl Recipe<'_> {
             let users = format!("{root}agent:x:{uid}:{gid}:agent:/home/agent:/bin/sh\n");
             let root = if gid == 0 { "" } else { "root:x:0:\n" };
             let groups = format!("{root}agent:x:{gid}:\n");
-            context.folder("root/tmp", 0o1777)?;
             context.folder("root/etc", 0o755)?;
             context.file("root/etc/passwd", 0o644, users.as_bytes())?;
             context.file("root/etc/group", 0o644, groups.as_bytes())?;
@@ -348,7 +352,10 @@ async fn follow(
         let line = plain(&String::from_utf8_lossy(line));
         if !line.is_empty() {
             progress(&line);
-            last = line;
+            // What the builder says of itself is no reason.
+            if !BUILDERS_OWN.iter().any(|own| line.starts_with(own)) {
+                last = line;
+            }
         }
     };
     loop {

@@ -49,8 +49,12 @@ pub(super) async fn launch(
         .clone()
         .ok_or_else(|| RuntimeError::Launch("no image is named".to_owned()))?;
     let folders = spec.mounts.clone();
-    tokio::task::spawn_blocking(move || mounts::check(&folders))
+    // A file system far away may not answer.
+    let check = tokio::task::spawn_blocking(move || mounts::check(&folders));
+    let late = |_| RuntimeError::Launch("a folder that is mounted does not answer".to_owned());
+    tokio::time::timeout(LIST_DEADLINE, check)
         .await
+        .map_err(late)?
         .map_err(|error| RuntimeError::Failed(error.to_string()))?
         .map_err(RuntimeError::Launch)?;
 

@@ -1,6 +1,5 @@
 //! A command of the operator within a container.
 
-use std::pin::Pin;
 use std::time::Duration;
 
 use bollard::Docker as Client;
@@ -45,8 +44,8 @@ pub(super) async fn exec(client: &Client, id: &str, spec: ExecSpec) -> Result<Ex
         // A command that has ended already has no size.
         let _ = within("sizing the terminal", LIST_DEADLINE, call).await;
     }
-    let outputs = streams::apart(Pin::from(output), Of::Command);
-    let (stdin, returned) = Returned::new(Pin::from(input));
+    let outputs = streams::apart(output, Of::Command);
+    let (stdin, returned) = Returned::new(input);
     tokio::spawn(async move {
         if let Ok(mut input) = returned.await {
             let _ = input.shutdown().await;

@@ -1,5 +1,6 @@
 //! What tests share: builders, fakes that stand at the doors, and simulated worlds.
 
+pub(crate) mod docker;
 pub(crate) mod folder;
 pub(crate) mod installation;
 pub(crate) mod ollama;

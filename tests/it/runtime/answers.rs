@@ -1,0 +1,285 @@
+//! What engines say, in the words of each: an engine that is played.
+//!
+//! Podman answers otherwise than Docker in places, and no machine has every
+//! release. What is played here was read from theirs.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode, Uri};
+use babybot::name::SandboxId;
+use babybot::resource::RuntimeKind;
+use babybot::runtime::docker::Docker;
+use babybot::runtime::docker::endpoint::{self, Endpoint, Found, Places};
+use babybot::runtime::{Runtime as _, RuntimeError};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixListener;
+
+use super::place::Place;
+
+type Answer = (StatusCode, String);
+
+/// An engine that answers what a test says.
+struct Played {
+    endpoint: Endpoint,
+    asked: Arc<Mutex<Vec<String>>>,
+    _folder: tempfile::TempDir,
+}
+
+impl Played {
+    fn new(answer: impl Fn(&Method, &str) -> Answer + Send + Sync + 'static) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("played.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let (answer, asked) = (Arc::new(answer), Arc::new(Mutex::new(Vec::new())));
+        let log = Arc::clone(&asked);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (answer, log) = (Arc::clone(&answer), Arc::clone(&log));
+                let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+                    let (method, uri): (_, Uri) = (request.method().clone(), request.uri().clone());
+                    log.lock().unwrap().push(format!("{method} {}", uri.path()));
+                    let (status, text) = answer(&method, uri.path());
+                    let response = hyper::Response::builder()
+                        .status(status)
+                        .body(Full::new(Bytes::from(text)))
+                        .unwrap();
+                    async move { Ok::<_, Infallible>(response) }
+                });
+                let connection = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service);
+                tokio::spawn(connection);
+            }
+        });
+        let url = format!("unix://{}", socket.display());
+        let endpoint = Endpoint { url, reason: "played".to_owned() };
+        Self { endpoint, asked, _folder: folder }
+    }
+
+    fn docker(&self) -> Docker {
+        Docker::new(self.endpoint.clone()).unwrap()
+    }
+
+    fn asked(&self, method: &str) -> Vec<String> {
+        let asked = self.asked.lock().unwrap();
+        asked.iter().filter(|line| line.starts_with(method)).cloned().collect()
+    }
+}
+
+fn said(status: u16, message: &str) -> Answer {
+    let text = serde_json::json!({ "message": message }).to_string();
+    (StatusCode::from_u16(status).unwrap(), text)
+}
+
+fn ok(value: serde_json::Value) -> Answer {
+    (StatusCode::OK, value.to_string())
+}
+
+/// What a start comes to, by what the engine says to the making of the container.
+async fn refusal(status: u16, message: &'static str) -> RuntimeError {
+    let engine = Played::new(move |_, _| said(status, message));
+    let place = Place::none();
+    let mut spec = place.spec("family", "true");
+    spec.container.image = Some("localhost/agent:1".into());
+    let error = engine.docker().launch(spec).await.unwrap_err();
+    assert_eq!(engine.asked("DELETE"), [""; 0], "what was never made was removed");
+    match error {
+        RuntimeError::NameTaken { name } => {
+            assert_eq!(name, format!("bb-{}-family", place.instance.short()));
+            RuntimeError::NameTaken { name: "bb".into() }
+        }
+        other => other,
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_by_its_text_where_its_status_differs() {
+    let taken = RuntimeError::NameTaken { name: "bb".into() };
+    let docker = "Conflict. The container name \"/bb-x\" is already in use by container \"4f\".";
+    let podman = "creating container storage: the container name \"bb-x\" is already in use by 4f. \
+                  You have to remove that container to be able to reuse that name: that name is \
+                  already in use";
+    assert_eq!(refusal(409, docker).await, taken);
+    assert_eq!(refusal(500, podman).await, taken);
+    let missing = RuntimeError::ImageMissing("localhost/agent:1".into());
+    assert_eq!(refusal(404, "No such image: localhost/agent:1").await, missing);
+    assert_eq!(refusal(404, "localhost/agent:1: image not known").await, missing);
+    let mount = "invalid mount config for type \"bind\": bind source path does not exist: /x";
+    assert_eq!(refusal(400, mount).await, RuntimeError::Launch(mount.into()));
+}
+
+/// A list that fails removes nothing, and a list that is not understood is asked for again.
+#[tokio::test]
+async fn a_list_that_fails_reaps_nothing() {
+    let place = Place::none();
+    let engine = Played::new(|_, _| said(500, "the database is locked"));
+    let reaped = engine.docker().reap(place.instance.clone(), Vec::new()).await;
+    assert_eq!(reaped, Err(RuntimeError::Failed("the database is locked".into())));
+    assert_eq!(engine.asked("DELETE"), [""; 0]);
+
+    let unknown = serde_json::json!([{
+        "Id": "4f", "Names": ["/x"], "State": "stopped",
+        "Labels": {
+            "io.babybot.instance": place.instance.as_str(),
+            "io.babybot.group": "family",
+        },
+    }]);
+    let engine = Played::new(move |_, _| ok(unknown.clone()));
+    let listed = engine.docker().list(&place.instance, Vec::new()).await;
+    assert!(matches!(listed, Err(RuntimeError::Failed(_))), "{listed:?}");
+    assert!(engine.asked("GET").len() >= 5, "it was not asked again");
+}
+
+/// A state that passes is waited for.
+#[tokio::test]
+async fn a_state_that_passes_is_asked_for_again() {
+    let place = Place::none();
+    let (instance, asked) = (place.instance.clone(), Mutex::new(0));
+    let engine = Played::new(move |_, _| {
+        let mut asked = asked.lock().unwrap();
+        *asked += 1;
+        let state = if *asked <= 4 { "stopped" } else { "exited" };
+        ok(serde_json::json!([{
+            "Id": "4f", "Names": ["/x"], "State": state,
+            "Labels": {
+                "io.babybot.instance": instance.as_str(),
+                "io.babybot.group": "family",
+            },
+        }]))
+    });
+    let listed = engine.docker().list(&place.instance, Vec::new()).await.unwrap();
+    assert_eq!(listed.len(), 1);
+}
+
+/// Podman's words for what is gone, and for what was ended already.
+#[tokio::test]
+async fn what_is_gone_is_stopped() {
+    let id = SandboxId::new("4f").unwrap();
+    for (status, message) in [
+        (404, "No such container: 4f"),
+        (500, "no container with name or ID \"4f\" found: no such container"),
+    ] {
+        let engine = Played::new(move |_, _| said(status, message));
+        assert_eq!(engine.docker().stop(&id, Duration::from_secs(1)).await, Ok(()));
+    }
+    // What cannot be stopped is removed by force.
+    let engine = Played::new(|method, _| match method {
+        &Method::DELETE => (StatusCode::NO_CONTENT, String::new()),
+        _ => said(500, "can only kill running containers: container state improper"),
+    });
+    assert_eq!(engine.docker().stop(&id, Duration::from_secs(1)).await, Ok(()));
+    assert_eq!(engine.asked("DELETE"), ["DELETE /containers/4f"]);
+}
+
+/// An engine with this information, as `find` sees it.
+async fn found(info: serde_json::Value) -> Found {
+    let engine = Played::new(move |_, path| match path {
+        "/_ping" => (StatusCode::OK, "OK".to_owned()),
+        "/version" => ok(serde_json::json!({
+            "Version": "28.1", "ApiVersion": "1.49", "Arch": "arm64",
+            "Components": [{"Name": "Podman Engine", "Version": "28.1"}],
+        })),
+        _ => ok(info.clone()),
+    });
+    endpoint::find_among(Places::Named(engine.endpoint.clone()), None).await
+}
+
+#[tokio::test]
+async fn an_engine_says_what_its_walls_lack() {
+    let info = serde_json::json!({
+        "OSType": "linux", "Architecture": "", "PidsLimit": false, "MemoryLimit": true,
+        "SecurityOptions": ["name=rootless"],
+    });
+    let Found::Is(docker, info) = found(info).await else { panic!("not found") };
+    assert_eq!((docker.kind(), info.kind), (RuntimeKind::Docker, RuntimeKind::Docker));
+    assert_eq!(info.version, "Podman 28.1");
+    assert_eq!(info.architecture, "aarch64");
+    assert_eq!(info.user, Some((0, 0)));
+    assert_eq!(
+        info.warnings,
+        [
+            "system calls are not filtered here: the engine has no seccomp",
+            "limits.pids is not enforced here: the engine cannot",
+        ]
+    );
+    assert!(info.endpoint.ends_with("(played)"), "{}", info.endpoint);
+
+    let mapped =
+        serde_json::json!({ "SecurityOptions": ["name=seccomp,profile=default", "name=userns"] });
+    let Found::Unknown(why) = found(mapped).await else { panic!("mapped users are no obstacle") };
+    assert!(why.contains("userns-remap"), "{why}");
+}
+
+#[tokio::test]
+async fn what_does_not_answer_is_not_absent() {
+    let absent = endpoint::find_among(Places::Usual(Vec::new()), None).await;
+    assert!(matches!(absent, Found::Absent), "{absent:?}");
+    let Found::Unknown(why) = endpoint::find_among(Places::Usual(Vec::new()), Some("docker")).await
+    else {
+        panic!("a program stands for nothing")
+    };
+    assert!(why.contains("`docker` is installed") && why.contains("start it"), "{why}");
+
+    // A socket nobody listens at; one that may not be opened shows in the same way.
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("docker.sock");
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let url = format!("unix://{}", socket.display());
+    let dead = Endpoint { url: url.clone(), reason: "the socket of a test".into() };
+    let Found::Unknown(why) = endpoint::find_among(Places::Usual(vec![dead.clone()]), None).await
+    else {
+        panic!("a dead socket is nothing")
+    };
+    assert!(why.starts_with(&url) && why.contains("start it"), "{why}");
+
+    // The first that answers is taken, and says why it was asked.
+    let engine = Played::new(|_, path| match path {
+        "/_ping" => (StatusCode::OK, "OK".to_owned()),
+        _ => ok(serde_json::json!({ "Version": "1" })),
+    });
+    let places = Places::Usual(vec![dead, engine.endpoint.clone()]);
+    let Found::Is(docker, _) = endpoint::find_among(places, None).await else {
+        panic!("not found")
+    };
+    assert_eq!(docker.endpoint(), Some(engine.endpoint.url.clone()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_hangs_is_given_up_in_two_seconds() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("docker.sock");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    let endpoint = Endpoint { url: format!("unix://{}", socket.display()), reason: "hung".into() };
+    let begun = tokio::time::Instant::now();
+    let Found::Unknown(why) = endpoint::find_among(Places::Named(endpoint), None).await else {
+        panic!("it answered")
+    };
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert!(why.contains("did not end within 2 s") && why.contains("start it"), "{why}");
+}
+
+/// A start whose acknowledgement was lost is looked for, and what never ran is removed.
+#[tokio::test(start_paused = true)]
+async fn a_container_nobody_acknowledged_is_removed() {
+    let place = Place::none();
+    let mut spec = place.spec("family", "true");
+    spec.container.image = Some("localhost/agent:1".into());
+    let instance = place.instance.clone();
+    let engine = Played::new(move |method, path| match (method, path) {
+        (&Method::POST, "/containers/create") => (StatusCode::CREATED, "{\"Id\":".to_owned()),
+        (&Method::DELETE, _) => (StatusCode::NO_CONTENT, String::new()),
+        _ => ok(serde_json::json!({
+            "Id": "4f", "State": {"Status": "created"},
+            "Config": {"Labels": {
+                "io.babybot.instance": instance.as_str(), "io.babybot.group": "family",
+            }},
+        })),
+    });
+    let failed = engine.docker().launch(spec).await;
+    assert!(failed.is_err(), "{failed:?}");
+    assert_eq!(engine.asked("DELETE"), ["DELETE /containers/4f"]);
+}

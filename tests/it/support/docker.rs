@@ -1,0 +1,236 @@
+//! A container engine for tests, where there is one, and an image out of nothing but busybox.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use babybot::resource::digest;
+use babybot::runtime::docker::endpoint::{self, Endpoint, Found, Machine};
+use bollard::query_parameters::BuildImageOptionsBuilder;
+use futures_util::StreamExt as _;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::OnceCell;
+use tokio::task::JoinHandle;
+
+use super::skipped;
+
+/// Whom agents of containers run as in tests.
+pub(crate) const AGENT: (u32, u32) = (10_001, 10_001);
+
+/// Gives what a test needs, or ends the test and says so.
+macro_rules! needs {
+    (docker) => {
+        match $crate::support::docker::engine().await {
+            Some(engine) => engine,
+            None => return,
+        }
+    };
+}
+pub(crate) use needs;
+
+/// An engine that answers, and an image in it that has a shell.
+#[derive(Clone, Debug)]
+pub(crate) struct Engine {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) image: String,
+}
+
+/// The engine of this machine. Where there is none, says that the test is skipped; where one is
+/// required, fails.
+pub(crate) async fn engine() -> Option<Engine> {
+    static ENGINE: OnceCell<Result<Engine, String>> = OnceCell::const_new();
+    match ENGINE.get_or_init(look).await {
+        Ok(engine) => Some(engine.clone()),
+        Err(why) => {
+            let required = std::env::var_os("BABYBOT_REQUIRE_DOCKER").is_some_and(|v| v == "1");
+            assert!(!required, "no engine: {why}");
+            skipped(why);
+            None
+        }
+    }
+}
+
+async fn look() -> Result<Engine, String> {
+    let found = endpoint::find_among(endpoint::places(None, &Machine), None).await;
+    let (Found::Is(_, info), Some(busybox)) = (&found, busybox()) else {
+        return Err(match found {
+            Found::Is(..) => "no static busybox is installed (busybox-static)".to_owned(),
+            Found::Absent => "no container engine is installed".to_owned(),
+            Found::Unknown(why) => why,
+        });
+    };
+    let (url, reason) = info.endpoint.split_once(' ').unwrap();
+    let endpoint = Endpoint { url: url.to_owned(), reason: reason.to_owned() };
+    let image = base(&client(&endpoint), &busybox).await;
+    Ok(Engine { endpoint, image })
+}
+
+/// A client of the tests' own, which shares nothing with what is tested.
+pub(crate) fn client(endpoint: &Endpoint) -> bollard::Docker {
+    bollard::Docker::connect_with_unix(&endpoint.url, 120, bollard::API_DEFAULT_VERSION).unwrap()
+}
+
+impl Engine {
+    pub(crate) fn client(&self) -> bollard::Docker {
+        client(&self.endpoint)
+    }
+}
+
+/// A busybox that needs no libraries.
+fn busybox() -> Option<PathBuf> {
+    let static_one = |path: &PathBuf| {
+        std::fs::read(path).is_ok_and(|bytes| {
+            babybot::runtime::docker::binary::check(&bytes, std::env::consts::ARCH).is_ok()
+        })
+    };
+    ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from).into_iter().find(static_one)
+}
+
+/// Where agents' folders are mounted: what every image of agents has.
+const FOLDERS: &[&str] =
+    &["bin", "bin/setuid", "etc", "home/agent", "workspace/group", "usr/local/bin"];
+
+/// A builder takes from files what makes them run as their owner.
+const DOCKERFILE: &str =
+    "FROM scratch\nCOPY root/ /\nRUN [\"/bin/chmod\", \"4755\", \"/bin/setuid/busybox\"]\n";
+
+/// Builds the image with a shell, unless it is there.
+async fn base(client: &bollard::Docker, busybox: &Path) -> String {
+    let bytes = std::fs::read(busybox).unwrap();
+    let list = std::process::Command::new(busybox).arg("--list").output().unwrap();
+    let applets = String::from_utf8(list.stdout).unwrap();
+    let mut context = Context::new(DOCKERFILE);
+    for folder in FOLDERS {
+        context.folder(&format!("root/{folder}"), 0o755);
+    }
+    // A tmpfs over it takes its mode, whatever the engine was told.
+    context.folder("root/tmp", 0o1777);
+    context.file("root/etc/passwd", 0o644, b"root:x:0:0::/:/bin/sh\n");
+    context.file("root/bin/busybox", 0o755, &bytes);
+    context.file("root/bin/setuid/busybox", 0o755, &bytes);
+    for applet in applets.lines().filter(|applet| *applet != "busybox") {
+        context.link(&format!("root/bin/{applet}"), "busybox");
+    }
+    context.build(client, "localhost/babybot-test-base").await
+}
+
+/// The context of a build, and what it is called: by its content, so that it is built once.
+pub(crate) struct Context {
+    archive: tar::Builder<Vec<u8>>,
+}
+
+impl Context {
+    pub(crate) fn new(dockerfile: &str) -> Self {
+        let mut context = Self { archive: tar::Builder::new(Vec::new()) };
+        context.file("Dockerfile", 0o644, dockerfile.as_bytes());
+        context
+    }
+
+    pub(crate) fn file(&mut self, path: &str, mode: u32, bytes: &[u8]) {
+        self.add(path, tar::EntryType::Regular, mode, bytes);
+    }
+
+    pub(crate) fn folder(&mut self, path: &str, mode: u32) {
+        self.add(&format!("{path}/"), tar::EntryType::Directory, mode, b"");
+    }
+
+    fn link(&mut self, path: &str, to: &str) {
+        let mut header = header(tar::EntryType::Symlink, 0o777, 0);
+        self.archive.append_link(&mut header, path, to).unwrap();
+    }
+
+    fn add(&mut self, path: &str, kind: tar::EntryType, mode: u32, bytes: &[u8]) {
+        let mut header = header(kind, mode, bytes.len());
+        self.archive.append_data(&mut header, path, bytes).unwrap();
+    }
+
+    /// Builds it, unless it is there; gives its name.
+    pub(crate) async fn build(self, client: &bollard::Docker, repository: &str) -> String {
+        let archive = self.archive.into_inner().unwrap();
+        let reference = format!("{repository}:{}", &digest(&archive)["sha256:".len()..][..12]);
+        if client.inspect_image(&reference).await.is_ok() {
+            return reference;
+        }
+        let options = BuildImageOptionsBuilder::default()
+            .dockerfile("Dockerfile")
+            .t(&reference)
+            .rm(true)
+            .forcerm(true)
+            .labels(&HashMap::from([("io.babybot.test", "1")]))
+            .build();
+        let body = bollard::body_full(archive.into());
+        let mut build = client.build_image(options, None, Some(body));
+        while let Some(step) = build.next().await {
+            step.unwrap();
+        }
+        reference
+    }
+}
+
+fn header(kind: tar::EntryType, mode: u32, size: usize) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(size as u64);
+    header
+}
+
+/// A socket that leads to the engine until it is cut.
+pub(crate) struct Front {
+    folder: tempfile::TempDir,
+    engine: PathBuf,
+    task: JoinHandle<()>,
+    connections: Arc<Mutex<Vec<JoinHandle<()>>>>,
+}
+
+impl Front {
+    pub(crate) fn of(engine: &Engine) -> Self {
+        let engine = engine.endpoint.socket().unwrap().to_owned();
+        let folder = tempfile::tempdir().unwrap();
+        let mut front =
+            Self { folder, engine, task: tokio::spawn(async {}), connections: Arc::default() };
+        front.open();
+        front
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("docker.sock")
+    }
+
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        let url = format!("unix://{}", self.socket().display());
+        Endpoint { url, reason: "the socket of a test".to_owned() }
+    }
+
+    /// Leads to the engine, again.
+    pub(crate) fn open(&mut self) {
+        let listener = UnixListener::bind(self.socket()).unwrap();
+        let (engine, connections) = (self.engine.clone(), Arc::clone(&self.connections));
+        self.task = tokio::spawn(async move {
+            while let Ok((mut from, _)) = listener.accept().await {
+                let engine = engine.clone();
+                let connection = tokio::spawn(async move {
+                    let _: io::Result<_> = async {
+                        let mut to = UnixStream::connect(engine).await?;
+                        tokio::io::copy_bidirectional(&mut from, &mut to).await
+                    }
+                    .await;
+                });
+                connections.lock().unwrap().push(connection);
+            }
+        });
+    }
+
+    /// Breaks every connection, and accepts none: as an engine that was stopped.
+    pub(crate) fn cut(&mut self) {
+        self.task.abort();
+        for connection in self.connections.lock().unwrap().drain(..) {
+            connection.abort();
+        }
+        std::fs::remove_file(self.socket()).unwrap();
+    }
+}
