@@ -16,7 +16,7 @@ use crate::name::{GroupName, ImageTag, SandboxId};
 use crate::observed::Owner;
 use crate::plan::{Plan, Work};
 use crate::process;
-use crate::project::{Project, SettingsFile};
+use crate::project::{Folder, Project, SettingsFile};
 use crate::resource::{ImageSpec, ResourceId, RuntimeKind, UserId};
 use crate::runtime::{Binary, Runtimes};
 use crate::store::Store;
@@ -223,7 +223,9 @@ impl Machine {
             self.project.make_private(&folder).map_err(|error| error.to_string())?;
         }
         let Some(owner) = owner else { return Ok(()) };
-        for path in self.project.folders(group) {
+        let folders = self.project.folders(group);
+        // The main group keeps what all read.
+        for path in folders.into_iter().chain([self.project.global()]) {
             let given = self.project.folder(&path).and_then(|folder| folder.give_all(owner));
             given.map_err(|error| format!("{}: {error}", path.display()))?;
         }
@@ -252,13 +254,23 @@ impl Machine {
         let write = || {
             let mut text = serde_json::to_vec_pretty(&SettingsFile { env: env.clone() })?;
             text.push(b'\n');
-            let owner = self.project.owner();
-            let folder = self.project.folder(&path)?.child_or_make(".ollama", owner)?;
+            let home = self.project.folder(&path)?;
+            let owner = self.owner_like(&home)?;
+            let folder = home.child_or_make(".ollama", owner)?;
             folder.write("settings.json", &text, 0o600, owner)
         };
         write().map_err(|error: std::io::Error| {
             format!("{}: {error}", path.join(".ollama/settings.json").display())
         })
+    }
+
+    /// Whom a file is made for in a folder that may have been given away.
+    fn owner_like(&self, folder: &Folder) -> std::io::Result<Option<(u32, u32)>> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(None);
+        }
+        let owner = folder.owner()?;
+        Ok((owner.uid != 0).then_some((owner.uid, owner.gid)))
     }
 
     async fn stop_leftover(&self, group: &GroupName) -> Result<(), String> {

@@ -202,12 +202,14 @@ impl Grip {
     }
 }
 
-/// Cancels the link's task when the session is dropped.
-struct DropGuard(CancellationToken);
+/// Cancels the link's task when the session is dropped, and lets go of the way to the model, which
+/// reports to a task that holds on to the session.
+struct DropGuard(CancellationToken, Arc<Shared>);
 
 impl Drop for DropGuard {
     fn drop(&mut self) {
         self.0.cancel();
+        self.1.close_gateway();
     }
 }
 
@@ -247,6 +249,7 @@ impl Session {
         let ended = watch_exit(parts, incarnation, sandbox.exit);
         let folder = parts.project.group(&shared.group);
         let quota = Quota { folder, limit: limits.disk.as_bytes(), every: MEASURE_EVERY };
+        let guard = DropGuard(stop, Arc::clone(&shared));
         let session = Self {
             shared,
             runtime,
@@ -256,7 +259,7 @@ impl Session {
             limits,
             quota,
             ended,
-            _link: DropGuard(stop),
+            _link: guard,
         };
         session.wait_ready().await
     }

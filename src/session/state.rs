@@ -99,6 +99,11 @@ impl Shared {
         *self.gateway.lock().unwrap_or_else(PoisonError::into_inner) = router;
     }
 
+    /// From now on no model answers.
+    pub(super) fn close_gateway(&self) {
+        *self.gateway.lock().unwrap_or_else(PoisonError::into_inner) = Router::new();
+    }
+
     /// Whatever answers for the model now.
     pub(super) fn gateway(&self) -> Router {
         self.gateway.lock().unwrap_or_else(PoisonError::into_inner).clone()
