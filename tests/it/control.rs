@@ -21,11 +21,11 @@ use babybot::control::{
     ApplyEvent, ApplyRequest, BODY_MAX, ChatEnd, ChatEvent, ChatRequest, ControlError, Lease,
     PROTOCOL, PostOutcome, Role,
 };
-use babybot::desired::Desired;
+use babybot::desired::{Choice, Desired};
 use babybot::link;
 use babybot::name::{GroupName, InstanceId};
 use babybot::plan::Plan;
-use babybot::resource::{Risk, RuntimeKind};
+use babybot::resource::Risk;
 use futures_util::StreamExt as _;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
@@ -48,9 +48,11 @@ fn desired() -> Desired {
         name: "home".parse().unwrap(),
         assistant: "Baby".to_owned(),
         timezone: None,
-        runtime: RuntimeKind::None,
+        runtime: Choice::default(),
         resources: [].into(),
+        containers: [].into(),
         remarks: Vec::new(),
+        overrides: Vec::new(),
     }
 }
 
@@ -60,7 +62,7 @@ fn request() -> ApplyRequest {
 }
 
 fn talk(text: &str) -> ChatRequest {
-    ChatRequest { group: home(), text: Some(text.to_owned()) }
+    ChatRequest { group: home(), text: Some(text.to_owned()), said: None }
 }
 
 #[tokio::test]
@@ -256,7 +258,10 @@ async fn an_answer_that_stops_half_way_is_no_answer() {
     let events: Vec<_> = within(client.apply(&request()).await.unwrap().collect()).await;
     assert!(matches!(&events[..], [Ok(_), Err(ControlError::Ended)]), "{events:?}");
     let events: Vec<_> = within(client.chat(&talk("hi")).await.unwrap().collect()).await;
-    assert!(matches!(&events[..], [Ok(ChatEvent::Stored), Err(ControlError::Ended)]), "{events:?}");
+    assert!(
+        matches!(&events[..], [Ok(ChatEvent::Stored { .. }), Err(ControlError::Ended)]),
+        "{events:?}"
+    );
     assert!(matches!(client.lease(&home()).await, Err(ControlError::Ended)));
 }
 
@@ -267,7 +272,7 @@ async fn a_controller_that_is_killed_ends_whatever_was_asked() {
     let mut changes = client.watch_status().await.unwrap();
     changes.next().await.unwrap().unwrap();
     let mut chat = client.chat(&talk("hi")).await.unwrap();
-    assert_eq!(chat.next().await.unwrap().unwrap(), ChatEvent::Stored);
+    assert_eq!(chat.next().await.unwrap().unwrap(), ChatEvent::Stored { seq: 1 });
     house.kill();
     let cut = within(chat.next()).await.unwrap().unwrap_err();
     assert!(matches!(cut, ControlError::Ended), "{cut:?}");
@@ -286,7 +291,7 @@ async fn a_client_that_goes_away_takes_what_it_asked_for_with_it() {
     // A stream that is dropped, the connection kept.
     let client = house.client().await;
     let mut chat = client.chat(&talk("hi")).await.unwrap();
-    assert_eq!(chat.next().await.unwrap().unwrap(), ChatEvent::Stored);
+    assert_eq!(chat.next().await.unwrap().unwrap(), ChatEvent::Stored { seq: 1 });
     drop(chat);
     within(house.fake.dropped.notified()).await;
     client.status().await.unwrap();

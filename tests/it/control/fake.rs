@@ -302,7 +302,7 @@ pub(super) fn applied() -> Vec<ApplyEvent> {
 
 pub(super) fn answered(text: &str) -> Vec<ChatEvent> {
     vec![
-        ChatEvent::Stored,
+        ChatEvent::Stored { seq: 1 },
         ChatEvent::Post {
             id: 7,
             reply: true,

@@ -80,7 +80,13 @@ async fn a_greeting_comes_first_and_once() {
         let Err(LinkError::Refused { message, status, .. }) = link.hello(&hello(77)).await else {
             panic!("another language was accepted");
         };
-        for word in ["9.9.9", "protocol 77", env!("CARGO_PKG_VERSION"), "protocol 1", "image"] {
+        for word in [
+            "9.9.9",
+            "protocol 77",
+            env!("CARGO_PKG_VERSION"),
+            &format!("protocol {PROTOCOL}"),
+            "image",
+        ] {
             assert!(message.contains(word), "{word} in {message}");
         }
         assert_eq!(status, 409);
