@@ -8,7 +8,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -35,8 +35,6 @@ const STORE_WAIT: Duration = Duration::from_secs(5);
 
 /// What is asked of a group.
 pub(super) enum Ask {
-    /// Something waits in the store.
-    Message,
     /// What a plan asks for.
     Order(AgentOrder, oneshot::Sender<Result<(), String>>),
     /// Go on with what another generation says.
@@ -71,6 +69,8 @@ pub(super) struct Cell {
     asks: mpsc::Sender<Ask>,
     pub(super) happenings: broadcast::Sender<Happening>,
     state: Mutex<State>,
+    /// Something may wait in the store.
+    work: Notify,
     /// One conversation at the terminal at a time, in the order in which they came.
     pub(super) conversation: tokio::sync::Mutex<()>,
 }
@@ -93,7 +93,6 @@ pub(super) struct State {
 impl std::fmt::Debug for Ask {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Message => "Message",
             Self::Order(..) => "Order",
             Self::Configure(_) => "Configure",
             Self::Hold(_) => "Hold",
@@ -121,9 +120,9 @@ impl Cell {
         self.asks.send(ask).await.map_err(|_| "the group is no longer served".to_owned())
     }
 
-    /// Asks without waiting; an ask that finds no room is one of many alike.
+    /// Says that something may wait in the store.
     pub(super) fn nudge(&self) {
-        let _ = self.asks.try_send(Ask::Message);
+        self.work.notify_one();
     }
 }
 
@@ -169,6 +168,7 @@ pub(super) fn start(
         asks,
         happenings: broadcast::Sender::new(HAPPENINGS_MAX),
         state: Mutex::new(state),
+        work: Notify::new(),
         conversation: tokio::sync::Mutex::default(),
     });
     let keeper = Keeper {
@@ -224,6 +224,7 @@ impl Keeper {
                 Some(ask) => self.answer(ask).await,
                 None => self.quit = Some(Instant::now()),
             },
+            () = self.cell.work.notified() => self.pending = true,
             exit = self.worker.ended() => {
                 tracing::info!(group = %self.cell.group, %exit, "the agent ended");
                 self.worker.bury();
@@ -241,7 +242,6 @@ impl Keeper {
     /// Does what is asked while nothing is under way.
     async fn answer(&mut self, ask: Ask) {
         match ask {
-            Ask::Message => self.pending = true,
             Ask::Order(order, reply) => {
                 let done = self.carry_out(order).await;
                 let _ = reply.send(done);
@@ -418,7 +418,6 @@ impl Keeper {
                 ask = inbox.recv() => match ask {
                     None => *quit = Some(Instant::now()),
                     Some(Ask::Quit(at)) => *quit = Some(at),
-                    Some(Ask::Message) => *pending = true,
                     Some(Ask::Configure(host)) => *next = Some(host),
                     Some(Ask::Return) => {
                         let mut state = cell.state();
