@@ -7,10 +7,13 @@
 
 mod control;
 mod harness;
+mod instant;
+mod rest;
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
 #[path = "../it/support/plan.rs"]
 mod support;
 mod turn;
+mod up;
 
 use harness::{Effort, Table};
 
@@ -28,5 +31,7 @@ fn main() {
     control::processes(effort, &mut table);
     turn::turns(effort, &mut table);
     turn::messages(effort, &mut table);
+    up::containers(effort, &mut table);
+    rest::controllers(effort, &mut table);
     println!("{}", table.text());
 }
