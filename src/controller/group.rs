@@ -8,7 +8,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -35,8 +35,6 @@ const STORE_WAIT: Duration = Duration::from_secs(5);
 
 /// What is asked of a group.
 pub(super) enum Ask {
-    /// Something waits in the store.
-    Message,
     /// What a plan asks for.
     Order(AgentOrder, oneshot::Sender<Result<(), String>>),
     /// Go on with what another generation says.
@@ -71,6 +69,8 @@ pub(super) struct Cell {
     asks: mpsc::Sender<Ask>,
     pub(super) happenings: broadcast::Sender<Happening>,
     state: Mutex<State>,
+    /// Something may wait in the store.
+    work: Notify,
     /// One conversation at the terminal at a time, in the order in which they came.
     pub(super) conversation: tokio::sync::Mutex<()>,
 }
@@ -95,7 +95,6 @@ pub(super) struct State {
 impl std::fmt::Debug for Ask {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Message => "Message",
             Self::Order(..) => "Order",
             Self::Configure(_) => "Configure",
             Self::Hold(_) => "Hold",
@@ -131,9 +130,9 @@ impl Cell {
         self.asks.send(ask).await.map_err(|_| "the group is no longer served".to_owned())
     }
 
-    /// Asks without waiting; an ask that finds no room is one of many alike.
+    /// Says that something may wait in the store.
     pub(super) fn nudge(&self) {
-        let _ = self.asks.try_send(Ask::Message);
+        self.work.notify_one();
     }
 }
 
@@ -180,6 +179,7 @@ pub(super) fn start(
         asks,
         happenings: broadcast::Sender::new(HAPPENINGS_MAX),
         state: Mutex::new(state),
+        work: Notify::new(),
         conversation: tokio::sync::Mutex::default(),
     });
     let keeper = Keeper {
@@ -235,6 +235,7 @@ impl Keeper {
                 Some(ask) => self.answer(ask).await,
                 None => self.quit = Some(Instant::now()),
             },
+            () = self.cell.work.notified() => self.pending = true,
             exit = self.worker.ended() => {
                 tracing::info!(group = %self.cell.group, %exit, "the agent ended");
                 self.worker.bury();
@@ -252,7 +253,6 @@ impl Keeper {
     /// Does what is asked while nothing is under way.
     async fn answer(&mut self, ask: Ask) {
         match ask {
-            Ask::Message => self.pending = true,
             Ask::Order(order, reply) => {
                 let done = self.carry_out(order).await;
                 let _ = reply.send(done);
@@ -280,7 +280,17 @@ impl Keeper {
             AgentOrder::Start => {}
             AgentOrder::Replace | AgentOrder::Stop => {
                 self.set_stage(Stage::Draining);
-                self.worker.rest().await;
+                let sandbox = self.cell.state().sandbox.clone();
+                let halted = match sandbox {
+                    Some(sandbox) => self.shared.is_halted(&self.cell, &sandbox).await,
+                    None => false,
+                };
+                if halted {
+                    // It can neither finish nor be told to.
+                    self.worker.end().await;
+                } else {
+                    self.worker.rest().await;
+                }
                 self.set_agent();
             }
         }
@@ -421,7 +431,6 @@ impl Keeper {
                 ask = inbox.recv() => match ask {
                     None => *quit = Some(Instant::now()),
                     Some(Ask::Quit(at)) => *quit = Some(at),
-                    Some(Ask::Message) => *pending = true,
                     Some(Ask::Configure(host)) => *next = Some(host),
                     Some(Ask::Return) => {
                         let mut state = cell.state();
@@ -462,7 +471,13 @@ impl Keeper {
                         let _ = reply.send(done);
                     }
                 },
-                () = tokio::time::sleep_until(until), if quit.is_some() => return None,
+                () = tokio::time::sleep_until(until), if quit.is_some() => {
+                    // What was stopped does not come back at the next start.
+                    if !cancelled.is_empty() {
+                        let _ = shared.host().cancel_all(&cell.group).await;
+                    }
+                    return None;
+                }
             }
         }
     }

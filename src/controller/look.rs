@@ -11,7 +11,7 @@ use crate::observe::{self, Holder, Look};
 use crate::observed::{
     AgentSeen, Applied, Controller, Known, Owner, SandboxSeen, SandboxState, Seen,
 };
-use crate::resource::{ImageSpec, ModelSpec, UserId};
+use crate::resource::{ImageSpec, ModelSpec, Spec, UserId};
 
 /// Looks at the machine from within its controller.
 pub(super) struct Eyes {
@@ -29,6 +29,12 @@ impl Eyes {
             parts.runtimes.clone(),
             Holder::Ourselves,
         );
+        let host = shared.host();
+        let kinds = host.specs().values().filter_map(|spec| match spec {
+            Spec::Group(group) => Some(group.runtime),
+            _ => None,
+        });
+        let machine = machine.expecting(kinds.max());
         Self { shared: Arc::clone(shared), machine }
     }
 
