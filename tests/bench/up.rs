@@ -44,20 +44,18 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// The one that babybot would find; `None`, with a note, where none answers.
-    pub(crate) async fn find(table: &mut Table, heading: &str) -> Option<Self> {
+    /// The one that babybot would find, or why there is none.
+    pub(crate) async fn find() -> Result<Self, String> {
         match endpoint::find(None).await {
             Found::Is(_, info) => {
                 let (url, reason) = info.endpoint.split_once(' ').unwrap();
                 let endpoint = Endpoint { url: url.to_owned(), reason: reason.to_owned() };
                 let version = bollard::API_DEFAULT_VERSION;
                 let client = bollard::Docker::connect_with_unix(url, 120, version).unwrap();
-                Some(Self { client, endpoint, version: info.version })
+                Ok(Self { client, endpoint, version: info.version })
             }
-            other => {
-                table.note(&format!("### {heading}\n\nNot measured: no engine ({other:?})."));
-                None
-            }
+            Found::Absent => Err("none was found".to_owned()),
+            Found::Unknown(why) => Err(why),
         }
     }
 
@@ -225,37 +223,51 @@ fn manifest(kind: &str, model: &str, groups: &[&str], more: &str) -> String {
     head + &groups.collect::<String>()
 }
 
-/// Everything about agents in containers.
-pub(crate) fn containers(effort: Effort, table: &mut Table) {
+/// Warm turns of a plain process.
+pub(crate) fn on_none(effort: Effort, table: &mut Table) {
     runtime().block_on(async {
-        through_none(effort, table).await;
-        let heading = "Agents in containers";
-        let Some(engine) = Engine::find(table, heading).await else { return };
-        warm(effort, table, &engine).await;
-        cold(effort, table, &engine).await;
-        killed(effort, table, &engine).await;
+        let floor = link_round_trips(effort.samples(400)).await;
+        let instant = Instantly::serve().await;
+        let up = Up::new(&manifest("none", &instant.lines(), &["home"], ""), None).await;
+        table.heading("A warm turn on `none`, through `babybot up`");
+        warm_lines(effort, table, &up, &instant, &floor).await;
+        up.end().await;
     });
 }
 
-async fn through_none(effort: Effort, table: &mut Table) {
-    let floor = link_round_trips(effort.samples(400)).await;
-    let instant = Instantly::serve().await;
-    let up = Up::new(&manifest("none", &instant.lines(), &["home"], ""), None).await;
-    table.heading("A warm turn on `none`, through `babybot up` and its socket");
-    warm_lines(effort, table, &up, &instant, &floor).await;
-    up.end().await;
+/// Warm turns in a container, and what its agent then uses.
+pub(crate) fn warm(effort: Effort, table: &mut Table) {
+    on_engine(table, async |table, engine| {
+        let floor = link_round_trips(effort.samples(400)).await;
+        let instant = Instantly::serve().await;
+        let up = Up::new(&manifest("docker", &instant.lines(), &["home"], ""), Some(engine)).await;
+        table.heading(&format!("A warm turn on {}, through `babybot up`", engine.version));
+        warm_lines(effort, table, &up, &instant, &floor).await;
+        let containers = up.containers().await;
+        let agent = up.agent(&containers[0].0).await;
+        crate::rest::agent(effort, table, agent).await;
+        up.end().await;
+    });
 }
 
-async fn warm(effort: Effort, table: &mut Table, engine: &Engine) {
-    let floor = link_round_trips(effort.samples(400)).await;
-    let instant = Instantly::serve().await;
-    let up = Up::new(&manifest("docker", &instant.lines(), &["home"], ""), Some(engine)).await;
-    table.heading(&format!("A warm turn on {}, through `babybot up`", engine.version));
-    warm_lines(effort, table, &up, &instant, &floor).await;
-    let containers = up.containers().await;
-    let agent = up.agent(&containers[0].0).await;
-    crate::rest::agent(effort, table, agent).await;
-    up.end().await;
+/// From a message to a group whose agent rests, to the request at the model.
+pub(crate) fn cold(effort: Effort, table: &mut Table) {
+    on_engine(table, async |table, engine| cold_turns(effort, table, engine).await);
+}
+
+/// From the death of an agent that is always to run, to the start of the next.
+pub(crate) fn killed(effort: Effort, table: &mut Table) {
+    on_engine(table, async |table, engine| killed_agents(effort, table, engine).await);
+}
+
+/// Does it where an engine answers, and says so where none does.
+fn on_engine(table: &mut Table, measure: impl AsyncFnOnce(&mut Table, &Engine)) {
+    runtime().block_on(async {
+        match Engine::find().await {
+            Ok(engine) => measure(table, &engine).await,
+            Err(why) => table.note(&format!("Not measured on an engine: {why}")),
+        }
+    });
 }
 
 async fn warm_lines(
@@ -284,8 +296,7 @@ async fn warm_lines(
     table.line("both: the overhead", &Times::new(both), floor, Some(TARGET));
 }
 
-/// From a message to a group whose agent rests, to the request at the model.
-async fn cold(effort: Effort, table: &mut Table, engine: &Engine) {
+async fn cold_turns(effort: Effort, table: &mut Table, engine: &Engine) {
     let count = effort.samples(40);
     let instant = Instantly::serve().await;
     let limits = "limits = { idle = \"1s\" }";
@@ -346,8 +357,7 @@ async fn stages(table: &mut Table, engine: &Engine, up: &Up, turns: &[(Duration,
     table.line("… started → request at the model", &Times::new(spoke), None, None);
 }
 
-/// From the death of an agent that is always to run, to the start of the next.
-async fn killed(effort: Effort, table: &mut Table, engine: &Engine) {
+async fn killed_agents(effort: Effort, table: &mut Table, engine: &Engine) {
     const NAMES: &[&str] = &["ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen"];
     let rounds = effort.samples(4);
     let names = if effort == Effort::Quick { &NAMES[..2] } else { NAMES };
