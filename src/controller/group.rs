@@ -16,11 +16,11 @@ use super::Shared;
 use crate::control::{Lease, Stage, Strike};
 use crate::error::chain;
 use crate::execute::AgentOrder;
-use crate::host::{Host, HostError, Worked, Worker};
+use crate::host::{Agent, Host, HostError, Worked, Worker};
 use crate::name::{GroupName, SandboxId};
 use crate::observed::SandboxState;
 use crate::resource::ContainerSpec;
-use crate::session::{Grip, Progress};
+use crate::session::Progress;
 
 /// Requests to a group that wait for it to look at them.
 const ASKS_MAX: usize = 64;
@@ -84,6 +84,8 @@ pub(super) struct State {
     pub(super) leases: u32,
     pub(super) since: crate::clock::Timestamp,
     pub(super) sandbox: Option<SandboxId>,
+    /// Whether an agent is just being started.
+    pub(super) starting: bool,
     pub(super) container: Option<ContainerSpec>,
     pub(super) displaced: Vec<String>,
     pub(super) strikes: Vec<Strike>,
@@ -101,6 +103,14 @@ impl std::fmt::Debug for Ask {
             Self::Cancel(_) => "Cancel",
             Self::Quit(_) => "Quit",
         })
+    }
+}
+
+impl State {
+    /// Takes note of the agent that there is.
+    fn take(&mut self, agent: &Agent) {
+        self.sandbox = agent.sandbox();
+        self.starting = matches!(agent, Agent::Starting);
     }
 }
 
@@ -131,7 +141,7 @@ pub(super) struct Keeper {
     shared: Arc<Shared>,
     cell: Arc<Cell>,
     worker: Worker,
-    grip: watch::Receiver<Option<Grip>>,
+    agent: watch::Receiver<Agent>,
     inbox: mpsc::Receiver<Ask>,
     /// Whether something may wait in the store.
     pending: bool,
@@ -158,6 +168,7 @@ pub(super) fn start(
         leases: 0,
         since: shared.clock().now(),
         sandbox: None,
+        starting: false,
         container: None,
         displaced: Vec::new(),
         strikes: Vec::new(),
@@ -174,7 +185,7 @@ pub(super) fn start(
     let keeper = Keeper {
         shared: Arc::clone(shared),
         cell: Arc::clone(&cell),
-        grip: worker.grip(),
+        agent: worker.agent(),
         worker,
         inbox,
         pending: true,
@@ -293,6 +304,8 @@ impl Keeper {
 
     async fn wake(&mut self) -> Result<(), String> {
         self.set_stage(Stage::Starting);
+        // Before there can be a sandbox that nobody knows.
+        self.cell.state().starting = true;
         let woken = self.worker.wake().await.map_err(|error| chain(&error));
         self.set_agent();
         self.set_failure(woken.as_ref().err().cloned());
@@ -389,7 +402,7 @@ impl Keeper {
         let shared = Arc::clone(&self.shared);
         let cell = Arc::clone(&self.cell);
         shared.set_stage(&cell, Stage::Working);
-        let Self { worker, inbox, grip, later, next, quit, pending, .. } = self;
+        let Self { worker, inbox, agent, later, next, quit, pending, .. } = self;
         let mut work = std::pin::pin!(worker.work(&cancel, &audience));
         let mut cancelled: Vec<oneshot::Sender<Result<(), String>>> = Vec::new();
         loop {
@@ -412,8 +425,8 @@ impl Keeper {
                     shared.take_note(&cell, &step);
                     let _ = cell.happenings.send(Happening::Progress(step));
                 },
-                changed = grip.changed() => if changed.is_ok() {
-                    cell.state().sandbox = grip.borrow_and_update().as_ref().map(|g| g.sandbox().clone());
+                changed = agent.changed() => if changed.is_ok() {
+                    cell.state().take(&agent.borrow_and_update());
                 },
                 ask = inbox.recv() => match ask {
                     None => *quit = Some(Instant::now()),
@@ -432,7 +445,7 @@ impl Keeper {
                         cancelled.push(reply);
                     }
                     Some(Ask::Lease(reply)) => {
-                        let lease = lease_meanwhile(&shared, &cell, grip);
+                        let lease = lease_meanwhile(&shared, &cell, agent);
                         if lease.is_ok() {
                             cell.state().leases += 1;
                         }
@@ -442,7 +455,7 @@ impl Keeper {
                         }
                     }
                     Some(Ask::Order(order, reply)) => {
-                        let held = grip.borrow().clone();
+                        let held = agent.borrow().grip().cloned();
                         let done = match (order, held) {
                             // Somebody halted it, so it cannot finish. The turn goes on in the next.
                             (AgentOrder::Replace | AgentOrder::Stop, Some(grip))
@@ -503,12 +516,11 @@ impl Keeper {
 
     /// Makes known which agent runs.
     fn set_agent(&mut self) {
-        let sandbox = self.grip.borrow_and_update().as_ref().map(|grip| grip.sandbox().clone());
         let mut state = self.cell.state();
         state.container = self.worker.container().cloned();
         state.displaced =
             self.worker.displaced().iter().map(|path| path.display().to_string()).collect();
-        state.sandbox = sandbox;
+        state.take(&self.agent.borrow_and_update());
     }
 }
 
@@ -527,9 +539,9 @@ async fn insisted(inbox: &mut mpsc::Receiver<Ask>) {
 fn lease_meanwhile(
     shared: &Shared,
     cell: &Cell,
-    grip: &watch::Receiver<Option<Grip>>,
+    agent: &watch::Receiver<Agent>,
 ) -> Result<Lease, String> {
-    let sandbox = grip.borrow().as_ref().map(|grip| grip.sandbox().clone());
+    let sandbox = agent.borrow().sandbox();
     let sandbox = sandbox.ok_or("the agent is just being started")?;
     let runtime = shared.runtime_of(&cell.group);
     Ok(Lease { runtime, endpoint: shared.endpoint(runtime), sandbox })

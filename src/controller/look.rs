@@ -109,7 +109,12 @@ impl Look for Eyes {
         let agents = cells.map(|cell| {
             let busy = cell.is_busy();
             let state = cell.state();
-            let seen = AgentSeen { sandbox: state.sandbox.clone(), busy, held: state.held };
+            let seen = AgentSeen {
+                sandbox: state.sandbox.clone(),
+                starting: state.starting,
+                busy,
+                held: state.held,
+            };
             (cell.group.clone(), seen)
         });
         agents.collect()
