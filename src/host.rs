@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 use crate::error::chain;
 use crate::name::{ChannelName, ChatId, GroupName, InstanceId, ModelName, SandboxId};
 use crate::process;
+use crate::project::Project;
+use crate::project::view::ViewSource;
 use crate::protocol::{Failure, JournalRound, Place, Welcome};
 use crate::resource::{
     ContainerSpec, GroupSpec, Lifecycle, ModelSpec, ResourceId, RuntimeKind, Spec,
@@ -75,6 +77,8 @@ pub struct Worker {
     spec: GroupSpec,
     model: (ModelName, ModelSpec),
     session: Option<Session>,
+    /// What the main group's copy of the project was made from.
+    shown: Option<ViewSource>,
     /// Told whenever a turn begins on a session that can be steered.
     helm: tokio::sync::watch::Sender<Option<Helm>>,
     /// Told whenever an agent starts, so that it can be ended whatever this is at, and is taken for
@@ -285,6 +289,7 @@ impl Host {
             spec,
             model,
             session: None,
+            shown: None,
             helm: tokio::sync::watch::Sender::new(None),
             agent: tokio::sync::watch::Sender::new(Agent::None),
         })
@@ -326,6 +331,15 @@ impl Host {
 #[must_use]
 pub fn terminal_chat(group: &GroupName) -> ChatId {
     ChatId::new(group.as_str()).expect("a group's name is a chat's name")
+}
+
+/// Makes the copy of a project anew, unless the project is as it was before.
+fn refreshed_view(project: &Project, before: Option<ViewSource>) -> std::io::Result<ViewSource> {
+    let found = project.view_source()?;
+    if before.as_ref() != Some(&found) {
+        project.refresh_view(&found)?;
+    }
+    Ok(found)
 }
 
 impl Worker {
@@ -398,7 +412,11 @@ impl Worker {
     /// # Errors
     /// Why there is none.
     pub async fn wake(&mut self) -> Result<(), SessionError> {
-        if self.session.as_ref().is_some_and(Session::is_ready) {
+        let ready = self.session.as_ref().is_some_and(Session::is_ready);
+        if self.spec.main {
+            self.show_project(ready).await;
+        }
+        if ready {
             return Ok(());
         }
         if let Some(mut useless) = self.session.take() {
@@ -411,6 +429,21 @@ impl Worker {
         self.agent.send_replace(held);
         self.session = Some(started?);
         Ok(())
+    }
+
+    /// Makes the main group's copy of the project what the project is; for an agent that runs, only
+    /// if that was edited. An agent can do without.
+    async fn show_project(&mut self, runs: bool) {
+        let project = self.host.parts.project.clone();
+        let before = self.shown.take().filter(|_| runs);
+        let work = tokio::task::spawn_blocking(move || refreshed_view(&project, before));
+        match work.await.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
+            Ok(shown) => self.shown = Some(shown),
+            Err(error) => {
+                let group = &self.group;
+                tracing::warn!(%group, %error, "the agent's copy of the project is not up to date");
+            }
+        }
     }
 
     /// Runs the next turn of the group to its end; `None` if there is nothing to do.
