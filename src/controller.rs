@@ -101,6 +101,17 @@ impl Spur {
     }
 }
 
+impl Spur {
+    /// Stops whatever of a group is not answered, before anything else is asked of it.
+    pub async fn stop(&self, group: &GroupName) {
+        let cell = self.shared.upgrade().and_then(|shared| shared.cell(group));
+        if let Some(cell) = cell {
+            let (reply, _) = oneshot::channel();
+            let _ = cell.ask(Ask::Cancel(reply)).await;
+        }
+    }
+}
+
 impl fmt::Debug for Spur {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Spur").finish_non_exhaustive()

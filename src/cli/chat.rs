@@ -416,9 +416,13 @@ impl Talk {
             tokio::select! {
                 event = events.next() => match event {
                     Some(Ok(ChatEvent::End { end })) => {
-                        // It came when there was nothing left to stop: as if at the prompt.
-                        let end = if stopping { ChatEnd::Cancelled } else { end };
-                        return Ok((end, said));
+                        return match (stopping, end) {
+                            // It came when there was nothing left to stop: as if at the prompt.
+                            (true, ChatEnd::Answered | ChatEnd::GivenUp | ChatEnd::Nothing) => {
+                                Err(Error::new(Exit::Interrupted, "stopped"))
+                            }
+                            (_, end) => Ok((end, said)),
+                        };
                     }
                     Some(Ok(ChatEvent::Stored { seq })) => said = Some(seq),
                     Some(Ok(event)) => self.show(event).await?,
@@ -428,6 +432,10 @@ impl Talk {
                 },
                 _ = self.interrupts.recv() => {
                     if stopping {
+                        // What was stopped does not come back at the next start.
+                        if let Some(own) = &self.own {
+                            own.spur.stop(&self.group).await;
+                        }
                         return Err(Error::new(Exit::Interrupted, "stopped at once"));
                     }
                     tell("\nstopping; Ctrl-C again to stop at once\n");
@@ -487,11 +495,18 @@ impl Talk {
         end(self.own.take(), REST_MAX).await;
         let until = Instant::now() + SUCCESSOR_MAX;
         while Instant::now() < until {
-            if let (_, Some(client)) = join(&self.context).await?
-                && !client.status().await.is_ok_and(|status| status.draining)
-            {
-                self.client = client;
-                return Ok(true);
+            match join(&self.context).await? {
+                (_, Some(client)) if !client.status().await.is_ok_and(|now| now.draining) => {
+                    self.client = client;
+                    return Ok(true);
+                }
+                // Nobody took over: then it is for whoever waits.
+                (project, None) if project.lock_holder().map_err(project_error)?.is_none() => {
+                    if self.become_successor().await? {
+                        return Ok(true);
+                    }
+                }
+                _ => {}
             }
             tokio::select! {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
@@ -501,6 +516,21 @@ impl Talk {
             }
         }
         Ok(false)
+    }
+}
+
+impl Talk {
+    /// Becomes the controller that nobody else became. Says whether it did.
+    async fn become_successor(&mut self) -> Result<bool, Error> {
+        let ground = Ground::of_project(self.context.project())?;
+        let Ok(lock) = ground.project.lock("chat", SystemClock.now()) else { return Ok(false) };
+        let store = apply::open_store(&ground.project, &lock)?;
+        let Known::Is(applied) = ground.look(Holder::Ourselves).applied() else {
+            return Err(Error::new(Exit::Failed, "what was applied cannot be read any more"));
+        };
+        let (client, own) = become_one(ground, lock, store, applied, &self.context).await?;
+        (self.client, self.own) = (client, Some(own));
+        Ok(true)
     }
 }
 

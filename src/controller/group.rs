@@ -269,7 +269,17 @@ impl Keeper {
             AgentOrder::Start => {}
             AgentOrder::Replace | AgentOrder::Stop => {
                 self.set_stage(Stage::Draining);
-                self.worker.rest().await;
+                let sandbox = self.cell.state().sandbox.clone();
+                let halted = match sandbox {
+                    Some(sandbox) => self.shared.is_halted(&self.cell, &sandbox).await,
+                    None => false,
+                };
+                if halted {
+                    // It can neither finish nor be told to.
+                    self.worker.end().await;
+                } else {
+                    self.worker.rest().await;
+                }
                 self.set_agent();
             }
         }
@@ -449,7 +459,13 @@ impl Keeper {
                         let _ = reply.send(done);
                     }
                 },
-                () = tokio::time::sleep_until(until), if quit.is_some() => return None,
+                () = tokio::time::sleep_until(until), if quit.is_some() => {
+                    // What was stopped does not come back at the next start.
+                    if !cancelled.is_empty() {
+                        let _ = shared.host().cancel_all(&cell.group).await;
+                    }
+                    return None;
+                }
             }
         }
     }
