@@ -360,6 +360,7 @@ impl Worker {
         let (welcome, model, limits) = (self.welcome(), self.model.clone(), self.spec.limits);
         if let Some(session) = &mut self.session {
             session.settle(&self.host.parts.gateway, welcome, model, limits);
+            self.grip.send_replace(Some(session.grip()));
         }
         Ok(())
     }

@@ -13,13 +13,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use crate::control::{Lease, Stage, Strike};
+use crate::control::{Lease, LeasedPlace, Stage, Strike};
 use crate::error::chain;
 use crate::execute::AgentOrder;
 use crate::host::{Host, HostError, Worked, Worker};
 use crate::name::{GroupName, SandboxId};
 use crate::observed::SandboxState;
+use crate::process;
 use crate::resource::ContainerSpec;
+use crate::runtime::process::MARKER;
 use crate::session::{Grip, Progress};
 
 /// Requests to a group that wait for it to look at them.
@@ -45,8 +47,8 @@ pub(super) enum Ask {
     Hold(bool),
     /// Keep an agent running, and say which.
     Lease(oneshot::Sender<Result<Lease, String>>),
-    /// A lease ended.
-    Return,
+    /// A lease ended: the mark of what was started under it.
+    Return(String),
     /// Stop whatever is not answered.
     Cancel(oneshot::Sender<Result<(), String>>),
     /// Finish what is under way until then, end the agent, and end.
@@ -82,6 +84,8 @@ pub(super) struct State {
     pub(super) waits_for: Option<String>,
     pub(super) held: bool,
     pub(super) leases: u32,
+    /// Leases there ever were.
+    leased: u64,
     pub(super) since: crate::clock::Timestamp,
     pub(super) sandbox: Option<SandboxId>,
     pub(super) container: Option<ContainerSpec>,
@@ -98,7 +102,7 @@ impl std::fmt::Debug for Ask {
             Self::Configure(_) => "Configure",
             Self::Hold(_) => "Hold",
             Self::Lease(_) => "Lease",
-            Self::Return => "Return",
+            Self::Return(_) => "Return",
             Self::Cancel(_) => "Cancel",
             Self::Quit(_) => "Quit",
         })
@@ -119,6 +123,14 @@ impl Cell {
     /// Asks, and waits only for room to ask.
     pub(super) async fn ask(&self, ask: Ask) -> Result<(), String> {
         self.asks.send(ask).await.map_err(|_| "the group is no longer served".to_owned())
+    }
+
+    /// Takes a lease back, and ends what was started under it and is left on this machine.
+    fn give_back(&self, marker: String) {
+        let mut state = self.state();
+        state.leases = state.leases.saturating_sub(1);
+        drop(state);
+        tokio::task::spawn_blocking(move || process::kill_marked(MARKER, &marker));
     }
 
     /// Asks without waiting; an ask that finds no room is one of many alike.
@@ -157,6 +169,7 @@ pub(super) fn start(
         waits_for: None,
         held: false,
         leases: 0,
+        leased: 0,
         since: shared.clock().now(),
         sandbox: None,
         container: None,
@@ -250,12 +263,12 @@ impl Keeper {
             Ask::Hold(held) => self.hold(held),
             Ask::Lease(reply) => {
                 let lease = self.lease().await;
-                if reply.send(lease).is_err() {
+                if let Err(Ok(lease)) = reply.send(lease) {
                     // Nobody waits for it any more, and nobody will give it back.
-                    self.give_back();
+                    self.cell.give_back(lease.place.marker);
                 }
             }
-            Ask::Return => self.give_back(),
+            Ask::Return(marker) => self.cell.give_back(marker),
             Ask::Cancel(reply) => {
                 let cancelled = self.shared.host().cancel_all(&self.cell.group).await;
                 let _ = reply.send(cancelled.map_err(|error| chain(&error)));
@@ -291,18 +304,7 @@ impl Keeper {
 
     async fn lease(&mut self) -> Result<Lease, String> {
         self.wake().await?;
-        let Some(sandbox) = self.cell.state().sandbox.clone() else {
-            return Err("the agent ended at once".to_owned());
-        };
-        let runtime = self.worker.spec().runtime;
-        let endpoint = self.shared.endpoint(runtime);
-        self.cell.state().leases += 1;
-        Ok(Lease { runtime, endpoint, sandbox })
-    }
-
-    fn give_back(&self) {
-        let mut state = self.cell.state();
-        state.leases = state.leases.saturating_sub(1);
+        lease_of(&self.shared, &self.cell, &self.grip)
     }
 
     fn hold(&mut self, held: bool) {
@@ -410,10 +412,7 @@ impl Keeper {
                     Some(Ask::Quit(at)) => *quit = Some(at),
                     Some(Ask::Message) => *pending = true,
                     Some(Ask::Configure(host)) => *next = Some(host),
-                    Some(Ask::Return) => {
-                        let mut state = cell.state();
-                        state.leases = state.leases.saturating_sub(1);
-                    }
+                    Some(Ask::Return(marker)) => cell.give_back(marker),
                     Some(Ask::Hold(held)) => {
                         cell.state().held = held;
                         *pending |= !held;
@@ -423,13 +422,9 @@ impl Keeper {
                         cancelled.push(reply);
                     }
                     Some(Ask::Lease(reply)) => {
-                        let lease = lease_meanwhile(&shared, &cell, grip);
-                        if lease.is_ok() {
-                            cell.state().leases += 1;
-                        }
-                        if let Err(Ok(_)) = reply.send(lease) {
-                            let mut state = cell.state();
-                            state.leases = state.leases.saturating_sub(1);
+                        let lease = lease_of(&shared, &cell, grip);
+                        if let Err(Ok(lease)) = reply.send(lease) {
+                            cell.give_back(lease.place.marker);
                         }
                     }
                     Some(Ask::Order(order, reply)) => {
@@ -508,16 +503,31 @@ async fn insisted(inbox: &mut mpsc::Receiver<Ask>) {
     }
 }
 
-/// A lease of an agent that is at work.
-fn lease_meanwhile(
+/// A lease of the agent that runs.
+fn lease_of(
     shared: &Shared,
     cell: &Cell,
     grip: &watch::Receiver<Option<Grip>>,
 ) -> Result<Lease, String> {
-    let sandbox = grip.borrow().as_ref().map(|grip| grip.sandbox().clone());
-    let sandbox = sandbox.ok_or("the agent is just being started")?;
+    let grip = grip.borrow().clone().ok_or("the agent is just being started, or just ended")?;
     let runtime = shared.runtime_of(&cell.group);
-    Ok(Lease { runtime, endpoint: shared.endpoint(runtime), sandbox })
+    let number = {
+        let mut state = cell.state();
+        state.leases += 1;
+        state.leased += 1;
+        state.leased
+    };
+    let place = grip.place().clone();
+    let place = LeasedPlace {
+        // All that is marked as the agent's is ended with it, and this is too.
+        marker: format!("{}/lease-{number}/", place.marker),
+        workdir: place.workdir,
+        home: place.home,
+        user: place.user,
+        env: place.env,
+    };
+    let endpoint = shared.endpoint(runtime);
+    Ok(Lease { runtime, endpoint, sandbox: grip.sandbox().clone(), place })
 }
 
 async fn sleep(time: Duration) {

@@ -29,12 +29,12 @@ fn refused(why: String) -> Refusal {
 }
 
 /// A lease that is given back when it is dropped.
-struct Held(Arc<Cell>);
+struct Held(Arc<Cell>, String);
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let cell = Arc::clone(&self.0);
-        tokio::spawn(async move { cell.ask(Ask::Return).await });
+        let (cell, marker) = (Arc::clone(&self.0), std::mem::take(&mut self.1));
+        tokio::spawn(async move { cell.ask(Ask::Return(marker)).await });
     }
 }
 
@@ -107,7 +107,8 @@ impl Service for Served {
                 cell.ask(Ask::Lease(reply)).await.map_err(refused)?;
                 let lease = lease.await;
                 let lease = lease.map_err(|_| refused("the group is no longer served".into()))?;
-                Ok((Held(cell), lease.map_err(refused)?))
+                let lease = lease.map_err(refused)?;
+                Ok((Held(cell, lease.place.marker.clone()), lease))
             };
             match leased.await {
                 Ok((held, lease)) => {
