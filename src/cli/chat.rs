@@ -123,7 +123,8 @@ async fn begin(
             refuse_empty(said)?;
             let (lock, store, applied) = serve::take_up("chat", &ground)?;
             mention_pending(&applied, context).await;
-            let (client, own) = serve::serve_shortly(ground, lock, store, applied.clone(), context).await?;
+            let (client, own) =
+                serve::serve_shortly(ground, lock, store, applied.clone(), context).await?;
             Ok(Ok((client, Some(own), applied)))
         }
         (None, Known::Absent) => {
@@ -131,7 +132,8 @@ async fn begin(
                 Ok(ready) => ready,
                 Err(exit) => return Ok(Err(exit)),
             };
-            let (client, own) = serve::serve_shortly(ground, lock, store, applied.clone(), context).await?;
+            let (client, own) =
+                serve::serve_shortly(ground, lock, store, applied.clone(), context).await?;
             Ok(Ok((client, Some(own), applied)))
         }
     }

@@ -71,10 +71,8 @@ async fn begin(args: &ExecArgs, context: &Context) -> Result<(Client, Option<Own
     let Some(applied) = ground.applied() else {
         return match ground.project.lock_holder().map_err(project_error)? {
             Some(holder) => Err(busy(&holder)),
-            None => Err(Error::new(Exit::Failed, "nothing was applied yet").hinted(format!(
-                "`babybot apply{}` does so",
-                context.manifest_argument()
-            ))),
+            None => Err(Error::new(Exit::Failed, "nothing was applied yet")
+                .hinted(format!("`babybot apply{}` does so", context.manifest_argument()))),
         };
     };
     // A mistyped group is no reason to start anything.

@@ -28,7 +28,7 @@ use crate::name::ProjectName;
 use crate::observe::{Holder, Look as _};
 use crate::observed::{Applied, Known};
 use crate::project::InstanceLock;
-use crate::resource::RuntimeKind;
+use crate::resource::{ResourceId, RuntimeKind};
 use crate::runtime::docker::Docker;
 use crate::runtime::docker::endpoint::Endpoint;
 use crate::runtime::{Runtime as _, Runtimes};
@@ -38,6 +38,8 @@ use crate::store::Store;
 
 /// How long an agent that was idle may take to end with a controller that does not last.
 pub const REST_MAX: Duration = Duration::from_secs(5);
+/// How long a controller's first word on its groups may take.
+const STATUS_MAX: Duration = Duration::from_secs(2);
 /// How long a runtime's word that it is well counts.
 const WELL_FOR: Duration = Duration::from_secs(20);
 /// How long an engine of old may take to say what is left there.
@@ -98,6 +100,7 @@ pub async fn serve(start: Start, context: &Context) -> Result<Serving, Error> {
         clock: Arc::new(SystemClock),
     };
     let number = applied.number;
+    let groups = applied.specs.keys().filter(|id| matches!(id, ResourceId::Group(_))).count();
     let host = Host::take_over(parts, instance.clone(), applied.specs.clone(), TimeZone::system())
         .await
         .map_err(host_error)?;
@@ -124,6 +127,10 @@ pub async fn serve(start: Start, context: &Context) -> Result<Serving, Error> {
     };
     let controller =
         Controller::start(setup).map_err(|error| Error::new(Exit::Failed, chain(&error)))?;
+    // Whoever joins at once finds every group in the status.
+    let mut status = controller.service().status();
+    let known = status.wait_for(|status| status.groups.len() >= groups);
+    let _ = tokio::time::timeout(STATUS_MAX, known).await;
     let stop = CancellationToken::new();
     let server = tokio::spawn(server::serve(listener, controller.service(), stop.clone()));
     Ok(Serving { controller, server, stop, place, store, _lock: lock })

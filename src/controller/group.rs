@@ -201,6 +201,7 @@ pub(super) fn start(
 
 impl Keeper {
     async fn run(mut self) {
+        self.remember_hold().await;
         while self.quit.is_none() {
             if self.pending && !self.cell.state().held {
                 self.work().await;
@@ -307,10 +308,20 @@ impl Keeper {
         lease_of(&self.shared, &self.cell, &self.grip)
     }
 
+    /// Goes on holding a group that an earlier controller was told to hold.
+    async fn remember_hold(&mut self) {
+        let group = &self.cell.group;
+        match self.shared.parts().store.holds().await {
+            Ok(holds) if holds.contains_key(group) => self.hold(true),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%group, %error, "whether it is held is unknown"),
+        }
+    }
+
     fn hold(&mut self, held: bool) {
         self.cell.state().held = held;
         self.pending |= !held;
-        self.set_waiting(held.then(|| "`babybot resume`: the operator holds it".to_owned()));
+        self.set_waiting(held.then(held_words));
         self.shared.nudge();
     }
 
@@ -326,7 +337,8 @@ impl Keeper {
         let ended = self.turn().await;
         drop(place);
         self.set_agent();
-        self.set_waiting(None);
+        let held = self.cell.state().held;
+        self.set_waiting(held.then(held_words));
         match ended {
             Some(Ok(Some(worked))) => {
                 let failure = match &worked {
@@ -528,6 +540,11 @@ fn lease_of(
     };
     let endpoint = shared.endpoint(runtime);
     Ok(Lease { runtime, endpoint, sandbox: grip.sandbox().clone(), place })
+}
+
+/// What a group waits for that is held.
+fn held_words() -> String {
+    "`babybot resume`: the operator holds it".to_owned()
 }
 
 async fn sleep(time: Duration) {

@@ -13,6 +13,7 @@ use crate::control::{
     ApplyEvent, ApplyRequest, ChatEvent, ChatRequest, Lease, PostOutcome, Refusal, Service, Status,
 };
 use crate::desired::Desired;
+use crate::error::chain;
 use crate::name::GroupName;
 use crate::observe;
 use crate::observed::Observed;
@@ -91,6 +92,11 @@ impl Service for Served {
         Box::pin(async move {
             let cell = self.0.served(&group)?;
             tracing::info!(%group, held, "the operator holds the group, or lets it go on");
+            let (store, now) = (self.0.parts().store, self.0.clock().now());
+            // Stored first: a controller that dies forgets no hold that somebody was told of.
+            let stored =
+                if held { store.hold(&group, now).await } else { store.let_go(&group).await };
+            stored.map_err(|error| refused(chain(&error)))?;
             cell.ask(Ask::Hold(held)).await.map_err(refused)
         })
     }

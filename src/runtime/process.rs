@@ -28,7 +28,9 @@ use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::{Exec, ExecPlace, ExecSpec, Exit, Runtime, RuntimeError, RuntimeInfo, Sandbox, SandboxSpec};
+use super::{
+    Exec, ExecPlace, ExecSpec, Exit, Runtime, RuntimeError, RuntimeInfo, Sandbox, SandboxSpec,
+};
 use crate::name::{GroupName, InstanceId, SandboxId};
 use crate::observed::{Owner, SandboxSeen, SandboxState};
 use crate::process::{self, Process};
@@ -124,7 +126,8 @@ impl ProcessRuntime {
             }
         };
         let mut child = spawn(command, Arc::clone(&self.agents)).await.map_err(failed)?;
-        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (stdin, stdout, stderr) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let process = pid_of(&child).and_then(Process::find);
         let (agents, strays) = (Arc::clone(&self.agents), self.strays);
         let marker = place.marker;

@@ -6,6 +6,7 @@ mod agent;
 mod cli;
 mod control;
 mod examples;
+mod exec;
 mod gateway;
 mod link;
 mod manifest;

@@ -96,7 +96,8 @@ fn the_copy_has_what_is_listed_and_follows_the_project() {
     // What another process puts into the copy does not stay there.
     folder.write("data/view/project/README.md", "readme.md");
     folder.write("data/view/project/planted/deep/file", "");
-    fs::set_permissions(folder.path("data/view/project"), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::set_permissions(folder.path("data/view/project"), fs::Permissions::from_mode(0o700))
+        .unwrap();
     assert_eq!(refreshed(&project), files);
     assert_eq!(folder.read("data/view/project/README.md"), "README.md");
 }

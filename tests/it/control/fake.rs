@@ -9,8 +9,8 @@ use babybot::control::client::Client;
 use babybot::control::place::{self, Bases, Place};
 use babybot::control::{
     ApplyEvent, ApplyRequest, ChatEnd, ChatEvent, ChatRequest, Condition, ConditionStatus,
-    ControlError, Drift, GroupStatus, Lease, LeasedPlace, Pending, PostOutcome, Refusal, Role, RuntimeStatus,
-    Service, Stage, Status, Strike, server,
+    ControlError, Drift, GroupStatus, Lease, LeasedPlace, Pending, PostOutcome, Refusal, Role,
+    RuntimeStatus, Service, Stage, Status, Strike, server,
 };
 use babybot::desired::Desired;
 use babybot::name::{GroupName, InstanceId, SandboxId, TurnId};
