@@ -161,10 +161,12 @@ fn words(mended: &Mended) -> String {
 
 fn tell(mended: &Mended) {
     let (id, text) = (&mended.id, words(mended));
+    // By it `babybot logs GROUP` finds what is about a group.
+    let group = id.group().map(tracing::field::display);
     match (&mended.failure, mended.drift) {
-        (Some(_), _) => tracing::warn!(%id, "{text}"),
-        (None, true) => tracing::warn!(%id, "drift was mended: {text}"),
-        (None, false) => tracing::info!(%id, "{text}"),
+        (Some(_), _) => tracing::warn!(group, %id, "{text}"),
+        (None, true) => tracing::warn!(group, %id, "drift was mended: {text}"),
+        (None, false) => tracing::info!(group, %id, "{text}"),
     }
 }
 
