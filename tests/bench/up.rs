@@ -160,7 +160,7 @@ impl Up {
     /// The containers of this controller: their ids and their groups.
     async fn containers(&self) -> Vec<(String, String)> {
         let engine = self.engine.as_ref().unwrap();
-        let filters = HashMap::from([("label", vec![self.label()])]);
+        let filters = HashMap::from([("label", self.labels())]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let found = engine.client.list_containers(Some(options)).await.unwrap();
         let ours = found.into_iter().map(|container| {
@@ -183,8 +183,9 @@ impl Up {
         }
     }
 
-    fn label(&self) -> String {
-        format!("{}={}", docker::INSTANCE, self.instance)
+    /// What its containers are known by. An image hands its own labels on, but none of a group.
+    fn labels(&self) -> Vec<String> {
+        vec![format!("{}={}", docker::INSTANCE, self.instance), docker::GROUP.to_owned()]
     }
 
     /// The image that its agents run from.
@@ -337,7 +338,7 @@ async fn cold_turns(effort: Effort, table: &mut Table, engine: &Engine) {
 
 /// Where the time of cold turns went, by the engine's own events.
 async fn stages(table: &mut Table, engine: &Engine, up: &Up, turns: &[(Duration, Duration)]) {
-    let events = happened(engine, &up.label(), turns[0].0, &["create", "start"]).await;
+    let events = happened(engine, up.labels(), turns[0].0, &["create", "start"]).await;
     let (mut made, mut started, mut spoke) = (Vec::new(), Vec::new(), Vec::new());
     for (begun, asked) in turns {
         let within = |what: &str| {
@@ -384,7 +385,7 @@ async fn killed_agents(effort: Effort, table: &mut Table, engine: &Engine) {
         // One that is tried again and again is waited for longer each time, as it should be.
         tokio::time::sleep(Duration::from_millis(200 << round)).await;
     }
-    let events = happened(engine, &up.label(), since, &["die", "start"]).await;
+    let events = happened(engine, up.labels(), since, &["die", "start"]).await;
     let mut times = Vec::new();
     for group in names.iter().copied() {
         let mut died = None;
@@ -411,13 +412,13 @@ async fn killed_agents(effort: Effort, table: &mut Table, engine: &Engine) {
 /// What happened to containers since then: when, what, and to whose.
 async fn happened(
     engine: &Engine,
-    label: &str,
+    labels: Vec<String>,
     since: Duration,
     what: &[&str],
 ) -> Vec<(Duration, String, String)> {
     let filters = HashMap::from([
         ("type", vec!["container".to_owned()]),
-        ("label", vec![label.to_owned()]),
+        ("label", labels),
         ("event", what.iter().map(|what| (*what).to_owned()).collect()),
     ]);
     let options = EventsOptionsBuilder::default()
