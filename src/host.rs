@@ -79,6 +79,24 @@ pub struct Worker {
     helm: tokio::sync::watch::Sender<Option<Helm>>,
     /// Told whenever an agent starts, so that it can be ended whatever this is at.
     grip: tokio::sync::watch::Sender<Option<Grip>>,
+    /// Whether an agent is being started.
+    starting: tokio::sync::watch::Sender<bool>,
+}
+
+/// An agent that is being started, until this is dropped.
+struct Starting<'a>(&'a tokio::sync::watch::Sender<bool>);
+
+impl<'a> Starting<'a> {
+    fn new(starting: &'a tokio::sync::watch::Sender<bool>) -> Self {
+        starting.send_replace(true);
+        Self(starting)
+    }
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(false);
+    }
 }
 
 /// How a turn of a group came out.
@@ -257,6 +275,7 @@ impl Host {
             session: None,
             helm: tokio::sync::watch::Sender::new(None),
             grip: tokio::sync::watch::Sender::new(None),
+            starting: tokio::sync::watch::Sender::new(false),
         })
     }
 
@@ -311,6 +330,12 @@ impl Worker {
         self.grip.subscribe()
     }
 
+    /// Whether an agent is being started. When it does not hold any more, the grip is there.
+    #[must_use]
+    pub fn starting(&self) -> tokio::sync::watch::Receiver<bool> {
+        self.starting.subscribe()
+    }
+
     /// What the generation says of the group.
     #[must_use]
     pub fn spec(&self) -> &GroupSpec {
@@ -321,12 +346,6 @@ impl Worker {
     #[must_use]
     pub fn container(&self) -> Option<&ContainerSpec> {
         self.session.as_ref().map(Session::container)
-    }
-
-    /// Folders that the agent still has and that others have taken the place of.
-    #[must_use]
-    pub fn displaced(&self) -> Vec<PathBuf> {
-        self.session.as_ref().map(Session::displaced).unwrap_or_default()
     }
 
     /// Goes on with what another generation says. An agent that runs is told; what it was made of
@@ -376,6 +395,7 @@ impl Worker {
             useless.stop().await;
             self.grip.send_replace(None);
         }
+        let _starting = Starting::new(&self.starting);
         let session = Session::start(&self.host.parts, self.purpose()).await?;
         self.grip.send_replace(Some(session.grip()));
         self.session = Some(session);
@@ -477,9 +497,10 @@ impl Worker {
         match self.wake().await {
             Ok(()) => {}
             Err(SessionError::Store(error)) => return Err(error.into()),
-            Err(SessionError::Runtime(error @ RuntimeError::Unavailable { .. })) => {
-                return Ok(TurnEnd::Outage(chain(&error)));
-            }
+            // Neither is for long, and nothing that another agent could do better.
+            Err(SessionError::Runtime(
+                error @ (RuntimeError::Unavailable { .. } | RuntimeError::NameTaken { .. }),
+            )) => return Ok(TurnEnd::Outage(chain(&error))),
             Err(error) => return Ok(TurnEnd::Lost(chain(&error))),
         }
         let Some(session) = self.session.as_mut() else {

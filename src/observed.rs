@@ -46,6 +46,8 @@ pub struct Observed {
 pub struct AgentSeen {
     /// The sandbox that it holds the link of; `None`: none is meant to run right now.
     pub sandbox: Option<SandboxId>,
+    /// Whether one is being started: it may be there already, under a name that is not known yet.
+    pub starting: bool,
     /// Whether it is at work on a turn, or a person looks inside.
     pub busy: bool,
     /// Whether the operator holds the group.

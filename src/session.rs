@@ -164,7 +164,7 @@ pub struct Session {
     runtime: Arc<dyn Runtime>,
     sandbox: SandboxId,
     container: ContainerSpec,
-    folders: Vec<Place>,
+    folders: Arc<[Place]>,
     limits: Limits,
     quota: Quota,
     ended: watch::Receiver<Option<Exit>>,
@@ -184,6 +184,7 @@ struct Place {
 pub struct Grip {
     runtime: Arc<dyn Runtime>,
     sandbox: SandboxId,
+    folders: Arc<[Place]>,
 }
 
 impl Grip {
@@ -191,6 +192,14 @@ impl Grip {
     #[must_use]
     pub fn sandbox(&self) -> &SandboxId {
         &self.sandbox
+    }
+
+    /// The folders that are not those any more that the sandbox was given: it would go on in the
+    /// old ones.
+    #[must_use]
+    pub fn displaced(&self) -> Vec<PathBuf> {
+        let gone = self.folders.iter().filter(|place| place.is_another());
+        gone.map(|place| place.path.clone()).collect()
     }
 
     /// Ends the sandbox, by force after `grace`.
@@ -303,15 +312,8 @@ impl Session {
     /// A way to end it from another task.
     #[must_use]
     pub fn grip(&self) -> Grip {
-        Grip { runtime: Arc::clone(&self.runtime), sandbox: self.sandbox.clone() }
-    }
-
-    /// The folders that are not those any more that the sandbox was given: it would go on in the
-    /// old ones.
-    #[must_use]
-    pub fn displaced(&self) -> Vec<PathBuf> {
-        let gone = self.folders.iter().filter(|place| place.is_another());
-        gone.map(|place| place.path.clone()).collect()
+        let folders = Arc::clone(&self.folders);
+        Grip { runtime: Arc::clone(&self.runtime), sandbox: self.sandbox.clone(), folders }
     }
 
     /// Becomes ready when the agent has ended.

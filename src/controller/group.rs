@@ -19,7 +19,8 @@ use crate::execute::AgentOrder;
 use crate::host::{Host, HostError, Worked, Worker};
 use crate::name::{GroupName, SandboxId};
 use crate::observed::SandboxState;
-use crate::resource::ContainerSpec;
+use crate::resource::{ContainerSpec, Lifecycle};
+use crate::runtime::Exit;
 use crate::session::{Grip, Progress};
 
 /// Requests to a group that wait for it to look at them.
@@ -71,6 +72,8 @@ pub(super) struct Cell {
     asks: mpsc::Sender<Ask>,
     pub(super) happenings: broadcast::Sender<Happening>,
     state: Mutex<State>,
+    grip: watch::Receiver<Option<Grip>>,
+    starting: watch::Receiver<bool>,
     /// One conversation at the terminal at a time, in the order in which they came.
     pub(super) conversation: tokio::sync::Mutex<()>,
 }
@@ -85,7 +88,8 @@ pub(super) struct State {
     pub(super) since: crate::clock::Timestamp,
     pub(super) sandbox: Option<SandboxId>,
     pub(super) container: Option<ContainerSpec>,
-    pub(super) displaced: Vec<String>,
+    /// How the agent ended that nobody had asked to.
+    pub(super) lost: Option<String>,
     pub(super) strikes: Vec<Strike>,
     pub(super) failure: Option<String>,
 }
@@ -114,6 +118,13 @@ impl Cell {
     pub(super) fn is_busy(&self) -> bool {
         let state = self.state();
         state.leases > 0 || matches!(state.stage, Stage::Working | Stage::Starting)
+    }
+
+    /// Its agent as it is right now, and whether there is about to be one.
+    pub(super) fn agent(&self) -> (Option<Grip>, bool) {
+        // In this order: whatever is started meanwhile is about to be there.
+        let starting = *self.starting.borrow();
+        (self.grip.borrow().clone(), starting)
     }
 
     /// Asks, and waits only for room to ask.
@@ -160,7 +171,7 @@ pub(super) fn start(
         since: shared.clock().now(),
         sandbox: None,
         container: None,
-        displaced: Vec::new(),
+        lost: None,
         strikes: Vec::new(),
         failure: None,
     };
@@ -169,6 +180,8 @@ pub(super) fn start(
         asks,
         happenings: broadcast::Sender::new(HAPPENINGS_MAX),
         state: Mutex::new(state),
+        grip: worker.grip(),
+        starting: worker.starting(),
         conversation: tokio::sync::Mutex::default(),
     });
     let keeper = Keeper {
@@ -228,12 +241,25 @@ impl Keeper {
                 tracing::info!(group = %self.cell.group, %exit, "the agent ended");
                 self.worker.bury();
                 self.set_agent();
+                self.lose(&exit).await;
                 self.shared.nudge();
             }
             () = sleep(idle), if running => {
                 tracing::info!(group = %self.cell.group, "the agent has nothing to do and rests");
                 self.worker.rest().await;
                 self.set_agent();
+            }
+        }
+    }
+
+    /// Tells of an agent that nobody had asked to end. What always runs is told of once it is back.
+    async fn lose(&self, exit: &Exit) {
+        let how = format!("its agent ended with {exit}");
+        match self.worker.spec().lifecycle {
+            Lifecycle::Always => self.cell.state().lost = Some(how),
+            Lifecycle::OnDemand => {
+                let text = format!("{how}: made anew at next wake");
+                self.shared.tell_of_drift(&self.cell.group, text).await;
             }
         }
     }
@@ -392,6 +418,7 @@ impl Keeper {
         let Self { worker, inbox, grip, later, next, quit, pending, .. } = self;
         let mut work = std::pin::pin!(worker.work(&cancel, &audience));
         let mut cancelled: Vec<oneshot::Sender<Result<(), String>>> = Vec::new();
+        let mut lost = Lost::of(grip.borrow().as_ref());
         loop {
             let until = quit.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
             tokio::select! {
@@ -410,10 +437,16 @@ impl Keeper {
                 }
                 step = progress.recv() => if let Some(step) = step {
                     shared.take_note(&cell, &step);
+                    lost.take_note(&step);
                     let _ = cell.happenings.send(Happening::Progress(step));
                 },
                 changed = grip.changed() => if changed.is_ok() {
-                    cell.state().sandbox = grip.borrow_and_update().as_ref().map(|g| g.sandbox().clone());
+                    let sandbox = grip.borrow_and_update().as_ref().map(|g| g.sandbox().clone());
+                    let text = lost.replaced(sandbox.as_ref());
+                    cell.state().sandbox = sandbox;
+                    if let Some(text) = text {
+                        shared.tell_of_drift(&cell.group, text).await;
+                    }
                 },
                 ask = inbox.recv() => match ask {
                     None => *quit = Some(Instant::now()),
@@ -449,6 +482,7 @@ impl Keeper {
                             (AgentOrder::Replace | AgentOrder::Stop, Some(grip))
                                 if shared.is_halted(&cell, grip.sandbox()).await =>
                             {
+                                lost.expected = true;
                                 grip.stop(Duration::ZERO).await.map_err(|error| error.to_string())
                             }
                             (order, _) => {
@@ -507,9 +541,38 @@ impl Keeper {
         let sandbox = self.grip.borrow_and_update().as_ref().map(|grip| grip.sandbox().clone());
         let mut state = self.cell.state();
         state.container = self.worker.container().cloned();
-        state.displaced =
-            self.worker.displaced().iter().map(|path| path.display().to_string()).collect();
         state.sandbox = sandbox;
+    }
+}
+
+/// The agents that a turn loses, so that each is told of once another is in its place.
+#[derive(Default)]
+struct Lost {
+    why: Option<String>,
+    sandbox: Option<SandboxId>,
+    /// Whoever ends this one tells of it.
+    expected: bool,
+}
+
+impl Lost {
+    fn of(agent: Option<&Grip>) -> Self {
+        Self { sandbox: agent.map(|grip| grip.sandbox().clone()), ..Self::default() }
+    }
+
+    fn take_note(&mut self, step: &Progress) {
+        if let Progress::Retry { why, .. } = step {
+            self.why = Some(why.clone());
+        }
+    }
+
+    /// What there is to tell once this is the turn's sandbox.
+    fn replaced(&mut self, sandbox: Option<&SandboxId>) -> Option<String> {
+        let sandbox = sandbox?;
+        let before = self.sandbox.replace(sandbox.clone());
+        let why = self.why.take()?;
+        let expected = std::mem::take(&mut self.expected);
+        let another = before.is_some_and(|before| before != *sandbox);
+        (another && !expected).then(|| format!("{why}: replaced"))
     }
 }
 
@@ -557,9 +620,13 @@ impl Shared {
                 state.strikes.drain(..extra);
             }
             Progress::Retry { why, wait } => {
-                let mut state = cell.state();
-                state.failure = Some(why.clone());
-                state.waits_for = Some(format!("another attempt, in {} s", wait.as_secs()));
+                {
+                    let mut state = cell.state();
+                    state.failure = Some(why.clone());
+                    state.waits_for = Some(format!("another attempt, in {} s", wait.as_secs()));
+                }
+                // Whatever keeps it from starting may be something to mend.
+                self.wake.notify_one();
             }
             Progress::Tool { .. } => {
                 let mut state = cell.state();

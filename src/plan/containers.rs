@@ -61,6 +61,7 @@ pub(super) struct Change {
 
 const STOP_WAITS: &str = "stop waits for the turn under way";
 const REPLACE_WAITS: &str = "replace waits for the turn under way";
+const START_UNDER_WAY: &str = "whether a sandbox is its agent's is known once that has started";
 const START_WAITS: &str = "start waits for its name, which another's sandbox has";
 
 impl Sandboxes<'_> {
@@ -68,6 +69,9 @@ impl Sandboxes<'_> {
         let ours = || self.seen.iter().filter(|sandbox| sandbox.owner == Owner::Ours);
         let known = |sandbox: &&SandboxSeen| Some(&sandbox.id) == self.agent.sandbox.as_ref();
         let strays: Vec<_> = ours().filter(|sandbox| !known(sandbox)).collect();
+        if !strays.is_empty() && self.agent.starting {
+            return Verdict::Wait(START_UNDER_WAY);
+        }
         if !strays.is_empty() {
             let plural = if strays.len() == 1 { "" } else { "es" };
             let reason = format!("{} sandbox{plural} that no agent answers from", strays.len());
@@ -84,7 +88,8 @@ impl Sandboxes<'_> {
     /// Without a sandbox: what a controller lost, it notices by itself.
     fn verdict_on_nothing(&self) -> Verdict {
         let wanted = matches!(self.wish, Wish::Like { lifecycle: Lifecycle::Always, .. });
-        if !wanted || self.agent.sandbox.is_some() || self.agent.held {
+        let comes = self.agent.sandbox.is_some() || self.agent.starting;
+        if !wanted || comes || self.agent.held {
             return Verdict::Nothing;
         }
         if !self.seen.is_empty() {
