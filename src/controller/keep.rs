@@ -72,7 +72,9 @@ pub(super) async fn keep(shared: Arc<Shared>) {
             due = Some(due.map_or(again, |due| due.min(again)));
         }
         note(&shared, &mender, round).await;
-        if folders.take_edit() | shared.take_edit() {
+        // What is asked for may be so by now without another edit.
+        let asked = shared.known().pending.as_ref().is_some_and(|pending| pending.valid);
+        if folders.take_edit() | shared.take_edit() | asked {
             look_at_manifest(&shared).await;
         }
         shared.tell();
@@ -192,7 +194,9 @@ async fn look_at_manifest(shared: &Arc<Shared>) {
     // What only drifted is mended anyway, and waits for nobody.
     let own = |step: &&crate::plan::Step| step.action != crate::plan::Action::Mend;
     let changes = plan.steps.iter().filter(own).count();
-    if changes == 0 {
+    // An agent that is not yet as was applied becomes so by itself as well.
+    let waits = |step: &crate::plan::Step| !matches!(step.id, ResourceId::Container(_));
+    if !plan.steps.iter().filter(own).any(waits) {
         shared.known().pending = None;
         return;
     }
@@ -212,8 +216,11 @@ async fn look_at_manifest(shared: &Arc<Shared>) {
         reason: desired.runtime.reason.clone(),
     };
     let text = render::text(&plan, &heading, Color::Never);
-    tracing::info!(changes, "the manifest asks for changes that are not applied");
-    shared.known().pending = Some(Pending { changes, risk, text, valid: true });
+    let pending = Some(Pending { changes, risk, text, valid: true });
+    if shared.known().pending != pending {
+        tracing::info!(changes, "the manifest asks for changes that are not applied");
+        shared.known().pending = pending;
+    }
 }
 
 async fn follow(shared: &Arc<Shared>, request: ApplyRequest) {

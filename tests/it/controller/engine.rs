@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::support::docker::Front;
-use crate::support::home::{ALWAYS, HOME, Home, LONG, condition, needs_engine, report, within_tasks};
-use crate::support::installation::{comes_true, wait_until};
+use crate::support::home::{ALWAYS, HOME, Home, LONG, YES, condition, needs_engine, report, within_tasks};
+use crate::support::installation::{PATIENCE, comes_true, wait_until};
 
 /// What `runtime.docker` says of a socket of a test.
 fn through(front: &Front) -> String {
@@ -151,7 +151,13 @@ fn an_agent_that_cannot_start_is_tried_less_and_less_often() {
     let manifest = std::fs::read_to_string(home.place.root().join("babybot.toml")).unwrap();
     let broken = home.engine().image.clone();
     home.place.write("babybot.toml", &manifest.replace(&broken, &good));
-    home.apply();
+    // Containers come and go while it is decided, and then it is decided anew.
+    let applied = || {
+        let ended = home.place.run(&["apply", YES]);
+        assert!([0, 5].contains(&ended.code), "{ended:?}");
+        ended.code == 0
+    };
+    assert!(comes_true(PATIENCE, applied), "it is never applied: {}", home.log());
     home.wait_for_agent();
     let status = home.status_when("all is well", |status| {
         condition(status, "Degraded").is_none() && condition(status, "Ready").is_some()

@@ -5,7 +5,6 @@
 //! changes. Whatever is left when a test ends, because it failed, is removed.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -647,9 +646,6 @@ impl Drop for Stranger {
 pub(crate) fn report(what: &str) {
     use std::io::Write as _;
     if std::env::var_os("BABYBOT_FIGURES").is_some() {
-        let _ = File::options()
-            .append(true)
-            .open("/dev/stderr")
-            .and_then(|mut stderr| writeln!(stderr, "figure: {what}"));
+        let _ = writeln!(std::io::stderr(), "figure: {what}");
     }
 }
