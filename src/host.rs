@@ -14,8 +14,10 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::chain;
-use crate::name::{ChannelName, ChatId, GroupName, InstanceId, ModelName};
+use crate::name::{ChannelName, ChatId, GroupName, InstanceId, ModelName, SandboxId};
 use crate::process;
+use crate::project::Project;
+use crate::project::view::ViewSource;
 use crate::protocol::{Failure, JournalRound, Place, Welcome};
 use crate::resource::{
     ContainerSpec, GroupSpec, Lifecycle, ModelSpec, ResourceId, RuntimeKind, Spec,
@@ -75,27 +77,41 @@ pub struct Worker {
     spec: GroupSpec,
     model: (ModelName, ModelSpec),
     session: Option<Session>,
+    /// What the main group's copy of the project was made from.
+    shown: Option<ViewSource>,
     /// Told whenever a turn begins on a session that can be steered.
     helm: tokio::sync::watch::Sender<Option<Helm>>,
-    /// Told whenever an agent starts, so that it can be ended whatever this is at.
-    grip: tokio::sync::watch::Sender<Option<Grip>>,
-    /// Whether an agent is being started.
-    starting: tokio::sync::watch::Sender<bool>,
+    /// Told whenever an agent starts, so that it can be ended whatever this is at, and is taken for
+    /// nobody else's from its first moment.
+    agent: tokio::sync::watch::Sender<Agent>,
 }
 
-/// An agent that is being started, until this is dropped.
-struct Starting<'a>(&'a tokio::sync::watch::Sender<bool>);
+/// What a worker has of an agent.
+#[derive(Clone, Debug, Default)]
+pub enum Agent {
+    /// None.
+    #[default]
+    None,
+    /// One that does not answer yet.
+    Starting,
+    /// One that answers.
+    Held(Grip),
+}
 
-impl<'a> Starting<'a> {
-    fn new(starting: &'a tokio::sync::watch::Sender<bool>) -> Self {
-        starting.send_replace(true);
-        Self(starting)
+impl Agent {
+    /// Reaches it, where it answers.
+    #[must_use]
+    pub fn grip(&self) -> Option<&Grip> {
+        match self {
+            Self::Held(grip) => Some(grip),
+            Self::None | Self::Starting => None,
+        }
     }
-}
 
-impl Drop for Starting<'_> {
-    fn drop(&mut self) {
-        self.0.send_replace(false);
+    /// Its sandbox, where it answers.
+    #[must_use]
+    pub fn sandbox(&self) -> Option<SandboxId> {
+        self.grip().map(|grip| grip.sandbox().clone())
     }
 }
 
@@ -273,9 +289,9 @@ impl Host {
             spec,
             model,
             session: None,
+            shown: None,
             helm: tokio::sync::watch::Sender::new(None),
-            grip: tokio::sync::watch::Sender::new(None),
-            starting: tokio::sync::watch::Sender::new(false),
+            agent: tokio::sync::watch::Sender::new(Agent::None),
         })
     }
 
@@ -317,6 +333,15 @@ pub fn terminal_chat(group: &GroupName) -> ChatId {
     ChatId::new(group.as_str()).expect("a group's name is a chat's name")
 }
 
+/// Makes the copy of a project anew, unless the project is as it was before.
+fn refreshed_view(project: &Project, before: Option<ViewSource>) -> std::io::Result<ViewSource> {
+    let found = project.view_source()?;
+    if before.as_ref() != Some(&found) {
+        project.refresh_view(&found)?;
+    }
+    Ok(found)
+}
+
 impl Worker {
     /// Steers the turn under way, while there is one.
     #[must_use]
@@ -326,14 +351,8 @@ impl Worker {
 
     /// Reaches the agent, while there is one, from another task.
     #[must_use]
-    pub fn grip(&self) -> tokio::sync::watch::Receiver<Option<Grip>> {
-        self.grip.subscribe()
-    }
-
-    /// Whether an agent is being started. When it does not hold any more, the grip is there.
-    #[must_use]
-    pub fn starting(&self) -> tokio::sync::watch::Receiver<bool> {
-        self.starting.subscribe()
+    pub fn agent(&self) -> tokio::sync::watch::Receiver<Agent> {
+        self.agent.subscribe()
     }
 
     /// What the generation says of the group.
@@ -379,7 +398,7 @@ impl Worker {
     /// Gives up an agent that has ended.
     pub fn bury(&mut self) {
         self.session = None;
-        self.grip.send_replace(None);
+        self.agent.send_replace(Agent::None);
     }
 
     /// Starts the agent if none runs.
@@ -387,19 +406,38 @@ impl Worker {
     /// # Errors
     /// Why there is none.
     pub async fn wake(&mut self) -> Result<(), SessionError> {
-        if self.session.as_ref().is_some_and(Session::is_ready) {
+        let ready = self.session.as_ref().is_some_and(Session::is_ready);
+        if self.spec.main {
+            self.show_project(ready).await;
+        }
+        if ready {
             return Ok(());
         }
         if let Some(mut useless) = self.session.take() {
             // Never two agents for one group.
             useless.stop().await;
-            self.grip.send_replace(None);
         }
-        let _starting = Starting::new(&self.starting);
-        let session = Session::start(&self.host.parts, self.purpose()).await?;
-        self.grip.send_replace(Some(session.grip()));
-        self.session = Some(session);
+        self.agent.send_replace(Agent::Starting);
+        let started = Session::start(&self.host.parts, self.purpose()).await;
+        let held = started.as_ref().map_or(Agent::None, |session| Agent::Held(session.grip()));
+        self.agent.send_replace(held);
+        self.session = Some(started?);
         Ok(())
+    }
+
+    /// Makes the main group's copy of the project what the project is; for an agent that runs, only
+    /// if that was edited. An agent can do without.
+    async fn show_project(&mut self, runs: bool) {
+        let project = self.host.parts.project.clone();
+        let before = self.shown.take().filter(|_| runs);
+        let work = tokio::task::spawn_blocking(move || refreshed_view(&project, before));
+        match work.await.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
+            Ok(shown) => self.shown = Some(shown),
+            Err(error) => {
+                let group = &self.group;
+                tracing::warn!(%group, %error, "the agent's copy of the project is not up to date");
+            }
+        }
     }
 
     /// Runs the next turn of the group to its end; `None` if there is nothing to do.
@@ -471,7 +509,7 @@ impl Worker {
         if let Some(session) = self.session.take() {
             session.drain().await;
         }
-        self.grip.send_replace(None);
+        self.agent.send_replace(Agent::None);
     }
 
     /// Ends the agent at once.
@@ -479,7 +517,7 @@ impl Worker {
         if let Some(session) = self.session.take() {
             session.end().await;
         }
-        self.grip.send_replace(None);
+        self.agent.send_replace(Agent::None);
     }
 
     async fn attempt(

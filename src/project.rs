@@ -4,6 +4,8 @@
 //! directory, one name at a time, following no link and opening nothing but
 //! regular files. Knows nothing of what the files mean.
 
+pub mod view;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Write as _};

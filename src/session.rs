@@ -244,7 +244,9 @@ impl Session {
         let runtime = parts.runtimes.get(spec.container.runtime)?;
         let container = spec.container.clone();
         let folders = [&spec.workdir, &spec.home].into_iter();
-        let folders = folders.chain(spec.mounts.iter().map(|mount| &mount.source)).map(Place::new);
+        let folders = folders
+            .chain(spec.mounts.iter().map(|mount| &mount.source))
+            .map(|path| Place::new(path));
         let folders = folders.collect();
         let sandbox = runtime.launch(spec).await?;
         record_start(parts, &group, &incarnation, sandbox.process).await?;
@@ -489,8 +491,8 @@ impl Session {
 }
 
 impl Place {
-    fn new(path: &PathBuf) -> Self {
-        Self { path: path.clone(), identity: identity(path) }
+    fn new(path: &Path) -> Self {
+        Self { path: path.to_path_buf(), identity: identity(path) }
     }
 
     fn is_another(&self) -> bool {

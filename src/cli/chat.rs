@@ -501,10 +501,11 @@ impl Talk {
                     return Ok(true);
                 }
                 // Nobody took over: then it is for whoever waits.
-                (project, None) if project.lock_holder().map_err(project_error)?.is_none() => {
-                    if self.become_successor().await? {
-                        return Ok(true);
-                    }
+                (project, None)
+                    if project.lock_holder().map_err(project_error)?.is_none()
+                        && self.become_successor().await? =>
+                {
+                    return Ok(true);
                 }
                 _ => {}
             }

@@ -8,7 +8,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -16,12 +16,12 @@ use super::Shared;
 use crate::control::{Lease, Stage, Strike};
 use crate::error::chain;
 use crate::execute::AgentOrder;
-use crate::host::{Host, HostError, Worked, Worker};
+use crate::host::{Agent, Host, HostError, Worked, Worker};
 use crate::name::{GroupName, SandboxId};
 use crate::observed::SandboxState;
 use crate::resource::{ContainerSpec, Lifecycle};
 use crate::runtime::Exit;
-use crate::session::{Grip, Progress};
+use crate::session::Progress;
 
 /// Requests to a group that wait for it to look at them.
 const ASKS_MAX: usize = 64;
@@ -36,8 +36,6 @@ const STORE_WAIT: Duration = Duration::from_secs(5);
 
 /// What is asked of a group.
 pub(super) enum Ask {
-    /// Something waits in the store.
-    Message,
     /// What a plan asks for.
     Order(AgentOrder, oneshot::Sender<Result<(), String>>),
     /// Go on with what another generation says.
@@ -72,8 +70,9 @@ pub(super) struct Cell {
     asks: mpsc::Sender<Ask>,
     pub(super) happenings: broadcast::Sender<Happening>,
     state: Mutex<State>,
-    grip: watch::Receiver<Option<Grip>>,
-    starting: watch::Receiver<bool>,
+    agent: watch::Receiver<Agent>,
+    /// Something may wait in the store.
+    work: Notify,
     /// One conversation at the terminal at a time, in the order in which they came.
     pub(super) conversation: tokio::sync::Mutex<()>,
 }
@@ -87,6 +86,8 @@ pub(super) struct State {
     pub(super) leases: u32,
     pub(super) since: crate::clock::Timestamp,
     pub(super) sandbox: Option<SandboxId>,
+    /// Whether an agent is just being started.
+    pub(super) starting: bool,
     pub(super) container: Option<ContainerSpec>,
     /// How the agent ended that nobody had asked to.
     pub(super) lost: Option<String>,
@@ -97,7 +98,6 @@ pub(super) struct State {
 impl std::fmt::Debug for Ask {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Message => "Message",
             Self::Order(..) => "Order",
             Self::Configure(_) => "Configure",
             Self::Hold(_) => "Hold",
@@ -106,6 +106,14 @@ impl std::fmt::Debug for Ask {
             Self::Cancel(_) => "Cancel",
             Self::Quit(_) => "Quit",
         })
+    }
+}
+
+impl State {
+    /// Takes note of the agent that there is.
+    fn take(&mut self, agent: &Agent) {
+        self.sandbox = agent.sandbox();
+        self.starting = matches!(agent, Agent::Starting);
     }
 }
 
@@ -120,11 +128,9 @@ impl Cell {
         state.leases > 0 || matches!(state.stage, Stage::Working | Stage::Starting)
     }
 
-    /// Its agent as it is right now, and whether there is about to be one.
-    pub(super) fn agent(&self) -> (Option<Grip>, bool) {
-        // In this order: whatever is started meanwhile is about to be there.
-        let starting = *self.starting.borrow();
-        (self.grip.borrow().clone(), starting)
+    /// Its agent as it is right now.
+    pub(super) fn agent(&self) -> Agent {
+        self.agent.borrow().clone()
     }
 
     /// Asks, and waits only for room to ask.
@@ -132,9 +138,9 @@ impl Cell {
         self.asks.send(ask).await.map_err(|_| "the group is no longer served".to_owned())
     }
 
-    /// Asks without waiting; an ask that finds no room is one of many alike.
+    /// Says that something may wait in the store.
     pub(super) fn nudge(&self) {
-        let _ = self.asks.try_send(Ask::Message);
+        self.work.notify_one();
     }
 }
 
@@ -143,7 +149,7 @@ pub(super) struct Keeper {
     shared: Arc<Shared>,
     cell: Arc<Cell>,
     worker: Worker,
-    grip: watch::Receiver<Option<Grip>>,
+    agent: watch::Receiver<Agent>,
     inbox: mpsc::Receiver<Ask>,
     /// Whether something may wait in the store.
     pending: bool,
@@ -170,6 +176,7 @@ pub(super) fn start(
         leases: 0,
         since: shared.clock().now(),
         sandbox: None,
+        starting: false,
         container: None,
         lost: None,
         strikes: Vec::new(),
@@ -180,14 +187,14 @@ pub(super) fn start(
         asks,
         happenings: broadcast::Sender::new(HAPPENINGS_MAX),
         state: Mutex::new(state),
-        grip: worker.grip(),
-        starting: worker.starting(),
+        agent: worker.agent(),
+        work: Notify::new(),
         conversation: tokio::sync::Mutex::default(),
     });
     let keeper = Keeper {
         shared: Arc::clone(shared),
         cell: Arc::clone(&cell),
-        grip: worker.grip(),
+        agent: worker.agent(),
         worker,
         inbox,
         pending: true,
@@ -237,6 +244,7 @@ impl Keeper {
                 Some(ask) => self.answer(ask).await,
                 None => self.quit = Some(Instant::now()),
             },
+            () = self.cell.work.notified() => self.pending = true,
             exit = self.worker.ended() => {
                 tracing::info!(group = %self.cell.group, %exit, "the agent ended");
                 self.worker.bury();
@@ -267,7 +275,6 @@ impl Keeper {
     /// Does what is asked while nothing is under way.
     async fn answer(&mut self, ask: Ask) {
         match ask {
-            Ask::Message => self.pending = true,
             Ask::Order(order, reply) => {
                 let done = self.carry_out(order).await;
                 let _ = reply.send(done);
@@ -319,6 +326,8 @@ impl Keeper {
 
     async fn wake(&mut self) -> Result<(), String> {
         self.set_stage(Stage::Starting);
+        // Before there can be a sandbox that nobody knows.
+        self.cell.state().starting = true;
         let woken = self.worker.wake().await.map_err(|error| chain(&error));
         self.set_agent();
         self.set_failure(woken.as_ref().err().cloned());
@@ -415,10 +424,10 @@ impl Keeper {
         let shared = Arc::clone(&self.shared);
         let cell = Arc::clone(&self.cell);
         shared.set_stage(&cell, Stage::Working);
-        let Self { worker, inbox, grip, later, next, quit, pending, .. } = self;
+        let Self { worker, inbox, agent, later, next, quit, pending, .. } = self;
         let mut work = std::pin::pin!(worker.work(&cancel, &audience));
         let mut cancelled: Vec<oneshot::Sender<Result<(), String>>> = Vec::new();
-        let mut lost = Lost::of(grip.borrow().as_ref());
+        let mut lost = Lost::of(&agent.borrow());
         loop {
             let until = quit.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
             tokio::select! {
@@ -440,18 +449,16 @@ impl Keeper {
                     lost.take_note(&step);
                     let _ = cell.happenings.send(Happening::Progress(step));
                 },
-                changed = grip.changed() => if changed.is_ok() {
-                    let sandbox = grip.borrow_and_update().as_ref().map(|g| g.sandbox().clone());
-                    let text = lost.replaced(sandbox.as_ref());
-                    cell.state().sandbox = sandbox;
-                    if let Some(text) = text {
+                changed = agent.changed() => if changed.is_ok() {
+                    let present = agent.borrow_and_update().clone();
+                    cell.state().take(&present);
+                    if let Some(text) = lost.replaced(&present) {
                         shared.tell_of_drift(&cell.group, text).await;
                     }
                 },
                 ask = inbox.recv() => match ask {
                     None => *quit = Some(Instant::now()),
                     Some(Ask::Quit(at)) => *quit = Some(at),
-                    Some(Ask::Message) => *pending = true,
                     Some(Ask::Configure(host)) => *next = Some(host),
                     Some(Ask::Return) => {
                         let mut state = cell.state();
@@ -466,7 +473,7 @@ impl Keeper {
                         cancelled.push(reply);
                     }
                     Some(Ask::Lease(reply)) => {
-                        let lease = lease_meanwhile(&shared, &cell, grip);
+                        let lease = lease_meanwhile(&shared, &cell, agent);
                         if lease.is_ok() {
                             cell.state().leases += 1;
                         }
@@ -476,7 +483,7 @@ impl Keeper {
                         }
                     }
                     Some(Ask::Order(order, reply)) => {
-                        let held = grip.borrow().clone();
+                        let held = agent.borrow().grip().cloned();
                         let done = match (order, held) {
                             // Somebody halted it, so it cannot finish. The turn goes on in the next.
                             (AgentOrder::Replace | AgentOrder::Stop, Some(grip))
@@ -538,10 +545,9 @@ impl Keeper {
 
     /// Makes known which agent runs.
     fn set_agent(&mut self) {
-        let sandbox = self.grip.borrow_and_update().as_ref().map(|grip| grip.sandbox().clone());
         let mut state = self.cell.state();
         state.container = self.worker.container().cloned();
-        state.sandbox = sandbox;
+        state.take(&self.agent.borrow_and_update());
     }
 }
 
@@ -555,8 +561,8 @@ struct Lost {
 }
 
 impl Lost {
-    fn of(agent: Option<&Grip>) -> Self {
-        Self { sandbox: agent.map(|grip| grip.sandbox().clone()), ..Self::default() }
+    fn of(agent: &Agent) -> Self {
+        Self { sandbox: agent.sandbox(), ..Self::default() }
     }
 
     fn take_note(&mut self, step: &Progress) {
@@ -565,13 +571,13 @@ impl Lost {
         }
     }
 
-    /// What there is to tell once this is the turn's sandbox.
-    fn replaced(&mut self, sandbox: Option<&SandboxId>) -> Option<String> {
-        let sandbox = sandbox?;
+    /// What there is to tell once this is the turn's agent.
+    fn replaced(&mut self, agent: &Agent) -> Option<String> {
+        let sandbox = agent.sandbox()?;
         let before = self.sandbox.replace(sandbox.clone());
         let why = self.why.take()?;
         let expected = std::mem::take(&mut self.expected);
-        let another = before.is_some_and(|before| before != *sandbox);
+        let another = before.is_some_and(|before| before != sandbox);
         (another && !expected).then(|| format!("{why}: replaced"))
     }
 }
@@ -591,9 +597,9 @@ async fn insisted(inbox: &mut mpsc::Receiver<Ask>) {
 fn lease_meanwhile(
     shared: &Shared,
     cell: &Cell,
-    grip: &watch::Receiver<Option<Grip>>,
+    agent: &watch::Receiver<Agent>,
 ) -> Result<Lease, String> {
-    let sandbox = grip.borrow().as_ref().map(|grip| grip.sandbox().clone());
+    let sandbox = agent.borrow().sandbox();
     let sandbox = sandbox.ok_or("the agent is just being started")?;
     let runtime = shared.runtime_of(&cell.group);
     Ok(Lease { runtime, endpoint: shared.endpoint(runtime), sandbox })

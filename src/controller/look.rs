@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::future::BoxFuture;
 
 use super::Shared;
+use crate::host::Agent;
 use crate::name::{GroupName, ImageTag};
 use crate::observe::{self, Holder, Look};
 use crate::observed::{
     AgentSeen, Applied, Controller, Known, Owner, SandboxSeen, SandboxState, Seen,
 };
-use crate::resource::{ImageSpec, ModelSpec, UserId};
+use crate::resource::{ImageSpec, ModelSpec, Spec, UserId};
 
 /// Looks at the machine from within its controller.
 pub(super) struct Eyes {
@@ -31,6 +32,12 @@ impl Eyes {
             parts.runtimes.clone(),
             Holder::Ourselves,
         );
+        let host = shared.host();
+        let kinds = host.specs().values().filter_map(|spec| match spec {
+            Spec::Group(group) => Some(group.runtime),
+            _ => None,
+        });
+        let machine = machine.expecting(kinds.max());
         Self { shared: Arc::clone(shared), machine, agents: Mutex::default() }
     }
 
@@ -38,10 +45,19 @@ impl Eyes {
     fn agents_now(&self) -> BTreeMap<GroupName, AgentSeen> {
         let cells = self.shared.cells().into_iter();
         let agents = cells.map(|cell| {
-            let (busy, held) = (cell.is_busy(), cell.state().held);
-            let (grip, starting) = cell.agent();
-            let sandbox = grip.map(|grip| grip.sandbox().clone());
-            (cell.group.clone(), AgentSeen { sandbox, starting, busy, held })
+            let busy = cell.is_busy();
+            let agent = cell.agent();
+            let state = cell.state();
+            // What is about to be started is not there yet, and may be a moment later.
+            let starting = state.starting || matches!(agent, Agent::Starting);
+            let sandbox = agent.sandbox();
+            let seen = AgentSeen {
+                starting: starting && sandbox.is_none(),
+                sandbox,
+                busy,
+                held: state.held,
+            };
+            (cell.group.clone(), seen)
         });
         agents.collect()
     }
@@ -49,9 +65,9 @@ impl Eyes {
     /// Adds to what a runtime shows of an agent what the controller knows of it.
     async fn complete(&self, group: &GroupName, seen: &mut SandboxSeen) {
         let Some(cell) = self.shared.cell(group) else { return };
-        let (Some(grip), _) = cell.agent() else { return };
-        let container = cell.state().container.clone();
-        let (Some(container), true) = (container, *grip.sandbox() == seen.id) else { return };
+        let agent = cell.agent();
+        let Some(grip) = agent.grip().filter(|grip| *grip.sandbox() == seen.id) else { return };
+        let Some(container) = cell.state().container.clone() else { return };
         // A process carries no label.
         seen.digest.get_or_insert_with(|| container.digest());
         let gone = grip.displaced().into_iter();

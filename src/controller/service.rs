@@ -130,6 +130,7 @@ impl Service for Served {
             *self.0.patience.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
                 Some(patience);
             self.0.closing.cancel();
+            self.0.tell();
             Ok(())
         })
     }

@@ -61,7 +61,7 @@ pub(super) struct Change {
 
 const STOP_WAITS: &str = "stop waits for the turn under way";
 const REPLACE_WAITS: &str = "replace waits for the turn under way";
-const START_UNDER_WAY: &str = "whether a sandbox is its agent's is known once that has started";
+const STRAY_WAITS: &str = "whether its sandbox is anybody's waits for the agent that starts";
 const START_WAITS: &str = "start waits for its name, which another's sandbox has";
 
 impl Sandboxes<'_> {
@@ -69,8 +69,10 @@ impl Sandboxes<'_> {
         let ours = || self.seen.iter().filter(|sandbox| sandbox.owner == Owner::Ours);
         let known = |sandbox: &&SandboxSeen| Some(&sandbox.id) == self.agent.sandbox.as_ref();
         let strays: Vec<_> = ours().filter(|sandbox| !known(sandbox)).collect();
+        // One of them may be the very one that is being started; what is in its way is found when
+        // it did not start.
         if !strays.is_empty() && self.agent.starting {
-            return Verdict::Wait(START_UNDER_WAY);
+            return Verdict::Wait(STRAY_WAITS);
         }
         if !strays.is_empty() {
             let plural = if strays.len() == 1 { "" } else { "es" };

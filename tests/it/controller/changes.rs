@@ -71,8 +71,7 @@ fn a_changed_limit_replaces_the_container_once_the_turn_is_over() {
     home.status_when("nothing is pending", |status| condition(status, "PendingChanges").is_none());
     assert_eq!((events.count("start"), events.count("die")), (1, 1), "{:#?}", events.all());
     let id = after["groups"]["home"]["sandbox"].as_str().unwrap().to_owned();
-    let found =
-        home.ask_engine(|client| async move { client.inspect_container(&id, None).await });
+    let found = home.ask_engine(|client| async move { client.inspect_container(&id, None).await });
     assert_eq!(found.host_config.unwrap().memory, Some(256 << 20));
     events.assert_one_at_a_time();
     home.ask("quick 2");
@@ -89,9 +88,8 @@ fn an_edit_waits_for_an_apply_and_an_invalid_one_changes_nothing() {
     let good = std::fs::read_to_string(home.place.root().join("babybot.toml")).unwrap();
 
     home.place.write("babybot.toml", &good.replace("requires_trigger", "requires_tigger"));
-    let status = watch.wait_for("the problem is shown", |status| {
-        status["pending"]["valid"] == false
-    });
+    let status =
+        watch.wait_for("the problem is shown", |status| status["pending"]["valid"] == false);
     let text = status["pending"]["text"].as_str().unwrap();
     assert!(text.contains("requires_tigger") && text.contains("BB"), "{text}");
     let human = home.place.run(&["status"]).stdout;

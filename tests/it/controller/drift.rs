@@ -23,7 +23,8 @@ fn check_replaced(what: &str, cause: &str, words: &str, hurt: impl FnOnce(&Home,
     let up = home.up();
     let before = home.wait_for_agent();
     let decoy = home.stranger(&format!("decoy-{}", &home.instance()[..8]), &[]);
-    let other = [(INSTANCE, "0123456789abcdef0123456789abcdef"), (GROUP, "home"), (GENERATION, "1")];
+    let other =
+        [(INSTANCE, "0123456789abcdef0123456789abcdef"), (GROUP, "home"), (GENERATION, "1")];
     let neighbour = home.stranger(&format!("neighbour-{}", &home.instance()[..8]), &other);
     let events = home.events();
 
@@ -214,7 +215,9 @@ fn an_edited_container_finishes_its_turn_before_it_is_replaced() {
         client.update_container(&id, update).await
     });
     events.wait("it is edited", |e| e.action == "update");
-    home.status_when("it is seen", |status| condition(status, "Drifted").is_some() || status["groups"]["home"]["waits_for"].is_string());
+    home.status_when("it is seen", |status| {
+        condition(status, "Drifted").is_some() || status["groups"]["home"]["waits_for"].is_string()
+    });
     assert_eq!(events.count("die"), 0);
     home.let_go();
     home.assert_answers(said, "long 1");
@@ -250,7 +253,12 @@ fn a_turn_in_a_paused_container_is_gone_on_with() {
 /// A stranger sits where the group's container belongs: nobody touches it, and everything waits.
 #[test]
 fn a_strangers_container_with_our_name_is_left_alone_and_waited_for() {
-    let home = Home::docker(needs_engine!(), "", "[groups.home]\nbind = [\"terminal\"]\nrequires_trigger = false\n", LONG);
+    let home = Home::docker(
+        needs_engine!(),
+        "",
+        "[groups.home]\nbind = [\"terminal\"]\nrequires_trigger = false\n",
+        LONG,
+    );
     let up = home.up();
     let stranger = home.stranger(&home.container("home"), &[]);
     let said = home.say("home", "quick 1");
@@ -355,7 +363,9 @@ fn an_image_that_was_removed_is_built_again() {
     let images = |label: String| async move {
         let filters = std::collections::HashMap::from([("label".to_owned(), vec![label])]);
         (
-            bollard::query_parameters::ListImagesOptionsBuilder::default().filters(&filters).build(),
+            bollard::query_parameters::ListImagesOptionsBuilder::default()
+                .filters(&filters)
+                .build(),
             filters,
         )
     };

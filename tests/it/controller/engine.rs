@@ -160,9 +160,12 @@ fn an_agent_that_cannot_start_is_tried_less_and_less_often() {
     assert!(comes_true(PATIENCE, applied), "it is never applied: {}", home.log());
     home.wait_for_agent();
     let status = home.status_when("all is well", |status| {
-        condition(status, "Degraded").is_none() && condition(status, "Ready").is_some()
+        condition(status, "Degraded").is_none()
+            && condition(status, "Drifted").is_none()
+            && condition(status, "Ready").is_some()
+            && status["pending"].is_null()
     });
-    assert!(status["pending"].is_null(), "{status:#}");
+    assert_eq!(status["generation"], 2, "{status:#}");
     home.ask("quick 1");
     up.end();
 }

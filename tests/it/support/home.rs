@@ -285,7 +285,8 @@ impl Home {
         let told = || {
             let status = self.status();
             let shown = status["drift"].as_array().unwrap().iter().any(|drift| {
-                fits(&format!("{} {}", id_of(&drift["id"]), drift["text"])) && drift["mended"] == true
+                fits(&format!("{} {}", id_of(&drift["id"]), drift["text"]))
+                    && drift["mended"] == true
             });
             let kept = self.place.column("SELECT text FROM drift WHERE mended");
             let logged = self.place.run(&["logs", "-n", "1000"]).stdout;
@@ -522,7 +523,8 @@ impl Drop for Watch {
 /// A condition of the group `home`: why it holds, if it does.
 pub(crate) fn condition(status: &Value, which: &str) -> Option<String> {
     let condition = &status["groups"]["home"]["conditions"][which];
-    (condition["holds"] == true).then(|| condition["reason"].as_str().unwrap_or_default().to_owned())
+    (condition["holds"] == true)
+        .then(|| condition["reason"].as_str().unwrap_or_default().to_owned())
 }
 
 /// Something that happened to a container, as its engine tells it.
