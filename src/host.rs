@@ -368,12 +368,6 @@ impl Worker {
         self.session.as_ref().map(Session::container)
     }
 
-    /// Folders that the agent still has and that others have taken the place of.
-    #[must_use]
-    pub fn displaced(&self) -> Vec<PathBuf> {
-        self.session.as_ref().map(Session::displaced).unwrap_or_default()
-    }
-
     /// Goes on with what another generation says. An agent that runs is told; what it was made of
     /// stays until somebody replaces it.
     ///
@@ -543,9 +537,10 @@ impl Worker {
         match self.wake().await {
             Ok(()) => {}
             Err(SessionError::Store(error)) => return Err(error.into()),
-            Err(SessionError::Runtime(error @ RuntimeError::Unavailable { .. })) => {
-                return Ok(TurnEnd::Outage(chain(&error)));
-            }
+            // Neither is for long, and nothing that another agent could do better.
+            Err(SessionError::Runtime(
+                error @ (RuntimeError::Unavailable { .. } | RuntimeError::NameTaken { .. }),
+            )) => return Ok(TurnEnd::Outage(chain(&error))),
             Err(error) => return Ok(TurnEnd::Lost(chain(&error))),
         }
         let Some(session) = self.session.as_mut() else {

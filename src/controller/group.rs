@@ -20,7 +20,8 @@ use crate::host::{Agent, Host, HostError, Worked, Worker};
 use crate::name::{GroupName, SandboxId};
 use crate::observed::SandboxState;
 use crate::process;
-use crate::resource::ContainerSpec;
+use crate::resource::{ContainerSpec, Lifecycle};
+use crate::runtime::Exit;
 use crate::runtime::process::MARKER;
 use crate::session::Progress;
 
@@ -71,6 +72,7 @@ pub(super) struct Cell {
     asks: mpsc::Sender<Ask>,
     pub(super) happenings: broadcast::Sender<Happening>,
     state: Mutex<State>,
+    agent: watch::Receiver<Agent>,
     /// Something may wait in the store.
     work: Notify,
     /// One conversation at the terminal at a time, in the order in which they came.
@@ -91,7 +93,8 @@ pub(super) struct State {
     /// Whether an agent is just being started.
     pub(super) starting: bool,
     pub(super) container: Option<ContainerSpec>,
-    pub(super) displaced: Vec<String>,
+    /// How the agent ended that nobody had asked to.
+    pub(super) lost: Option<String>,
     pub(super) strikes: Vec<Strike>,
     pub(super) failure: Option<String>,
 }
@@ -127,6 +130,11 @@ impl Cell {
     pub(super) fn is_busy(&self) -> bool {
         let state = self.state();
         state.leases > 0 || matches!(state.stage, Stage::Working | Stage::Starting)
+    }
+
+    /// Its agent as it is right now.
+    pub(super) fn agent(&self) -> Agent {
+        self.agent.borrow().clone()
     }
 
     /// Asks, and waits only for room to ask.
@@ -183,7 +191,7 @@ pub(super) fn start(
         sandbox: None,
         starting: false,
         container: None,
-        displaced: Vec::new(),
+        lost: None,
         strikes: Vec::new(),
         failure: None,
     };
@@ -192,6 +200,7 @@ pub(super) fn start(
         asks,
         happenings: broadcast::Sender::new(HAPPENINGS_MAX),
         state: Mutex::new(state),
+        agent: worker.agent(),
         work: Notify::new(),
         conversation: tokio::sync::Mutex::default(),
     });
@@ -254,12 +263,25 @@ impl Keeper {
                 tracing::info!(group = %self.cell.group, %exit, "the agent ended");
                 self.worker.bury();
                 self.set_agent();
+                self.lose(&exit).await;
                 self.shared.nudge();
             }
             () = sleep(idle), if running => {
                 tracing::info!(group = %self.cell.group, "the agent has nothing to do and rests");
                 self.worker.rest().await;
                 self.set_agent();
+            }
+        }
+    }
+
+    /// Tells of an agent that nobody had asked to end. What always runs is told of once it is back.
+    async fn lose(&self, exit: &Exit) {
+        let how = format!("its agent ended with {exit}");
+        match self.worker.spec().lifecycle {
+            Lifecycle::Always => self.cell.state().lost = Some(how),
+            Lifecycle::OnDemand => {
+                let text = format!("{how}: made anew at next wake");
+                self.shared.tell_of_drift(&self.cell.group, text).await;
             }
         }
     }
@@ -419,6 +441,7 @@ impl Keeper {
         let Self { worker, inbox, agent, later, next, quit, pending, .. } = self;
         let mut work = std::pin::pin!(worker.work(&cancel, &audience));
         let mut cancelled: Vec<oneshot::Sender<Result<(), String>>> = Vec::new();
+        let mut lost = Lost::of(&agent.borrow());
         loop {
             let until = quit.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
             tokio::select! {
@@ -437,10 +460,15 @@ impl Keeper {
                 }
                 step = progress.recv() => if let Some(step) = step {
                     shared.take_note(&cell, &step);
+                    lost.take_note(&step);
                     let _ = cell.happenings.send(Happening::Progress(step));
                 },
                 changed = agent.changed() => if changed.is_ok() {
-                    cell.state().take(&agent.borrow_and_update());
+                    let present = agent.borrow_and_update().clone();
+                    cell.state().take(&present);
+                    if let Some(text) = lost.replaced(&present) {
+                        shared.tell_of_drift(&cell.group, text).await;
+                    }
                 },
                 ask = inbox.recv() => match ask {
                     None => *quit = Some(Instant::now()),
@@ -468,6 +496,7 @@ impl Keeper {
                             (AgentOrder::Replace | AgentOrder::Stop, Some(grip))
                                 if shared.is_halted(&cell, grip.sandbox()).await =>
                             {
+                                lost.expected = true;
                                 grip.stop(Duration::ZERO).await.map_err(|error| error.to_string())
                             }
                             (order, _) => {
@@ -525,9 +554,38 @@ impl Keeper {
     fn set_agent(&mut self) {
         let mut state = self.cell.state();
         state.container = self.worker.container().cloned();
-        state.displaced =
-            self.worker.displaced().iter().map(|path| path.display().to_string()).collect();
         state.take(&self.agent.borrow_and_update());
+    }
+}
+
+/// The agents that a turn loses, so that each is told of once another is in its place.
+#[derive(Default)]
+struct Lost {
+    why: Option<String>,
+    sandbox: Option<SandboxId>,
+    /// Whoever ends this one tells of it.
+    expected: bool,
+}
+
+impl Lost {
+    fn of(agent: &Agent) -> Self {
+        Self { sandbox: agent.sandbox(), ..Self::default() }
+    }
+
+    fn take_note(&mut self, step: &Progress) {
+        if let Progress::Retry { why, .. } = step {
+            self.why = Some(why.clone());
+        }
+    }
+
+    /// What there is to tell once this is the turn's agent.
+    fn replaced(&mut self, agent: &Agent) -> Option<String> {
+        let sandbox = agent.sandbox()?;
+        let before = self.sandbox.replace(sandbox.clone());
+        let why = self.why.take()?;
+        let expected = std::mem::take(&mut self.expected);
+        let another = before.is_some_and(|before| before != sandbox);
+        (another && !expected).then(|| format!("{why}: replaced"))
     }
 }
 
@@ -596,9 +654,13 @@ impl Shared {
                 state.strikes.drain(..extra);
             }
             Progress::Retry { why, wait } => {
-                let mut state = cell.state();
-                state.failure = Some(why.clone());
-                state.waits_for = Some(format!("another attempt, in {} s", wait.as_secs()));
+                {
+                    let mut state = cell.state();
+                    state.failure = Some(why.clone());
+                    state.waits_for = Some(format!("another attempt, in {} s", wait.as_secs()));
+                }
+                // Whatever keeps it from starting may be something to mend.
+                self.wake.notify_one();
             }
             Progress::Tool { .. } => {
                 let mut state = cell.state();

@@ -186,9 +186,11 @@ fn conditions(
 ) -> BTreeMap<Condition, ConditionStatus> {
     let known = shared.known();
     let moving = matches!(state.stage, Stage::Starting | Stage::Draining | Stage::Queued);
+    // One that runs after all has left its crashes behind, until the next.
     let wrong = troubles
         .crashing
         .clone()
+        .filter(|_| state.sandbox.is_none())
         .or_else(|| state.failure.clone())
         .or_else(|| (!known.runtime.answers).then(|| known.runtime.detail.clone()));
     let absent = troubles.missing_agent && state.sandbox.is_none() && !state.held;

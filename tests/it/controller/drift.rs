@@ -185,9 +185,7 @@ fn a_turn_outlasts_whatever_is_done_to_its_container() {
     let died = events.wait("it dies", |e| e.action == "die" && e.id == first);
     // The tool that was interrupted may have run, so that it is not run again.
     home.let_go();
-    let answer =
-        crate::support::installation::wait_for_end(said, crate::support::installation::PATIENCE);
-    assert_eq!(answer.code, 0, "{answer:?}\n{}", home.log());
+    home.assert_answered(said);
     let back = events.wait("another starts", |e| e.action == "start" && e.id != first);
     report(&format!("killed in a turn: back {} ms after", (back.at - died.at).as_millis()));
     home.assert_each_message_has_one_reply(1);
@@ -246,9 +244,7 @@ fn a_turn_in_a_paused_container_is_gone_on_with() {
     home.let_go();
     let back = events.wait("another starts", |e| e.action == "start" && e.id != before);
     report(&format!("paused in a turn: back after {} ms", (back.at - paused.at).as_millis()));
-    let answer =
-        crate::support::installation::wait_for_end(said, crate::support::installation::PATIENCE);
-    assert_eq!(answer.code, 0, "{answer:?}\n{}", home.log());
+    home.assert_answered(said);
     home.assert_each_message_has_one_reply(1);
     events.assert_one_at_a_time();
     up.end();

@@ -5,7 +5,6 @@
 //! changes. Whatever is left when a test ends, because it failed, is removed.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -77,6 +76,11 @@ fn outside() -> &'static Runtime {
     })
 }
 
+/// What a test that is no task starts tasks with.
+pub(crate) fn within_tasks() -> tokio::runtime::EnterGuard<'static> {
+    outside().enter()
+}
+
 /// An image with a shell and this babybot, the same for all tests.
 fn agent_image(engine: &Engine) -> String {
     static IMAGE: OnceCell<String> = OnceCell::const_new();
@@ -106,6 +110,11 @@ impl Home {
     pub(crate) fn docker(engine: Engine, settings: &str, groups: &str, script: &str) -> Self {
         let image = format!("[runtime.image]\nref = \"{}\"\n", agent_image(&engine));
         Self::new(Some(engine), "docker", settings, &image, groups, script)
+    }
+
+    /// The image of [`Self::docker`].
+    pub(crate) fn agent_image(engine: &Engine) -> String {
+        agent_image(engine)
     }
 
     /// In containers, from an image that is described.
@@ -228,6 +237,13 @@ impl Home {
         let ended = wait_for_end(said, PATIENCE);
         let right = (ended.code, ended.stdout.trim()) == (0, &format!("done with {message}"));
         assert!(right, "{ended:?}\nlog:\n{}", self.log());
+    }
+
+    /// Waits for some answer to what was said.
+    #[track_caller]
+    pub(crate) fn assert_answered(&self, said: Child) {
+        let ended = wait_for_end(said, PATIENCE);
+        assert!(ended.code == 0 && !ended.stdout.is_empty(), "{ended:?}\nlog:\n{}", self.log());
     }
 
     /// Has the long turn go on to its end.
@@ -632,9 +648,6 @@ impl Drop for Stranger {
 pub(crate) fn report(what: &str) {
     use std::io::Write as _;
     if std::env::var_os("BABYBOT_FIGURES").is_some() {
-        let _ = File::options()
-            .append(true)
-            .open("/dev/stderr")
-            .and_then(|mut stderr| writeln!(stderr, "figure: {what}"));
+        let _ = writeln!(std::io::stderr(), "figure: {what}");
     }
 }
