@@ -79,6 +79,24 @@ pub struct Worker {
     helm: tokio::sync::watch::Sender<Option<Helm>>,
     /// Told whenever an agent starts, so that it can be ended whatever this is at.
     grip: tokio::sync::watch::Sender<Option<Grip>>,
+    /// Told whenever an agent begins to start, and again once it is known as `grip` or is not.
+    starting: tokio::sync::watch::Sender<bool>,
+}
+
+/// Says that an agent starts, for as long as it lasts.
+struct Starting<'a>(&'a tokio::sync::watch::Sender<bool>);
+
+impl<'a> Starting<'a> {
+    fn new(told: &'a tokio::sync::watch::Sender<bool>) -> Self {
+        told.send_replace(true);
+        Self(told)
+    }
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(false);
+    }
 }
 
 /// How a turn of a group came out.
@@ -257,6 +275,7 @@ impl Host {
             session: None,
             helm: tokio::sync::watch::Sender::new(None),
             grip: tokio::sync::watch::Sender::new(None),
+            starting: tokio::sync::watch::Sender::new(false),
         })
     }
 
@@ -309,6 +328,13 @@ impl Worker {
     #[must_use]
     pub fn grip(&self) -> tokio::sync::watch::Receiver<Option<Grip>> {
         self.grip.subscribe()
+    }
+
+    /// Whether an agent is just being started: then a sandbox may be there that nobody has a grip
+    /// on yet.
+    #[must_use]
+    pub fn starting(&self) -> tokio::sync::watch::Receiver<bool> {
+        self.starting.subscribe()
     }
 
     /// What the generation says of the group.
@@ -376,8 +402,10 @@ impl Worker {
             useless.stop().await;
             self.grip.send_replace(None);
         }
+        let starting = Starting::new(&self.starting);
         let session = Session::start(&self.host.parts, self.purpose()).await?;
         self.grip.send_replace(Some(session.grip()));
+        drop(starting);
         self.session = Some(session);
         Ok(())
     }

@@ -46,6 +46,9 @@ pub struct Observed {
 pub struct AgentSeen {
     /// The sandbox that it holds the link of; `None`: none is meant to run right now.
     pub sandbox: Option<SandboxId>,
+    /// Whether one is just being started: what is seen of it is not nobody's.
+    #[serde(default)]
+    pub starting: bool,
     /// Whether it is at work on a turn, or a person looks inside.
     pub busy: bool,
     /// Whether the operator holds the group.

@@ -71,6 +71,8 @@ pub(super) struct Cell {
     asks: mpsc::Sender<Ask>,
     pub(super) happenings: broadcast::Sender<Happening>,
     state: Mutex<State>,
+    starting: watch::Receiver<bool>,
+    grip: watch::Receiver<Option<Grip>>,
     /// One conversation at the terminal at a time, in the order in which they came.
     pub(super) conversation: tokio::sync::Mutex<()>,
 }
@@ -114,6 +116,16 @@ impl Cell {
     pub(super) fn is_busy(&self) -> bool {
         let state = self.state();
         state.leases > 0 || matches!(state.stage, Stage::Working | Stage::Starting)
+    }
+
+    /// Whether its agent is just being started.
+    pub(super) fn is_starting(&self) -> bool {
+        *self.starting.borrow()
+    }
+
+    /// The sandbox of its agent, as its worker has it at this moment.
+    pub(super) fn sandbox(&self) -> Option<SandboxId> {
+        self.grip.borrow().as_ref().map(|grip| grip.sandbox().clone())
     }
 
     /// Asks, and waits only for room to ask.
@@ -169,6 +181,8 @@ pub(super) fn start(
         asks,
         happenings: broadcast::Sender::new(HAPPENINGS_MAX),
         state: Mutex::new(state),
+        starting: worker.starting(),
+        grip: worker.grip(),
         conversation: tokio::sync::Mutex::default(),
     });
     let keeper = Keeper {

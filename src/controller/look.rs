@@ -102,8 +102,10 @@ impl Look for Eyes {
         let cells = self.shared.cells().into_iter();
         let agents = cells.map(|cell| {
             let busy = cell.is_busy();
-            let state = cell.state();
-            let seen = AgentSeen { sandbox: state.sandbox.clone(), busy, held: state.held };
+            // In this order: one that starts no longer has its sandbox known.
+            let starting = cell.is_starting();
+            let (sandbox, held) = (cell.sandbox(), cell.state().held);
+            let seen = AgentSeen { sandbox, starting, busy, held };
             (cell.group.clone(), seen)
         });
         agents.collect()

@@ -68,6 +68,10 @@ impl Sandboxes<'_> {
         let ours = || self.seen.iter().filter(|sandbox| sandbox.owner == Owner::Ours);
         let known = |sandbox: &&SandboxSeen| Some(&sandbox.id) == self.agent.sandbox.as_ref();
         let strays: Vec<_> = ours().filter(|sandbox| !known(sandbox)).collect();
+        // A sandbox that is being made is listed before anybody answers from it.
+        if self.agent.starting {
+            return Verdict::Nothing;
+        }
         if !strays.is_empty() {
             let plural = if strays.len() == 1 { "" } else { "es" };
             let reason = format!("{} sandbox{plural} that no agent answers from", strays.len());

@@ -473,7 +473,8 @@ fn agents() -> impl Strategy<Value = AgentSeen> {
     let known = vec![Some(id("one")), Some(id("one")), Some(id("two")), Some(id("gone")), None];
     let flags = (prop::bool::weighted(0.3), prop::bool::weighted(0.2));
     (select(known), flags).prop_map(|(sandbox, (busy, held))| AgentSeen {
-        busy: busy && sandbox.is_some(),
+        starting: busy && sandbox.is_none(),
+        busy,
         sandbox,
         held,
     })
