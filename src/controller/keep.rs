@@ -16,6 +16,7 @@ use super::folders::Folders;
 use super::look::Eyes;
 use crate::control::{ApplyEvent, ApplyRequest, Drift, Pending};
 use crate::desired::Desired;
+use crate::execute::Change;
 use crate::observe;
 use crate::plan::render::{self, Color, Heading};
 use crate::plan::{check, plan};
@@ -48,6 +49,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
             () = shared.wake.notified() => {}
             () = events.next(&shared) => {}
             () = folders.changed() => {}
+            () = mender.ended() => {}
             () = tokio::time::sleep_until(next) => {}
             () = shared.closing.cancelled() => return,
         }
@@ -95,7 +97,7 @@ async fn round(shared: &Arc<Shared>, mender: &mut Mender) -> Round {
     let host = shared.host();
     let desired = Desired::of_applied(shared.name.clone(), host.specs());
     let eyes = Eyes::new(shared);
-    let hands = shared.hands(None, None);
+    let hands: Arc<dyn Change> = Arc::new(shared.hands(None, None));
     let clock = shared.clock();
     let now = || clock.now();
     let bits = Arc::clone(&clock);
