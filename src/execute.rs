@@ -134,17 +134,17 @@ pub async fn execute(
 
 /// Whether a step stands on a resource whose own step failed.
 fn holds_back(failed: &ResourceId, step: &Step) -> bool {
+    let starts = matches!(step.work, Work::StartAgent { .. } | Work::ReplaceAgent { .. });
     let runs_from_image = match &step.work {
         Work::Record { spec: Spec::Group(group) } => group.image.is_some(),
-        Work::StartAgent { .. } | Work::ReplaceAgent { .. } => true,
-        _ => false,
+        _ => starts,
     };
     match (failed, &step.id) {
         // A group that could not be changed goes on with the image that it had.
-        (failed, ResourceId::Image(_)) => failed.group().is_some() && step.takes_away(),
+        (_, ResourceId::Image(_)) => step.takes_away(),
         (ResourceId::Image(_), _) => runs_from_image,
         // Every group reads the global memory.
-        (ResourceId::GlobalMemory, id) => matches!(id, ResourceId::Group(_)),
+        (ResourceId::GlobalMemory, id) => starts || matches!(id, ResourceId::Group(_)),
         (failed, id) => failed.group().is_some() && failed.group() == id.group(),
     }
 }

@@ -31,7 +31,7 @@ const LOOK_MAX: Duration = Duration::from_secs(120);
 /// How long an engine may take to answer one question; its own doors give up before.
 const ANSWER_MAX: Duration = Duration::from_secs(40);
 /// How long a model's server may take: nothing of a group stands on its answer.
-const MODEL_MAX: Duration = Duration::from_secs(2);
+const MODEL_MAX: Duration = Duration::from_secs(1);
 /// How long a round waits for what it has begun.
 const ROUND_MAX: Duration = Duration::from_secs(2);
 /// How long what a group needs may take.

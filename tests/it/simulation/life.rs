@@ -293,7 +293,8 @@ impl World {
                 facts.containers.push(copy);
                 format!("{id} is a copy of a container of {group}")
             }
-            (7, Some(one)) => {
+            // Where lists lie as well, nobody could tell any more that it is there.
+            (7, Some(one)) if !facts.weather.lying && facts.is_held_by_agent(&one) => {
                 facts.change(&one.id, |found| found.named = false);
                 format!("{} is given another name", one.id)
             }
@@ -424,6 +425,11 @@ impl World {
 }
 
 impl Facts {
+    fn is_held_by_agent(&self, one: &Container) -> bool {
+        let keeper = self.keepers.get(&one.group);
+        keeper.is_some_and(|keeper| keeper.sandbox.as_ref() == Some(&one.id))
+    }
+
     fn let_go(&mut self, group: &GroupName, id: &SandboxId) {
         if let Some(keeper) = self.keepers.get_mut(group) {
             if keeper.sandbox.as_ref() == Some(id) {

@@ -7,17 +7,25 @@ use babybot::name::GroupName;
 use babybot::observed::SandboxState;
 
 use super::story::{Story, Telling, manifest};
-use super::world::{Weather, World};
+use super::world::{Mutant, Weather, World};
 
 /// Plays a scene with the loop of a controller that was just started and is at rest.
 fn scene<F: Future<Output = ()>>(seed: u64, play: impl FnOnce(Story) -> F) {
+    scene_with(None, seed, play);
+}
+
+fn scene_with<F: Future<Output = ()>>(
+    mutant: Option<Mutant>,
+    seed: u64,
+    play: impl FnOnce(Story) -> F,
+) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .unwrap();
     runtime.block_on(async {
-        let telling = Telling { seed, rounds: 0, mutant: None, lying: false };
+        let telling = Telling { seed, rounds: 0, mutant, lying: false };
         let mut story = Story::new(telling).await;
         rounds(&mut story, Duration::from_secs(120)).await;
         play(story).await;
@@ -136,6 +144,26 @@ fn what_fails_for_ever_is_tried_seldom_even_if_the_engine_is_often_silent() {
 }
 
 #[test]
+fn trying_without_a_wait_is_noticed() {
+    let wrongs = |mutant| {
+        let mut wrongs = Vec::new();
+        scene_with(mutant, 10, async |mut story| {
+            story.world.facts().weather.refused = vec!["direct"];
+            kill(&story.world, "one");
+            for _ in 0..40 {
+                let round = story.round().await;
+                story.wait(round.as_ref()).await;
+            }
+            wrongs = story.world.facts().wrongs.clone();
+        });
+        wrongs
+    };
+    assert_eq!(wrongs(None), Vec::<String>::new());
+    let found = wrongs(Some(Mutant::NoWait));
+    assert!(found.iter().any(|wrong| wrong.contains("within a minute")), "{found:?}");
+}
+
+#[test]
 fn a_clock_that_is_put_back_keeps_nothing_down() {
     scene(6, async |mut story| {
         story.world.facts().weather.refused = vec!["direct"];
@@ -164,6 +192,21 @@ fn another_generation_is_not_made_to_wait_for_what_failed_before_it() {
         let down = until_it_runs(&mut story, "one").await;
         assert!(down < Duration::from_secs(3), "{down:?}");
     });
+}
+
+#[test]
+fn a_group_that_cannot_be_changed_goes_on_with_the_image_it_had() {
+    for refused in ["settings two", "build"] {
+        scene(11, async |mut story| {
+            story.world.facts().weather.refused = vec![refused];
+            story.apply(&manifest(1, 1)).await;
+            story.world.facts().weather = Weather::default();
+            kill(&story.world, "two");
+            let down = until_it_runs(&mut story, "two").await;
+            assert!(down < Duration::from_secs(3), "{refused}: {down:?}");
+            assert_eq!(story.world.facts().wrongs, Vec::<String>::new(), "{refused}");
+        });
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use babybot::desired::{Desired, Setting};
 use babybot::execute::{self, Change};
 use babybot::observe;
 use babybot::observed::{Applied, Known, SandboxState};
-use babybot::plan::{Plan, Work, check, plan};
+use babybot::plan::{Plan, check, plan};
 use babybot::reconcile::mend::{Mender, Round};
 use babybot::resource::{Lifecycle, ResourceId, Spec, digest};
 
@@ -18,8 +18,8 @@ use super::world::{Mutant, Weather, Whose, World};
 use crate::support::plan::{desired_on, docker};
 
 /// How long a world that is left alone may take until nothing is left to do: longer than the
-/// longest wait between two attempts, and than the longest turn.
-const CALM_MAX: Duration = Duration::from_secs(30 * 60);
+/// longest wait between two attempts, than the longest turn, and than a build that hangs.
+const CALM_MAX: Duration = Duration::from_secs(2 * 60 * 60);
 /// A round without any event.
 const EVERY: Duration = Duration::from_secs(30);
 
@@ -340,7 +340,6 @@ fn is_refusal(why: &str) -> bool {
 
 /// Whether a round found nothing to do, and could see everything.
 fn nothing_left(round: &Round) -> bool {
-    let _ = Work::Forget;
     round.left.is_empty() && round.mended.is_empty() && round.unknown.is_empty()
 }
 

@@ -246,6 +246,9 @@ impl World {
         facts.calls.clear();
         facts.served =
             facts.applied.as_ref().map(|applied| applied.specs.clone()).unwrap_or_default();
+        // One that somebody renamed is found by nobody who starts another: that it ends with its
+        // link is all that is left.
+        facts.containers.retain(|found| found.named || found.whose != Whose::Ours);
         let ids: Vec<SandboxId> = facts
             .containers
             .iter()
@@ -362,9 +365,8 @@ impl Facts {
             self.wrong(format!("{id} is another's and is removed: {why}"));
         }
         let keeper = self.keepers.get(&found.group);
-        let works = keeper.is_some_and(|keeper| {
-            keeper.sandbox.as_ref() == Some(id) && (keeper.working || keeper.leases > 0)
-        });
+        let works =
+            keeper.is_some_and(|keeper| keeper.sandbox.as_ref() == Some(id) && keeper.working);
         if works && found.state == SandboxState::Running {
             self.wrong(format!("{id} of {} is at work and is removed: {why}", found.group));
         }
