@@ -52,6 +52,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
             () = shared.wake.notified() => {}
             () = events.next(&shared) => {}
             () = folders.changed() => {}
+            () = mender.ended() => {}
             () = tokio::time::sleep_until(next) => {}
             () = shared.closing.cancelled() => return,
         }
@@ -105,7 +106,7 @@ async fn round(shared: &Arc<Shared>, mender: &mut Mender) -> Round {
     let host = shared.host();
     let desired = Desired::of_applied(shared.name.clone(), host.specs());
     let eyes = Eyes::new(shared);
-    let hands = shared.hands(None, None);
+    let hands: Arc<dyn Change> = Arc::new(shared.hands(None, None));
     let clock = shared.clock();
     let now = || clock.now();
     let bits = Arc::clone(&clock);

@@ -17,6 +17,7 @@ mod reconcile;
 mod route;
 mod runtime;
 mod session;
+mod simulation;
 mod store;
 mod support;
 mod survival;
