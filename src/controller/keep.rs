@@ -17,6 +17,7 @@ use super::look::Eyes;
 use crate::control::{ApplyEvent, ApplyRequest, Drift, Pending};
 use crate::desired::Desired;
 use crate::name::GroupName;
+use crate::execute::Change;
 use crate::observe;
 use crate::observed::{Known, Observed, Owner, Seen};
 use crate::plan::render::{self, Color, Heading};
