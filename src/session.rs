@@ -245,7 +245,8 @@ impl Session {
         let runtime = parts.runtimes.get(spec.container.runtime)?;
         let container = spec.container.clone();
         let folders = [&spec.workdir, &spec.home].into_iter();
-        let folders = folders.chain(spec.mounts.iter().map(|mount| &mount.source)).map(Place::new);
+        let folders = folders.chain(spec.mounts.iter().map(|mount| &mount.source));
+        let folders = folders.map(|path| Place::new(path));
         let folders = folders.collect();
         let sandbox = runtime.launch(spec).await?;
         record_start(parts, &group, &incarnation, sandbox.process).await?;
@@ -503,8 +504,8 @@ impl Session {
 }
 
 impl Place {
-    fn new(path: &PathBuf) -> Self {
-        Self { path: path.clone(), identity: identity(path) }
+    fn new(path: &Path) -> Self {
+        Self { path: path.to_path_buf(), identity: identity(path) }
     }
 
     fn is_another(&self) -> bool {
