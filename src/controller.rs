@@ -101,6 +101,17 @@ impl Spur {
     }
 }
 
+impl Spur {
+    /// Stops whatever of a group is not answered, before anything else is asked of it.
+    pub async fn stop(&self, group: &GroupName) {
+        let cell = self.shared.upgrade().and_then(|shared| shared.cell(group));
+        if let Some(cell) = cell {
+            let (reply, _) = oneshot::channel();
+            let _ = cell.ask(Ask::Cancel(reply)).await;
+        }
+    }
+}
+
 impl fmt::Debug for Spur {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Spur").finish_non_exhaustive()
@@ -355,6 +366,7 @@ impl Shared {
     /// Ends everything, what is under way within `patience`.
     async fn close(&self, patience: Duration) {
         self.closing.cancel();
+        self.tell();
         let until = Instant::now() + patience;
         for cell in self.cells() {
             let _ = cell.ask(Ask::Quit(until)).await;

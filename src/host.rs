@@ -14,7 +14,7 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::chain;
-use crate::name::{ChannelName, ChatId, GroupName, InstanceId, ModelName};
+use crate::name::{ChannelName, ChatId, GroupName, InstanceId, ModelName, SandboxId};
 use crate::process;
 use crate::project::Project;
 use crate::project::view::ViewSource;
@@ -81,8 +81,38 @@ pub struct Worker {
     shown: Option<ViewSource>,
     /// Told whenever a turn begins on a session that can be steered.
     helm: tokio::sync::watch::Sender<Option<Helm>>,
-    /// Told whenever an agent starts, so that it can be ended whatever this is at.
-    grip: tokio::sync::watch::Sender<Option<Grip>>,
+    /// Told whenever an agent starts, so that it can be ended whatever this is at, and is taken for
+    /// nobody else's from its first moment.
+    agent: tokio::sync::watch::Sender<Agent>,
+}
+
+/// What a worker has of an agent.
+#[derive(Clone, Debug, Default)]
+pub enum Agent {
+    /// None.
+    #[default]
+    None,
+    /// One that does not answer yet.
+    Starting,
+    /// One that answers.
+    Held(Grip),
+}
+
+impl Agent {
+    /// Reaches it, where it answers.
+    #[must_use]
+    pub fn grip(&self) -> Option<&Grip> {
+        match self {
+            Self::Held(grip) => Some(grip),
+            Self::None | Self::Starting => None,
+        }
+    }
+
+    /// Its sandbox, where it answers.
+    #[must_use]
+    pub fn sandbox(&self) -> Option<SandboxId> {
+        self.grip().map(|grip| grip.sandbox().clone())
+    }
 }
 
 /// How a turn of a group came out.
@@ -261,7 +291,7 @@ impl Host {
             session: None,
             shown: None,
             helm: tokio::sync::watch::Sender::new(None),
-            grip: tokio::sync::watch::Sender::new(None),
+            agent: tokio::sync::watch::Sender::new(Agent::None),
         })
     }
 
@@ -322,8 +352,8 @@ impl Worker {
 
     /// Reaches the agent, while there is one, from another task.
     #[must_use]
-    pub fn grip(&self) -> tokio::sync::watch::Receiver<Option<Grip>> {
-        self.grip.subscribe()
+    pub fn agent(&self) -> tokio::sync::watch::Receiver<Agent> {
+        self.agent.subscribe()
     }
 
     /// What the generation says of the group.
@@ -336,12 +366,6 @@ impl Worker {
     #[must_use]
     pub fn container(&self) -> Option<&ContainerSpec> {
         self.session.as_ref().map(Session::container)
-    }
-
-    /// Folders that the agent still has and that others have taken the place of.
-    #[must_use]
-    pub fn displaced(&self) -> Vec<PathBuf> {
-        self.session.as_ref().map(Session::displaced).unwrap_or_default()
     }
 
     /// Goes on with what another generation says. An agent that runs is told; what it was made of
@@ -360,7 +384,7 @@ impl Worker {
         let (welcome, model, limits) = (self.welcome(), self.model.clone(), self.spec.limits);
         if let Some(session) = &mut self.session {
             session.settle(&self.host.parts.gateway, welcome, model, limits);
-            self.grip.send_replace(Some(session.grip()));
+            self.agent.send_replace(Agent::Held(session.grip()));
         }
         Ok(())
     }
@@ -376,7 +400,7 @@ impl Worker {
     /// Gives up an agent that has ended.
     pub fn bury(&mut self) {
         self.session = None;
-        self.grip.send_replace(None);
+        self.agent.send_replace(Agent::None);
     }
 
     /// Starts the agent if none runs.
@@ -394,11 +418,12 @@ impl Worker {
         if let Some(mut useless) = self.session.take() {
             // Never two agents for one group.
             useless.stop().await;
-            self.grip.send_replace(None);
         }
-        let session = Session::start(&self.host.parts, self.purpose()).await?;
-        self.grip.send_replace(Some(session.grip()));
-        self.session = Some(session);
+        self.agent.send_replace(Agent::Starting);
+        let started = Session::start(&self.host.parts, self.purpose()).await;
+        let held = started.as_ref().map_or(Agent::None, |session| Agent::Held(session.grip()));
+        self.agent.send_replace(held);
+        self.session = Some(started?);
         Ok(())
     }
 
@@ -486,7 +511,7 @@ impl Worker {
         if let Some(session) = self.session.take() {
             session.drain().await;
         }
-        self.grip.send_replace(None);
+        self.agent.send_replace(Agent::None);
     }
 
     /// Ends the agent at once.
@@ -494,7 +519,7 @@ impl Worker {
         if let Some(session) = self.session.take() {
             session.end().await;
         }
-        self.grip.send_replace(None);
+        self.agent.send_replace(Agent::None);
     }
 
     async fn attempt(
@@ -512,9 +537,10 @@ impl Worker {
         match self.wake().await {
             Ok(()) => {}
             Err(SessionError::Store(error)) => return Err(error.into()),
-            Err(SessionError::Runtime(error @ RuntimeError::Unavailable { .. })) => {
-                return Ok(TurnEnd::Outage(chain(&error)));
-            }
+            // Neither is for long, and nothing that another agent could do better.
+            Err(SessionError::Runtime(
+                error @ (RuntimeError::Unavailable { .. } | RuntimeError::NameTaken { .. }),
+            )) => return Ok(TurnEnd::Outage(chain(&error))),
             Err(error) => return Ok(TurnEnd::Lost(chain(&error))),
         }
         let Some(session) = self.session.as_mut() else {

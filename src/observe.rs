@@ -129,6 +129,8 @@ pub struct Machine {
     gateway: Gateway,
     runtimes: Runtimes,
     holder: Holder,
+    /// What sandboxes were made with last.
+    expected: Option<RuntimeKind>,
 }
 
 /// Who may hold the instance's lock while a machine is looked at.
@@ -144,7 +146,14 @@ impl Machine {
     /// A look at this project.
     #[must_use]
     pub fn new(project: Project, gateway: Gateway, runtimes: Runtimes, holder: Holder) -> Self {
-        Self { project, gateway, runtimes, holder }
+        Self { project, gateway, runtimes, holder, expected: None }
+    }
+
+    /// The same look, where sandboxes were made with this: if it cannot be asked, what there is of
+    /// them is unknown.
+    #[must_use]
+    pub fn expecting(self, kind: Option<RuntimeKind>) -> Self {
+        Self { expected: kind, ..self }
     }
 
     /// Opens a folder; something else in its place is not the same as nothing.
@@ -172,7 +181,8 @@ impl Look for Machine {
         }
         match self.project.lock_holder() {
             Ok(None) => Controller::Absent,
-            Ok(Some(_)) => Controller::Running,
+            // Only itself knows which agents are its own, and it was not asked.
+            Ok(Some(holder)) => Controller::Unknown(format!("{holder} is at work here")),
             Err(error) => Controller::Unknown(error.to_string()),
         }
     }
@@ -260,6 +270,10 @@ impl Look for Machine {
                 .into_iter()
                 .filter_map(|sandbox| Some((sandbox.group.clone(), sandbox.process_in(&boot)?)))
                 .collect();
+            // Where one that was used cannot be asked, what is there is not known.
+            if let Some(kind) = self.expected {
+                self.runtimes.get(kind).map_err(|error| error.to_string())?;
+            }
             let mut all: BTreeMap<GroupName, Vec<SandboxSeen>> = BTreeMap::new();
             for runtime in self.runtimes.all() {
                 let found = runtime.list(&instance, known.clone()).await;

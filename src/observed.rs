@@ -46,6 +46,9 @@ pub struct Observed {
 pub struct AgentSeen {
     /// The sandbox that it holds the link of; `None`: none is meant to run right now.
     pub sandbox: Option<SandboxId>,
+    /// Whether it is just being started: a sandbox that nobody knows may become its own.
+    #[serde(default)]
+    pub starting: bool,
     /// Whether it is at work on a turn, or a person looks inside.
     pub busy: bool,
     /// Whether the operator holds the group.

@@ -165,7 +165,7 @@ pub struct Session {
     sandbox: SandboxId,
     container: ContainerSpec,
     place: ExecPlace,
-    folders: Vec<Place>,
+    folders: Arc<[Place]>,
     limits: Limits,
     quota: Quota,
     ended: watch::Receiver<Option<Exit>>,
@@ -186,6 +186,7 @@ pub struct Grip {
     runtime: Arc<dyn Runtime>,
     sandbox: SandboxId,
     place: ExecPlace,
+    folders: Arc<[Place]>,
 }
 
 impl Grip {
@@ -199,6 +200,14 @@ impl Grip {
     #[must_use]
     pub fn place(&self) -> &ExecPlace {
         &self.place
+    }
+
+    /// The folders that are not those any more that the sandbox was given: it would go on in the
+    /// old ones.
+    #[must_use]
+    pub fn displaced(&self) -> Vec<PathBuf> {
+        let gone = self.folders.iter().filter(|place| place.is_another());
+        gone.map(|place| place.path.clone()).collect()
     }
 
     /// Ends the sandbox, by force after `grace`.
@@ -245,8 +254,9 @@ impl Session {
         let runtime = parts.runtimes.get(spec.container.runtime)?;
         let container = spec.container.clone();
         let folders = [&spec.workdir, &spec.home].into_iter();
-        let folders = folders.chain(spec.mounts.iter().map(|mount| &mount.source));
-        let folders = folders.map(|path| Place::new(path));
+        let folders = folders
+            .chain(spec.mounts.iter().map(|mount| &mount.source))
+            .map(|path| Place::new(path));
         let folders = folders.collect();
         let sandbox = runtime.launch(spec).await?;
         record_start(parts, &group, &incarnation, sandbox.process).await?;
@@ -319,15 +329,8 @@ impl Session {
             runtime: Arc::clone(&self.runtime),
             sandbox: self.sandbox.clone(),
             place: self.place.clone(),
+            folders: Arc::clone(&self.folders),
         }
-    }
-
-    /// The folders that are not those any more that the sandbox was given: it would go on in the
-    /// old ones.
-    #[must_use]
-    pub fn displaced(&self) -> Vec<PathBuf> {
-        let gone = self.folders.iter().filter(|place| place.is_another());
-        gone.map(|place| place.path.clone()).collect()
     }
 
     /// Becomes ready when the agent has ended.

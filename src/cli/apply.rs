@@ -17,9 +17,10 @@ use crate::error::{Error, Exit};
 use crate::execute::{self, Outcome as StepOutcome};
 use crate::observe::Holder;
 use crate::plan::render::{self, Color};
-use crate::plan::{NoteKind, Plan};
+use crate::plan::{NoteKind, Plan, Step};
 use crate::project::{InstanceLock, Project};
 use crate::reconcile::{self, ApplyError, Approved};
+use crate::resource::{ResourceId, Risk};
 use crate::source::Source;
 use crate::store::{Store, StoreError};
 
@@ -67,7 +68,7 @@ async fn through(
     client: &Client,
     source: &Source,
     preview: &Preview,
-    risks: Vec<crate::resource::Risk>,
+    risks: Vec<Risk>,
     context: &Context,
 ) -> Outcome {
     let request = ApplyRequest {
@@ -129,7 +130,7 @@ pub fn store_error(doing: &str, error: &StoreError) -> Error {
 pub async fn carry_out(
     source: &Source,
     preview: &Preview,
-    risks: Vec<crate::resource::Risk>,
+    risks: Vec<Risk>,
     _lock: &InstanceLock,
     store: &Store,
     context: &Context,
@@ -147,8 +148,7 @@ pub async fn carry_out(
     let change = execute::Machine::new(project, runtimes, tools);
     let approved =
         Approved { desired: &preview.desired, text: &source.text, plan: &preview.plan, risks };
-    let progress =
-        |id: &crate::resource::ResourceId, outcome: &StepOutcome| show(id, outcome, context);
+    let progress = |id: &ResourceId, outcome: &StepOutcome| show(id, outcome, context);
     let applied = reconcile::apply(&approved, &look, &change, store, &SystemClock, progress)
         .await
         .map_err(|error| apply_error(error, preview, context))?;
@@ -156,7 +156,7 @@ pub async fn carry_out(
     conclude(applied.generation, complete, &applied.left, preview, context)
 }
 
-fn show(id: &crate::resource::ResourceId, outcome: &StepOutcome, context: &Context) {
+fn show(id: &ResourceId, outcome: &StepOutcome, context: &Context) {
     match outcome {
         StepOutcome::Done => context.progress(&format!("  ✓ {id}\n")),
         StepOutcome::Failed(why) => tell(&format!("  ✗ {id}: {why}\n")),
@@ -177,7 +177,12 @@ fn conclude(
         return Err(Error::new(Exit::PartlyApplied, text)
             .hinted("mend what is named above and run `babybot apply` again"));
     }
-    if !left.is_empty() {
+    // What follows from it, such as an image that nothing stands on any more, the controller does.
+    let follows = |step: &Step| {
+        preview.controller.is_some()
+            && matches!(step.id, ResourceId::Container(_) | ResourceId::Image(_))
+    };
+    if !left.steps.iter().all(follows) {
         tell(&render::text(left, &preview.heading, Color::Never));
         return Err(Error::new(Exit::PartlyApplied, "something changed while it was applied")
             .hinted("run `babybot apply` again"));
@@ -187,13 +192,10 @@ fn conclude(
         // What waits for the end of a turn is done by the controller, and needs nobody.
         let busy = left.notes.iter().all(|note| {
             note.kind != NoteKind::Waiting
-                || note.ids.iter().all(|id| {
-                    matches!(
-                        id,
-                        crate::resource::ResourceId::Container(_)
-                            | crate::resource::ResourceId::Image(_)
-                    )
-                })
+                || note
+                    .ids
+                    .iter()
+                    .all(|id| matches!(id, ResourceId::Container(_) | ResourceId::Image(_)))
         });
         if busy && preview.controller.is_some() {
             return Ok(Exit::Ok);

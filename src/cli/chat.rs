@@ -367,9 +367,13 @@ impl Talk {
             tokio::select! {
                 event = events.next() => match event {
                     Some(Ok(ChatEvent::End { end })) => {
-                        // It came when there was nothing left to stop: as if at the prompt.
-                        let end = if stopping { ChatEnd::Cancelled } else { end };
-                        return Ok((end, said));
+                        return match (stopping, end) {
+                            // It came when there was nothing left to stop: as if at the prompt.
+                            (true, ChatEnd::Answered | ChatEnd::GivenUp | ChatEnd::Nothing) => {
+                                Err(Error::new(Exit::Interrupted, "stopped"))
+                            }
+                            (_, end) => Ok((end, said)),
+                        };
                     }
                     Some(Ok(ChatEvent::Stored { seq })) => said = Some(seq),
                     Some(Ok(event)) => self.show(event).await?,
@@ -379,6 +383,10 @@ impl Talk {
                 },
                 _ = self.interrupts.recv() => {
                     if stopping {
+                        // What was stopped does not come back at the next start.
+                        if let Some(own) = &self.own {
+                            own.spur.stop(&self.group).await;
+                        }
                         return Err(Error::new(Exit::Interrupted, "stopped at once"));
                     }
                     tell("\nstopping; Ctrl-C again to stop at once\n");
@@ -438,11 +446,19 @@ impl Talk {
         end(self.own.take(), REST_MAX).await;
         let until = Instant::now() + SUCCESSOR_MAX;
         while Instant::now() < until {
-            if let (_, Some(client)) = join(&self.context).await?
-                && !client.status().await.is_ok_and(|status| status.draining)
-            {
-                self.client = client;
-                return Ok(true);
+            match join(&self.context).await? {
+                (_, Some(client)) if !client.status().await.is_ok_and(|now| now.draining) => {
+                    self.client = client;
+                    return Ok(true);
+                }
+                // Nobody took over: then it is for whoever waits.
+                (project, None)
+                    if project.lock_holder().map_err(project_error)?.is_none()
+                        && self.become_successor().await? =>
+                {
+                    return Ok(true);
+                }
+                _ => {}
             }
             tokio::select! {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
@@ -452,6 +468,22 @@ impl Talk {
             }
         }
         Ok(false)
+    }
+}
+
+impl Talk {
+    /// Becomes the controller that nobody else became. Says whether it did.
+    async fn become_successor(&mut self) -> Result<bool, Error> {
+        let ground = Ground::of_project(self.context.project())?;
+        let (lock, store, applied) = match serve::take_up("chat", &ground) {
+            Ok(taken) => taken,
+            Err(error) if error.exit() == Exit::Locked => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let (client, own) =
+            serve::serve_shortly(ground, lock, store, applied, &self.context).await?;
+        (self.client, self.own) = (client, Some(own));
+        Ok(true)
     }
 }
 

@@ -42,6 +42,7 @@ pub struct Ground {
     /// What the engine says of itself.
     pub info: Option<RuntimeInfo>,
     engine: Option<Docker>,
+    applied_kind: Option<RuntimeKind>,
 }
 
 /// Where the binary comes from that an image is built around.
@@ -63,7 +64,15 @@ impl Ground {
             .map_err(|error| Error::failed("reach models", &error))?;
         let none = ProcessRuntime::new(SELF.into(), Strays::Adopted);
         let runtimes = Runtimes::new([Arc::new(none) as Arc<dyn Runtime>]);
-        Ok(Self { project, gateway, runtimes, docker: Known::Absent, info: None, engine: None })
+        Ok(Self {
+            project,
+            gateway,
+            runtimes,
+            docker: Known::Absent,
+            info: None,
+            engine: None,
+            applied_kind: None,
+        })
     }
 
     /// Looks for a Docker engine as well: the one that is named, or the first that answers.
@@ -86,6 +95,7 @@ impl Ground {
     pub fn look(&self, holder: Holder) -> observe::Machine {
         let runtimes = self.runtimes.clone();
         observe::Machine::new(self.project.clone(), self.gateway.clone(), runtimes, holder)
+            .expecting(self.applied_kind)
     }
 
     /// What was applied last, read without a controller.
@@ -118,6 +128,7 @@ impl Ground {
                     .hinted("set it to something else, or unset it")
             })?;
         let applied = self.applied().and_then(|applied| runtime_of(&applied));
+        self.applied_kind = applied;
         let wish = &manifest.runtime;
         let named = wish.docker_host.as_ref().map(|host| host.value.as_str());
         // What was left at an engine is found, whatever is asked for now.

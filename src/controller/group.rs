@@ -8,7 +8,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -16,13 +16,14 @@ use super::Shared;
 use crate::control::{Lease, LeasedPlace, Stage, Strike};
 use crate::error::chain;
 use crate::execute::AgentOrder;
-use crate::host::{Host, HostError, Worked, Worker};
+use crate::host::{Agent, Host, HostError, Worked, Worker};
 use crate::name::{GroupName, SandboxId};
 use crate::observed::SandboxState;
 use crate::process;
-use crate::resource::ContainerSpec;
+use crate::resource::{ContainerSpec, Lifecycle};
+use crate::runtime::Exit;
 use crate::runtime::process::MARKER;
-use crate::session::{Grip, Progress};
+use crate::session::Progress;
 
 /// Requests to a group that wait for it to look at them.
 const ASKS_MAX: usize = 64;
@@ -37,8 +38,6 @@ const STORE_WAIT: Duration = Duration::from_secs(5);
 
 /// What is asked of a group.
 pub(super) enum Ask {
-    /// Something waits in the store.
-    Message,
     /// What a plan asks for.
     Order(AgentOrder, oneshot::Sender<Result<(), String>>),
     /// Go on with what another generation says.
@@ -73,6 +72,9 @@ pub(super) struct Cell {
     asks: mpsc::Sender<Ask>,
     pub(super) happenings: broadcast::Sender<Happening>,
     state: Mutex<State>,
+    agent: watch::Receiver<Agent>,
+    /// Something may wait in the store.
+    work: Notify,
     /// One conversation at the terminal at a time, in the order in which they came.
     pub(super) conversation: tokio::sync::Mutex<()>,
 }
@@ -88,8 +90,11 @@ pub(super) struct State {
     leased: u64,
     pub(super) since: crate::clock::Timestamp,
     pub(super) sandbox: Option<SandboxId>,
+    /// Whether an agent is just being started.
+    pub(super) starting: bool,
     pub(super) container: Option<ContainerSpec>,
-    pub(super) displaced: Vec<String>,
+    /// How the agent ended that nobody had asked to.
+    pub(super) lost: Option<String>,
     pub(super) strikes: Vec<Strike>,
     pub(super) failure: Option<String>,
 }
@@ -97,7 +102,6 @@ pub(super) struct State {
 impl std::fmt::Debug for Ask {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Message => "Message",
             Self::Order(..) => "Order",
             Self::Configure(_) => "Configure",
             Self::Hold(_) => "Hold",
@@ -106,6 +110,14 @@ impl std::fmt::Debug for Ask {
             Self::Cancel(_) => "Cancel",
             Self::Quit(_) => "Quit",
         })
+    }
+}
+
+impl State {
+    /// Takes note of the agent that there is.
+    fn take(&mut self, agent: &Agent) {
+        self.sandbox = agent.sandbox();
+        self.starting = matches!(agent, Agent::Starting);
     }
 }
 
@@ -118,6 +130,11 @@ impl Cell {
     pub(super) fn is_busy(&self) -> bool {
         let state = self.state();
         state.leases > 0 || matches!(state.stage, Stage::Working | Stage::Starting)
+    }
+
+    /// Its agent as it is right now.
+    pub(super) fn agent(&self) -> Agent {
+        self.agent.borrow().clone()
     }
 
     /// Asks, and waits only for room to ask.
@@ -133,9 +150,9 @@ impl Cell {
         tokio::task::spawn_blocking(move || process::kill_marked(MARKER, &marker));
     }
 
-    /// Asks without waiting; an ask that finds no room is one of many alike.
+    /// Says that something may wait in the store.
     pub(super) fn nudge(&self) {
-        let _ = self.asks.try_send(Ask::Message);
+        self.work.notify_one();
     }
 }
 
@@ -144,7 +161,7 @@ pub(super) struct Keeper {
     shared: Arc<Shared>,
     cell: Arc<Cell>,
     worker: Worker,
-    grip: watch::Receiver<Option<Grip>>,
+    agent: watch::Receiver<Agent>,
     inbox: mpsc::Receiver<Ask>,
     /// Whether something may wait in the store.
     pending: bool,
@@ -172,8 +189,9 @@ pub(super) fn start(
         leased: 0,
         since: shared.clock().now(),
         sandbox: None,
+        starting: false,
         container: None,
-        displaced: Vec::new(),
+        lost: None,
         strikes: Vec::new(),
         failure: None,
     };
@@ -182,12 +200,14 @@ pub(super) fn start(
         asks,
         happenings: broadcast::Sender::new(HAPPENINGS_MAX),
         state: Mutex::new(state),
+        agent: worker.agent(),
+        work: Notify::new(),
         conversation: tokio::sync::Mutex::default(),
     });
     let keeper = Keeper {
         shared: Arc::clone(shared),
         cell: Arc::clone(&cell),
-        grip: worker.grip(),
+        agent: worker.agent(),
         worker,
         inbox,
         pending: true,
@@ -238,10 +258,12 @@ impl Keeper {
                 Some(ask) => self.answer(ask).await,
                 None => self.quit = Some(Instant::now()),
             },
+            () = self.cell.work.notified() => self.pending = true,
             exit = self.worker.ended() => {
                 tracing::info!(group = %self.cell.group, %exit, "the agent ended");
                 self.worker.bury();
                 self.set_agent();
+                self.lose(&exit).await;
                 self.shared.nudge();
             }
             () = sleep(idle), if running => {
@@ -252,10 +274,21 @@ impl Keeper {
         }
     }
 
+    /// Tells of an agent that nobody had asked to end. What always runs is told of once it is back.
+    async fn lose(&self, exit: &Exit) {
+        let how = format!("its agent ended with {exit}");
+        match self.worker.spec().lifecycle {
+            Lifecycle::Always => self.cell.state().lost = Some(how),
+            Lifecycle::OnDemand => {
+                let text = format!("{how}: made anew at next wake");
+                self.shared.tell_of_drift(&self.cell.group, text).await;
+            }
+        }
+    }
+
     /// Does what is asked while nothing is under way.
     async fn answer(&mut self, ask: Ask) {
         match ask {
-            Ask::Message => self.pending = true,
             Ask::Order(order, reply) => {
                 let done = self.carry_out(order).await;
                 let _ = reply.send(done);
@@ -283,7 +316,17 @@ impl Keeper {
             AgentOrder::Start => {}
             AgentOrder::Replace | AgentOrder::Stop => {
                 self.set_stage(Stage::Draining);
-                self.worker.rest().await;
+                let sandbox = self.cell.state().sandbox.clone();
+                let halted = match sandbox {
+                    Some(sandbox) => self.shared.is_halted(&self.cell, &sandbox).await,
+                    None => false,
+                };
+                if halted {
+                    // It can neither finish nor be told to.
+                    self.worker.end().await;
+                } else {
+                    self.worker.rest().await;
+                }
                 self.set_agent();
             }
         }
@@ -297,6 +340,8 @@ impl Keeper {
 
     async fn wake(&mut self) -> Result<(), String> {
         self.set_stage(Stage::Starting);
+        // Before there can be a sandbox that nobody knows.
+        self.cell.state().starting = true;
         let woken = self.worker.wake().await.map_err(|error| chain(&error));
         self.set_agent();
         self.set_failure(woken.as_ref().err().cloned());
@@ -305,7 +350,7 @@ impl Keeper {
 
     async fn lease(&mut self) -> Result<Lease, String> {
         self.wake().await?;
-        lease_of(&self.shared, &self.cell, &self.grip)
+        lease_of(&self.shared, &self.cell, &self.agent)
     }
 
     /// Goes on holding a group that an earlier controller was told to hold.
@@ -393,9 +438,10 @@ impl Keeper {
         let shared = Arc::clone(&self.shared);
         let cell = Arc::clone(&self.cell);
         shared.set_stage(&cell, Stage::Working);
-        let Self { worker, inbox, grip, later, next, quit, pending, .. } = self;
+        let Self { worker, inbox, agent, later, next, quit, pending, .. } = self;
         let mut work = std::pin::pin!(worker.work(&cancel, &audience));
         let mut cancelled: Vec<oneshot::Sender<Result<(), String>>> = Vec::new();
+        let mut lost = Lost::of(&agent.borrow());
         loop {
             let until = quit.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
             tokio::select! {
@@ -414,15 +460,19 @@ impl Keeper {
                 }
                 step = progress.recv() => if let Some(step) = step {
                     shared.take_note(&cell, &step);
+                    lost.take_note(&step);
                     let _ = cell.happenings.send(Happening::Progress(step));
                 },
-                changed = grip.changed() => if changed.is_ok() {
-                    cell.state().sandbox = grip.borrow_and_update().as_ref().map(|g| g.sandbox().clone());
+                changed = agent.changed() => if changed.is_ok() {
+                    let present = agent.borrow_and_update().clone();
+                    cell.state().take(&present);
+                    if let Some(text) = lost.replaced(&present) {
+                        shared.tell_of_drift(&cell.group, text).await;
+                    }
                 },
                 ask = inbox.recv() => match ask {
                     None => *quit = Some(Instant::now()),
                     Some(Ask::Quit(at)) => *quit = Some(at),
-                    Some(Ask::Message) => *pending = true,
                     Some(Ask::Configure(host)) => *next = Some(host),
                     Some(Ask::Return(marker)) => cell.give_back(marker),
                     Some(Ask::Hold(held)) => {
@@ -434,18 +484,19 @@ impl Keeper {
                         cancelled.push(reply);
                     }
                     Some(Ask::Lease(reply)) => {
-                        let lease = lease_of(&shared, &cell, grip);
+                        let lease = lease_of(&shared, &cell, agent);
                         if let Err(Ok(lease)) = reply.send(lease) {
                             cell.give_back(lease.place.marker);
                         }
                     }
                     Some(Ask::Order(order, reply)) => {
-                        let held = grip.borrow().clone();
+                        let held = agent.borrow().grip().cloned();
                         let done = match (order, held) {
                             // Somebody halted it, so it cannot finish. The turn goes on in the next.
                             (AgentOrder::Replace | AgentOrder::Stop, Some(grip))
                                 if shared.is_halted(&cell, grip.sandbox()).await =>
                             {
+                                lost.expected = true;
                                 grip.stop(Duration::ZERO).await.map_err(|error| error.to_string())
                             }
                             (order, _) => {
@@ -456,7 +507,13 @@ impl Keeper {
                         let _ = reply.send(done);
                     }
                 },
-                () = tokio::time::sleep_until(until), if quit.is_some() => return None,
+                () = tokio::time::sleep_until(until), if quit.is_some() => {
+                    // What was stopped does not come back at the next start.
+                    if !cancelled.is_empty() {
+                        let _ = shared.host().cancel_all(&cell.group).await;
+                    }
+                    return None;
+                }
             }
         }
     }
@@ -495,12 +552,40 @@ impl Keeper {
 
     /// Makes known which agent runs.
     fn set_agent(&mut self) {
-        let sandbox = self.grip.borrow_and_update().as_ref().map(|grip| grip.sandbox().clone());
         let mut state = self.cell.state();
         state.container = self.worker.container().cloned();
-        state.displaced =
-            self.worker.displaced().iter().map(|path| path.display().to_string()).collect();
-        state.sandbox = sandbox;
+        state.take(&self.agent.borrow_and_update());
+    }
+}
+
+/// The agents that a turn loses, so that each is told of once another is in its place.
+#[derive(Default)]
+struct Lost {
+    why: Option<String>,
+    sandbox: Option<SandboxId>,
+    /// Whoever ends this one tells of it.
+    expected: bool,
+}
+
+impl Lost {
+    fn of(agent: &Agent) -> Self {
+        Self { sandbox: agent.sandbox(), ..Self::default() }
+    }
+
+    fn take_note(&mut self, step: &Progress) {
+        if let Progress::Retry { why, .. } = step {
+            self.why = Some(why.clone());
+        }
+    }
+
+    /// What there is to tell once this is the turn's agent.
+    fn replaced(&mut self, agent: &Agent) -> Option<String> {
+        let sandbox = agent.sandbox()?;
+        let before = self.sandbox.replace(sandbox.clone());
+        let why = self.why.take()?;
+        let expected = std::mem::take(&mut self.expected);
+        let another = before.is_some_and(|before| before != sandbox);
+        (another && !expected).then(|| format!("{why}: replaced"))
     }
 }
 
@@ -519,9 +604,10 @@ async fn insisted(inbox: &mut mpsc::Receiver<Ask>) {
 fn lease_of(
     shared: &Shared,
     cell: &Cell,
-    grip: &watch::Receiver<Option<Grip>>,
+    agent: &watch::Receiver<Agent>,
 ) -> Result<Lease, String> {
-    let grip = grip.borrow().clone().ok_or("the agent is just being started, or just ended")?;
+    let grip = agent.borrow().grip().cloned();
+    let grip = grip.ok_or("the agent is just being started, or just ended")?;
     let runtime = shared.runtime_of(&cell.group);
     let number = {
         let mut state = cell.state();
@@ -568,9 +654,13 @@ impl Shared {
                 state.strikes.drain(..extra);
             }
             Progress::Retry { why, wait } => {
-                let mut state = cell.state();
-                state.failure = Some(why.clone());
-                state.waits_for = Some(format!("another attempt, in {} s", wait.as_secs()));
+                {
+                    let mut state = cell.state();
+                    state.failure = Some(why.clone());
+                    state.waits_for = Some(format!("another attempt, in {} s", wait.as_secs()));
+                }
+                // Whatever keeps it from starting may be something to mend.
+                self.wake.notify_one();
             }
             Progress::Tool { .. } => {
                 let mut state = cell.state();

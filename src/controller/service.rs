@@ -137,6 +137,7 @@ impl Service for Served {
             *self.0.patience.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
                 Some(patience);
             self.0.closing.cancel();
+            self.0.tell();
             Ok(())
         })
     }

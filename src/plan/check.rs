@@ -230,13 +230,13 @@ impl Review<'_> {
             (Action::Stop, Work::RemoveSandboxes { group: of, sandboxes }) => {
                 let held = |id: &SandboxId| agent.sandbox.as_ref() == Some(id);
                 let each = sandboxes.iter().all(|id| ours(id) && !held(id));
-                running && group == of && !sandboxes.is_empty() && each
+                running && !agent.starting && group == of && !sandboxes.is_empty() && each
             }
             (Action::Stop, Work::StopAgent { group: of }) => {
                 running && group == of && !wanted && known.is_some() && !agent.busy
             }
             (Action::Create, Work::StartAgent { group: of }) => {
-                let nothing = seen.is_empty() && agent.sandbox.is_none();
+                let nothing = seen.is_empty() && agent.sandbox.is_none() && !agent.starting;
                 running && group == of && wanted && always && nothing && !agent.held
             }
             (

@@ -61,6 +61,7 @@ pub(super) struct Change {
 
 const STOP_WAITS: &str = "stop waits for the turn under way";
 const REPLACE_WAITS: &str = "replace waits for the turn under way";
+const STRAY_WAITS: &str = "whether its sandbox is anybody's waits for the agent that starts";
 const START_WAITS: &str = "start waits for its name, which another's sandbox has";
 
 impl Sandboxes<'_> {
@@ -68,6 +69,11 @@ impl Sandboxes<'_> {
         let ours = || self.seen.iter().filter(|sandbox| sandbox.owner == Owner::Ours);
         let known = |sandbox: &&SandboxSeen| Some(&sandbox.id) == self.agent.sandbox.as_ref();
         let strays: Vec<_> = ours().filter(|sandbox| !known(sandbox)).collect();
+        // One of them may be the very one that is being started; what is in its way is found when
+        // it did not start.
+        if !strays.is_empty() && self.agent.starting {
+            return Verdict::Wait(STRAY_WAITS);
+        }
         if !strays.is_empty() {
             let plural = if strays.len() == 1 { "" } else { "es" };
             let reason = format!("{} sandbox{plural} that no agent answers from", strays.len());
@@ -84,7 +90,8 @@ impl Sandboxes<'_> {
     /// Without a sandbox: what a controller lost, it notices by itself.
     fn verdict_on_nothing(&self) -> Verdict {
         let wanted = matches!(self.wish, Wish::Like { lifecycle: Lifecycle::Always, .. });
-        if !wanted || self.agent.sandbox.is_some() || self.agent.held {
+        let comes = self.agent.sandbox.is_some() || self.agent.starting;
+        if !wanted || comes || self.agent.held {
             return Verdict::Nothing;
         }
         if !self.seen.is_empty() {

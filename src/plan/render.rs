@@ -337,7 +337,10 @@ fn listed(step: &Step, field: &FieldChange) -> bool {
         || field.at.is_some()
         || field.risk > Risk::Safe
         || field.meaning.is_some()
-        || matches!(field.path.as_str(), "kind" | "model" | "bind" | "runtime" | "base" | "ref")
+        || matches!(
+            field.path.as_str(),
+            "kind" | "model" | "bind" | "runtime" | "owner" | "base" | "ref"
+        )
 }
 
 fn values(field: &FieldChange) -> String {

@@ -1,18 +1,38 @@
 //! What babybot costs, measured against floors of the same run: `cargo bench`.
 //!
-//! With `-- --quick` everything runs a few times only, to see that it does. No
-//! time is ever asserted: a slow machine is not a broken one.
+//! With `-- --quick` everything runs a few times only, to see that it does; a
+//! word such as `-- up` picks parts. No time is ever asserted: a slow machine is
+//! not a broken one.
 #![allow(clippy::print_stdout, reason = "the tables are the result")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a bench that cannot go on fails")]
 
 mod control;
 mod harness;
+mod instant;
+mod rest;
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
 #[path = "../it/support/plan.rs"]
 mod support;
 mod turn;
+mod up;
 
 use harness::{Effort, Table};
+
+/// Something that is measured.
+type Part = fn(Effort, &mut Table);
+
+/// All of it, with the words that pick it.
+const PARTS: &[(&str, Part)] = &[
+    ("functions", control::functions),
+    ("processes", control::processes),
+    ("turns", turn::turns),
+    ("messages", turn::messages),
+    ("up none", up::on_none),
+    ("up docker warm", up::warm),
+    ("up docker cold", up::cold),
+    ("up docker killed", up::killed),
+    ("rest", rest::controllers),
+];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -23,10 +43,14 @@ fn main() {
     }
     let quick = arguments.iter().any(|argument| argument == "--quick");
     let effort = if quick { Effort::Quick } else { Effort::Full };
-    let mut table = Table::default();
-    control::functions(effort, &mut table);
-    control::processes(effort, &mut table);
-    turn::turns(effort, &mut table);
-    turn::messages(effort, &mut table);
-    println!("{}", table.text());
+    let words = arguments.iter().filter(|argument| !argument.starts_with("--"));
+    let words: Vec<&String> = words.collect();
+    for (name, part) in PARTS {
+        if !words.is_empty() && words.iter().all(|word| !name.contains(word.as_str())) {
+            continue;
+        }
+        let mut table = Table::default();
+        part(effort, &mut table);
+        println!("{}", table.text());
+    }
 }

@@ -1,7 +1,7 @@
 //! A warm turn, from the stored message to the stored reply, with a real agent process.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -20,18 +20,18 @@ use babybot::session::Parts;
 use babybot::store::{Incoming, Store};
 use http_body_util::BodyExt as _;
 use jiff::tz::TimeZone;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::{Effort, Table, Times, shown};
+use crate::instant::Instantly;
 
 /// The median that a warm turn's overhead is to stay under.
-const TARGET: Duration = Duration::from_millis(3);
+pub(crate) const TARGET: Duration = Duration::from_millis(3);
 
 /// The shape of the program's own runtime.
-fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
@@ -55,7 +55,7 @@ pub(crate) fn turns(effort: Effort, table: &mut Table) {
 }
 
 /// A request and its answer over HTTP/2 on a socket pair, with nothing behind it.
-async fn link_round_trips(count: usize) -> Times {
+pub(crate) async fn link_round_trips(count: usize) -> Times {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let echo = Router::new().route("/echo", post(|body: axum::body::Bytes| async { body }));
     tokio::spawn(server::serve(ours, echo));
@@ -128,81 +128,21 @@ impl House {
 /// Turns with a server that answers at once and notes when it was asked and when it answered:
 /// the time before and the time after it, turn by turn.
 async fn asked_turns(count: usize) -> (Vec<Duration>, Vec<Duration>) {
-    let asked = Arc::new(Mutex::new(Vec::new()));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let noted = Arc::clone(&asked);
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(answer_at_once(stream, Arc::clone(&noted)));
-        }
-    });
-    let model = format!("kind = \"ollama\"\nurl = \"http://{address}\"\nmodel = \"instant:1b\"");
+    let instant = Instantly::serve().await;
+    let model = instant.lines();
     let mut house = House::new(&model).await;
     let (mut before, mut after) = (Vec::new(), Vec::new());
     let unmeasured = count.div_ceil(10);
     for round in 0..count + unmeasured {
         let (begun, ended) = house.turn().await;
-        let notes: Vec<(Instant, Instant)> = std::mem::take(&mut *asked.lock().unwrap());
-        let [(came, answered)] = notes.as_slice() else {
-            panic!("a turn asked the model {} times", notes.len())
-        };
+        let (came, answered) = instant.only_note();
         if round >= unmeasured {
-            before.push(*came - begun);
-            after.push(ended - *answered);
+            before.push(came - begun);
+            after.push(ended - answered);
         }
     }
     house.worker.rest().await;
     (before, after)
-}
-
-type Notes = Arc<Mutex<Vec<(Instant, Instant)>>>;
-
-/// The least that passes for an Ollama.
-async fn answer_at_once(mut stream: TcpStream, notes: Notes) {
-    const SHOWN: &str = r#"{"capabilities":["completion","tools"]}"#;
-    const SAID: &str = concat!(
-        r#"{"model":"instant:1b","message":{"role":"assistant","content":"Nothing."},"done":false}"#,
-        "\n",
-        r#"{"model":"instant:1b","message":{"role":"assistant","content":""},"done":true,"done_reason":"stop","prompt_eval_count":9,"eval_count":2}"#,
-        "\n",
-    );
-    stream.set_nodelay(true).unwrap();
-    let mut read = Vec::new();
-    loop {
-        let Some(head) = read.windows(4).position(|bytes| bytes == b"\r\n\r\n") else {
-            if !matches!(stream.read_buf(&mut read).await, Ok(1..)) {
-                return;
-            }
-            continue;
-        };
-        let words = String::from_utf8_lossy(&read[..head]).to_ascii_lowercase();
-        let length = words.lines().find_map(|line| line.strip_prefix("content-length:"));
-        let length: usize = length.map_or(0, |length| length.trim().parse().unwrap());
-        let whole = head + 4 + length;
-        if read.len() < whole {
-            if !matches!(stream.read_buf(&mut read).await, Ok(1..)) {
-                return;
-            }
-            continue;
-        }
-        let came = Instant::now();
-        read.drain(..whole);
-        let asked = words.starts_with("post /api/chat");
-        let (kind, body) =
-            if asked { ("application/x-ndjson", SAID) } else { ("application/json", SHOWN) };
-        let length = body.len();
-        let answer = format!(
-            "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n{body}"
-        );
-        if asked {
-            // Noted first: the turn may be over before this task runs again.
-            notes.lock().unwrap().push((came, Instant::now()));
-        }
-        if stream.write_all(answer.as_bytes()).await.is_err() {
-            return;
-        }
-    }
 }
 
 /// Whole turns with the model that needs no server.

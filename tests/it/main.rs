@@ -5,6 +5,7 @@
 mod agent;
 mod cli;
 mod control;
+mod controller;
 mod examples;
 mod exec;
 mod gateway;

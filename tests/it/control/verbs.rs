@@ -338,7 +338,7 @@ async fn logs_are_followed_across_their_beginning_and_a_rotation() {
         let mut lines = lines.map(Result::unwrap);
         let mut next = move || lines.next().unwrap().rsplit(' ').next().unwrap().to_owned();
         std::thread::sleep(Duration::from_millis(300));
-        std::fs::create_dir(&logs).unwrap();
+        std::fs::create_dir_all(&logs).unwrap();
         let log = LogFile::open(&logs, None).unwrap();
         log.write(&line("home", "first"));
         assert_eq!(next(), "first");

@@ -471,9 +471,10 @@ fn sandboxes_seen() -> impl Strategy<Value = Known<Seen>> {
 fn agents() -> impl Strategy<Value = AgentSeen> {
     let id = |name: &str| SandboxId::new(name).expect("an id");
     let known = vec![Some(id("one")), Some(id("one")), Some(id("two")), Some(id("gone")), None];
-    let flags = (prop::bool::weighted(0.3), prop::bool::weighted(0.2));
-    (select(known), flags).prop_map(|(sandbox, (busy, held))| AgentSeen {
+    let flags = (prop::bool::weighted(0.3), prop::bool::weighted(0.2), prop::bool::weighted(0.2));
+    (select(known), flags).prop_map(|(sandbox, (busy, held, starting))| AgentSeen {
         busy: busy && sandbox.is_some(),
+        starting: starting && sandbox.is_none(),
         sandbox,
         held,
     })

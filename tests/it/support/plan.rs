@@ -241,6 +241,7 @@ impl World {
             match word {
                 "busy" => agent.busy = true,
                 "held" => agent.held = true,
+                "starting" => agent.starting = true,
                 name => agent.sandbox = Some(SandboxId::new(name).expect("an id")),
             }
         }

@@ -62,26 +62,30 @@ impl AtWork {
 }
 
 #[test]
-fn a_second_controller_is_told_who_the_first_is_and_changes_nothing() {
+fn whoever_comes_second_joins_the_first_and_goes_on_where_that_one_ends() {
     for user in User::all() {
         let at_work = AtWork::begin(user);
         let installation = &at_work.installation;
-        let holder = format!("`babybot chat`, pid {}", at_work.controller.id());
-        let is_locked = |ended: Ended| {
-            assert_eq!(ended.code, 6, "{ended:?}");
-            assert!(ended.stderr.contains(&holder), "{holder} is not named: {ended:?}");
-        };
-        is_locked(installation.chat("hello"));
-        // Only what would change something needs the lock.
+        let second = installation.begin_chat("hello");
         let plan = installation.run(&["plan"]);
         assert_eq!(plan.code, 0, "{plan:?}");
         let manifest = std::fs::read_to_string(installation.root().join("babybot.toml")).unwrap();
         installation.write("babybot.toml", &manifest.replace("1MiB", "2MiB"));
-        is_locked(installation.run(&["apply", "--yes=privileged"]));
+        let apply = installation.run(&["apply", "--yes"]);
+        assert_eq!(apply.code, 0, "{apply:?}");
         let plan = installation.run(&["plan", "--detailed-exitcode"]);
-        assert_eq!(plan.code, 2, "{plan:?}");
+        assert_eq!(plan.code, 0, "{plan:?}");
+        // One conversation at a time: what the second says waits for the first.
         assert_eq!(installation.column("SELECT text FROM messages"), ["wait"]);
-        at_work.finish();
+        at_work.assert_untouched();
+        installation.write("groups/home/go", "");
+        let AtWork { installation, controller, .. } = at_work;
+        let first = wait_for_end(controller, PATIENCE);
+        assert_eq!((first.code, first.stdout.as_str()), (0, "waited\n"), "{first:?}");
+        let second = wait_for_end(second, PATIENCE);
+        assert_eq!((second.code, second.stdout.as_str()), (0, "here\n"), "{second:?}");
+        assert_eq!(installation.lines("ran"), ["waited"]);
+        installation.assert_nothing_runs();
     }
 }
 
