@@ -395,7 +395,8 @@ async fn killed_agents(effort: Effort, table: &mut Table, engine: &Engine) {
     let mut times = Vec::new();
     for group in names.iter().copied() {
         let mut died = None;
-        for (at, what, _) in events.iter().filter(|(_, _, of)| *of == group) {
+        let own = events.iter().filter(|(_, what, of)| *of == group && what != "create");
+        for (at, what, _) in own {
             match (what.as_str(), died.take()) {
                 ("die", _) => died = Some(*at),
                 ("start", Some(died)) => times.push(*at - died),
