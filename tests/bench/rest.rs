@@ -60,10 +60,14 @@ impl Usage {
         let seconds = took.as_secs_f64();
         let share = (self.processor - before.processor) as f64 / 1e7 / seconds;
         let wakes = (self.wakes - before.wakes) as f64 / seconds;
-        let memory = self.memory.map(|kib| kib as f64 * 1024.0 / 1e6);
-        let met = memory.map_or("", |memory| if memory <= most { "yes" } else { "NO" });
-        let memory =
-            memory.map_or("may not be read".to_owned(), |memory| format!("{memory:.1} MB"));
+        let megabytes = |kib: u64| kib as f64 * 1024.0 / 1e6;
+        let (memory, met) = match self.memory {
+            None => ("may not be read |".to_owned(), ""),
+            Some((pss, own)) => {
+                let met = if megabytes(pss) <= most { "yes" } else { "NO" };
+                (format!("{:.1} MB | {:.1} MB", megabytes(pss), megabytes(own)), met)
+            }
+        };
         let threads = self.threads;
         format!(
             "| {what} | {memory} | {share:.3} % | {wakes:.1} | {threads} | ≤ {most} MB | {met} |\n"
