@@ -10,6 +10,7 @@ pub mod down;
 pub mod exec;
 pub mod explain;
 pub mod ground;
+pub mod history;
 pub mod init;
 pub mod join;
 pub mod load;
@@ -79,6 +80,7 @@ pub enum Command {
     Pause(pause::PauseArgs),
     Resume(resume::ResumeArgs),
     Logs(logs::LogsArgs),
+    History(history::HistoryArgs),
     Explain(explain::ExplainArgs),
     Schema(schema::SchemaArgs),
     /// Runs an agent; a controller starts it.
@@ -93,6 +95,9 @@ pub enum Command {
         /// Serve the model on 127.0.0.1:11434, for a sandbox with a network of its own
         #[arg(long)]
         loopback: bool,
+        /// Become this command instead, behind the walls of the agent's tools
+        #[arg(last = true, value_name = "CMD")]
+        command: Vec<String>,
     },
 }
 
@@ -234,6 +239,7 @@ pub async fn run(cli: &Cli) -> Outcome {
         Command::Exec(args) => exec::run(args, &context).await,
         Command::Pause(args) => pause::run(args, &context).await,
         Command::Resume(args) => resume::run(args, &context).await,
+        Command::History(args) => history::run(args, &context).await,
         Command::Logs(args) => logs::run(args, &context).await,
         Command::Explain(args) => explain::run(args, &context),
         Command::Schema(args) => schema::run(args, &context),

@@ -366,6 +366,7 @@ impl Shared {
     /// Ends everything, what is under way within `patience`.
     async fn close(&self, patience: Duration) {
         self.closing.cancel();
+        self.tell();
         let until = Instant::now() + patience;
         for cell in self.cells() {
             let _ = cell.ask(Ask::Quit(until)).await;

@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 use crate::error::chain;
 use crate::name::{ChannelName, ChatId, GroupName, InstanceId, ModelName, SandboxId};
 use crate::process;
+use crate::project::Project;
+use crate::project::view::ViewSource;
 use crate::protocol::{Failure, JournalRound, Place, Welcome};
 use crate::resource::{
     ContainerSpec, GroupSpec, Lifecycle, ModelSpec, ResourceId, RuntimeKind, Spec,
@@ -75,6 +77,8 @@ pub struct Worker {
     spec: GroupSpec,
     model: (ModelName, ModelSpec),
     session: Option<Session>,
+    /// What the main group's copy of the project was made from.
+    shown: Option<ViewSource>,
     /// Told whenever a turn begins on a session that can be steered.
     helm: tokio::sync::watch::Sender<Option<Helm>>,
     /// Told whenever an agent starts, so that it can be ended whatever this is at, and is taken for
@@ -285,6 +289,7 @@ impl Host {
             spec,
             model,
             session: None,
+            shown: None,
             helm: tokio::sync::watch::Sender::new(None),
             agent: tokio::sync::watch::Sender::new(Agent::None),
         })
@@ -328,6 +333,16 @@ pub fn terminal_chat(group: &GroupName) -> ChatId {
     ChatId::new(group.as_str()).expect("a group's name is a chat's name")
 }
 
+/// Makes the copy of a project anew, unless the project is as it was before.
+fn refreshed_view(project: &Project, before: Option<ViewSource>) -> std::io::Result<ViewSource> {
+    let found = project.view_source();
+    if before.as_ref() != found.as_ref().ok() {
+        // A sandbox takes no folder that is not there: rather an empty one.
+        project.refresh_view(found.as_ref().unwrap_or(&ViewSource::default()))?;
+    }
+    found
+}
+
 impl Worker {
     /// Steers the turn under way, while there is one.
     #[must_use]
@@ -341,6 +356,13 @@ impl Worker {
         self.agent.subscribe()
     }
 
+    /// Whether an agent is just being started: then a sandbox may be there that nobody has a grip
+    /// on yet.
+    #[must_use]
+    pub fn starting(&self) -> tokio::sync::watch::Receiver<bool> {
+        self.starting.subscribe()
+    }
+
     /// What the generation says of the group.
     #[must_use]
     pub fn spec(&self) -> &GroupSpec {
@@ -351,12 +373,6 @@ impl Worker {
     #[must_use]
     pub fn container(&self) -> Option<&ContainerSpec> {
         self.session.as_ref().map(Session::container)
-    }
-
-    /// Folders that the agent still has and that others have taken the place of.
-    #[must_use]
-    pub fn displaced(&self) -> Vec<PathBuf> {
-        self.session.as_ref().map(Session::displaced).unwrap_or_default()
     }
 
     /// Goes on with what another generation says. An agent that runs is told; what it was made of
@@ -375,6 +391,7 @@ impl Worker {
         let (welcome, model, limits) = (self.welcome(), self.model.clone(), self.spec.limits);
         if let Some(session) = &mut self.session {
             session.settle(&self.host.parts.gateway, welcome, model, limits);
+            self.agent.send_replace(Agent::Held(session.grip()));
         }
         Ok(())
     }
@@ -398,7 +415,11 @@ impl Worker {
     /// # Errors
     /// Why there is none.
     pub async fn wake(&mut self) -> Result<(), SessionError> {
-        if self.session.as_ref().is_some_and(Session::is_ready) {
+        let ready = self.session.as_ref().is_some_and(Session::is_ready);
+        if self.spec.main {
+            self.show_project(ready).await;
+        }
+        if ready {
             return Ok(());
         }
         if let Some(mut useless) = self.session.take() {
@@ -411,6 +432,21 @@ impl Worker {
         self.agent.send_replace(held);
         self.session = Some(started?);
         Ok(())
+    }
+
+    /// Makes the main group's copy of the project what the project is; for an agent that runs, only
+    /// if that was edited. An agent can do without.
+    async fn show_project(&mut self, runs: bool) {
+        let project = self.host.parts.project.clone();
+        let before = self.shown.take().filter(|_| runs);
+        let work = tokio::task::spawn_blocking(move || refreshed_view(&project, before));
+        match work.await.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
+            Ok(shown) => self.shown = Some(shown),
+            Err(error) => {
+                let group = &self.group;
+                tracing::warn!(%group, %error, "the agent's copy of the project is not up to date");
+            }
+        }
     }
 
     /// Runs the next turn of the group to its end; `None` if there is nothing to do.
@@ -508,9 +544,10 @@ impl Worker {
         match self.wake().await {
             Ok(()) => {}
             Err(SessionError::Store(error)) => return Err(error.into()),
-            Err(SessionError::Runtime(error @ RuntimeError::Unavailable { .. })) => {
-                return Ok(TurnEnd::Outage(chain(&error)));
-            }
+            // Neither is for long, and nothing that another agent could do better.
+            Err(SessionError::Runtime(
+                error @ (RuntimeError::Unavailable { .. } | RuntimeError::NameTaken { .. }),
+            )) => return Ok(TurnEnd::Outage(chain(&error))),
             Err(error) => return Ok(TurnEnd::Lost(chain(&error))),
         }
         let Some(session) = self.session.as_mut() else {

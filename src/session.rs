@@ -46,7 +46,7 @@ use crate::process::{self, Process};
 use crate::project::Project;
 use crate::protocol::{Event, Failure, JournalRound, Order, TurnOrder, Welcome};
 use crate::resource::{ContainerSpec, Limits};
-use crate::runtime::{Exit, Runtime, RuntimeError, Runtimes, SandboxSpec};
+use crate::runtime::{ExecPlace, Exit, Runtime, RuntimeError, Runtimes, SandboxSpec};
 use crate::store::{self, Store, StoreError};
 
 /// How long an agent may take from its start to its first request.
@@ -164,7 +164,8 @@ pub struct Session {
     runtime: Arc<dyn Runtime>,
     sandbox: SandboxId,
     container: ContainerSpec,
-    folders: Vec<Place>,
+    place: ExecPlace,
+    folders: Arc<[Place]>,
     limits: Limits,
     quota: Quota,
     ended: watch::Receiver<Option<Exit>>,
@@ -184,6 +185,8 @@ struct Place {
 pub struct Grip {
     runtime: Arc<dyn Runtime>,
     sandbox: SandboxId,
+    place: ExecPlace,
+    folders: Arc<[Place]>,
 }
 
 impl Grip {
@@ -191,6 +194,20 @@ impl Grip {
     #[must_use]
     pub fn sandbox(&self) -> &SandboxId {
         &self.sandbox
+    }
+
+    /// Where its tools run.
+    #[must_use]
+    pub fn place(&self) -> &ExecPlace {
+        &self.place
+    }
+
+    /// The folders that are not those any more that the sandbox was given: it would go on in the
+    /// old ones.
+    #[must_use]
+    pub fn displaced(&self) -> Vec<PathBuf> {
+        let gone = self.folders.iter().filter(|place| place.is_another());
+        gone.map(|place| place.path.clone()).collect()
     }
 
     /// Ends the sandbox, by force after `grace`.
@@ -230,12 +247,16 @@ impl Session {
     pub async fn start(parts: &Parts, purpose: Purpose) -> Result<Self, SessionError> {
         let Purpose { sandbox: spec, welcome, model, limits } = purpose;
         let (group, incarnation) = (spec.group.clone(), spec.incarnation.clone());
+        let mut place = spec.place();
+        place.env.extend(welcome.env.clone());
         let shared = Shared::new(welcome, parts.store.clone(), Arc::clone(&parts.clock));
         let shared = Arc::new(shared);
         let runtime = parts.runtimes.get(spec.container.runtime)?;
         let container = spec.container.clone();
         let folders = [&spec.workdir, &spec.home].into_iter();
-        let folders = folders.chain(spec.mounts.iter().map(|mount| &mount.source)).map(Place::new);
+        let folders = folders
+            .chain(spec.mounts.iter().map(|mount| &mount.source))
+            .map(|path| Place::new(path));
         let folders = folders.collect();
         let sandbox = runtime.launch(spec).await?;
         record_start(parts, &group, &incarnation, sandbox.process).await?;
@@ -255,6 +276,7 @@ impl Session {
             runtime,
             sandbox: sandbox.id,
             container,
+            place,
             folders,
             limits,
             quota,
@@ -303,15 +325,12 @@ impl Session {
     /// A way to end it from another task.
     #[must_use]
     pub fn grip(&self) -> Grip {
-        Grip { runtime: Arc::clone(&self.runtime), sandbox: self.sandbox.clone() }
-    }
-
-    /// The folders that are not those any more that the sandbox was given: it would go on in the
-    /// old ones.
-    #[must_use]
-    pub fn displaced(&self) -> Vec<PathBuf> {
-        let gone = self.folders.iter().filter(|place| place.is_another());
-        gone.map(|place| place.path.clone()).collect()
+        Grip {
+            runtime: Arc::clone(&self.runtime),
+            sandbox: self.sandbox.clone(),
+            place: self.place.clone(),
+            folders: Arc::clone(&self.folders),
+        }
     }
 
     /// Becomes ready when the agent has ended.
@@ -334,6 +353,7 @@ impl Session {
         self.shared.open_gateway(gateway, caller);
         self.limits = limits;
         self.quota.limit = limits.disk.as_bytes();
+        self.place.env = welcome.env.clone();
         self.shared.welcome(welcome.clone());
         self.shared.orders.try_send(Order::Settle(Box::new(welcome))).is_ok()
     }
@@ -487,8 +507,8 @@ impl Session {
 }
 
 impl Place {
-    fn new(path: &PathBuf) -> Self {
-        Self { path: path.clone(), identity: identity(path) }
+    fn new(path: &Path) -> Self {
+        Self { path: path.to_path_buf(), identity: identity(path) }
     }
 
     fn is_another(&self) -> bool {

@@ -34,6 +34,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long a controller in the background may take until it serves.
 const READY_MAX: Duration = Duration::from_secs(120);
 
+/// Set for a controller that is started to go on in the background.
+const DETACHED: &str = "BABYBOT_DETACHED";
+
 /// Runs the controller: applies babybot.toml, then keeps the machine so, and answers.
 ///
 /// At its start it applies like `babybot apply`: it asks, or takes --yes; without either it runs
@@ -61,6 +64,10 @@ pub struct UpArgs {
 /// # Errors
 /// Whatever keeps it from serving.
 pub async fn run(args: &UpArgs, context: &Context) -> Outcome {
+    if std::env::var_os(DETACHED).is_some() {
+        // A session of its own: what ends the terminal it was started from does not end it.
+        let _ = rustix::process::setsid();
+    }
     let (project, client) = join(context).await?;
     if let Some(client) = client {
         make_way(&client, &project, args.wait).await?;
@@ -250,13 +257,9 @@ async fn detach(args: &UpArgs, context: &Context, project: &Project) -> Outcome 
     if args.follow {
         command.arg("--follow");
     }
-    // A session of its own: what ends this terminal does not end it.
+    command.env(DETACHED, "1");
     let errors = tempfile::NamedTempFile::new().map_err(failed)?;
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(errors.reopen().map_err(failed)?)
-        .process_group(0);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors.reopen().map_err(failed)?);
     let mut child = command.spawn().map_err(failed)?;
     let instance = project.instance(&SystemClock).map_err(project_error)?;
     let until = Instant::now() + READY_MAX;

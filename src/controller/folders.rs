@@ -64,7 +64,7 @@ impl Folders {
         let Some(watcher) = &mut self.watcher else { return };
         let project = shared.parts().project;
         let root = project.root();
-        let mut wanted: BTreeSet<PathBuf> = ["", "groups", "groups/global", "data"]
+        let mut wanted: BTreeSet<PathBuf> = ["", "groups", "groups/global"]
             .into_iter()
             .chain(["data/sessions", "data/ipc"])
             .map(|below| root.join(below))
@@ -105,7 +105,7 @@ fn matters(root: &Path, path: &Path) -> bool {
     let Ok(below) = path.strip_prefix(root) else { return false };
     let parts: Vec<&str> = below.iter().filter_map(|part| part.to_str()).collect();
     match parts.as_slice() {
-        [] | ["groups" | "data"] | ["data", "sessions" | "ipc"] => true,
+        [] | ["groups"] | ["data", "sessions" | "ipc"] => true,
         // Temporary files of editors are none.
         [file] => file.ends_with(".toml") && !file.starts_with('.'),
         ["groups", group] | ["data", "sessions" | "ipc", group] => {

@@ -16,7 +16,9 @@ use super::folders::Folders;
 use super::look::Eyes;
 use crate::control::{ApplyEvent, ApplyRequest, Drift, Pending};
 use crate::desired::Desired;
+use crate::name::GroupName;
 use crate::observe;
+use crate::observed::{Known, Observed, Owner, Seen};
 use crate::plan::render::{self, Color, Heading};
 use crate::plan::{check, plan};
 use crate::reconcile::mend::{Mended, Mender, Round};
@@ -32,6 +34,8 @@ const QUIET: Duration = Duration::from_millis(30);
 const QUIET_MAX: Duration = Duration::from_millis(250);
 /// How long after a runtime's events ended it is asked for more.
 const WATCH_AGAIN: Duration = Duration::from_secs(2);
+/// How soon is looked again for a stranger who has a name of ours: no event tells that it is gone.
+const STRANGERS_AGAIN: Duration = Duration::from_secs(2);
 /// Entries of drift that are remembered for the status.
 const DRIFT_KEPT: usize = 32;
 
@@ -48,6 +52,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
             () = shared.wake.notified() => {}
             () = events.next(&shared) => {}
             () = folders.changed() => {}
+            () = mender.ended() => {}
             () = tokio::time::sleep_until(next) => {}
             () = shared.closing.cancelled() => return,
         }
@@ -63,8 +68,14 @@ pub(super) async fn keep(shared: Arc<Shared>) {
             let wait = due.0.saturating_sub(shared.clock().now().0);
             Instant::now() + Duration::from_millis(u64::try_from(wait).unwrap_or_default())
         });
+        if round.observed.as_ref().is_some_and(has_strangers) {
+            let again = Instant::now() + STRANGERS_AGAIN;
+            due = Some(due.map_or(again, |due| due.min(again)));
+        }
         note(&shared, &mender, round).await;
-        if folders.take_edit() | shared.take_edit() {
+        // What is asked for may be so by now without another edit.
+        let asked = shared.known().pending.as_ref().is_some_and(|pending| pending.valid);
+        if folders.take_edit() | shared.take_edit() | asked {
             look_at_manifest(&shared).await;
         }
         shared.tell();
@@ -95,7 +106,7 @@ async fn round(shared: &Arc<Shared>, mender: &mut Mender) -> Round {
     let host = shared.host();
     let desired = Desired::of_applied(shared.name.clone(), host.specs());
     let eyes = Eyes::new(shared);
-    let hands = shared.hands(None, None);
+    let hands: Arc<dyn Change> = Arc::new(shared.hands(None, None));
     let clock = shared.clock();
     let now = || clock.now();
     let bits = Arc::clone(&clock);
@@ -106,25 +117,24 @@ async fn round(shared: &Arc<Shared>, mender: &mut Mender) -> Round {
     mender.round(&desired, &eyes, &hands, &now, &mut random).await
 }
 
+fn has_strangers(observed: &Observed) -> bool {
+    observed.looks.values().any(|look| match look {
+        Known::Is(Seen::Container { sandboxes }) => {
+            sandboxes.iter().any(|sandbox| sandbox.owner == Owner::Stranger)
+        }
+        _ => false,
+    })
+}
+
 /// Makes known what a round found and did.
 async fn note(shared: &Arc<Shared>, mender: &Mender, round: Round) {
-    let now = shared.clock().now();
-    let store = shared.parts().store;
     for mended in &round.mended {
-        tell(mended);
-        if !mended.drift {
-            continue;
+        let mended = shared.with_loss(mended.clone());
+        tell(&mended);
+        if mended.drift {
+            let (id, good) = (mended.id.clone(), mended.failure.is_none());
+            shared.record_drift(id, words(&mended), good).await;
         }
-        let (id, good) = (mended.id.clone(), mended.failure.is_none());
-        let text = words(mended);
-        let entry = store::Drift { at: now, id: id.clone(), text: text.clone(), mended: good };
-        if let Err(error) = store.record_drift(entry).await {
-            tracing::warn!(%error, "what was mended is not recorded");
-        }
-        let mut known = shared.known();
-        known.drift.push_back(Drift { at: now, id, text, mended: good });
-        let extra = known.drift.len().saturating_sub(DRIFT_KEPT);
-        known.drift.drain(..extra);
     }
     let mut known = shared.known();
     known.troubles = round.left.iter().cloned().collect();
@@ -161,10 +171,12 @@ fn words(mended: &Mended) -> String {
 
 fn tell(mended: &Mended) {
     let (id, text) = (&mended.id, words(mended));
+    // By it `babybot logs GROUP` finds what is about a group.
+    let group = id.group().map(tracing::field::display);
     match (&mended.failure, mended.drift) {
-        (Some(_), _) => tracing::warn!(%id, "{text}"),
-        (None, true) => tracing::warn!(%id, "drift was mended: {text}"),
-        (None, false) => tracing::info!(%id, "{text}"),
+        (Some(_), _) => tracing::warn!(group, %id, "{text}"),
+        (None, true) => tracing::warn!(group, %id, "drift was mended: {text}"),
+        (None, false) => tracing::info!(group, %id, "{text}"),
     }
 }
 
@@ -185,7 +197,9 @@ async fn look_at_manifest(shared: &Arc<Shared>) {
     // What only drifted is mended anyway, and waits for nobody.
     let own = |step: &&crate::plan::Step| step.action != crate::plan::Action::Mend;
     let changes = plan.steps.iter().filter(own).count();
-    if changes == 0 {
+    // An agent that is not yet as was applied becomes so by itself as well.
+    let waits = |step: &crate::plan::Step| !matches!(step.id, ResourceId::Container(_));
+    if !plan.steps.iter().filter(own).any(waits) {
         shared.known().pending = None;
         return;
     }
@@ -205,8 +219,11 @@ async fn look_at_manifest(shared: &Arc<Shared>) {
         reason: desired.runtime.reason.clone(),
     };
     let text = render::text(&plan, &heading, Color::Never);
-    tracing::info!(changes, "the manifest asks for changes that are not applied");
-    shared.known().pending = Some(Pending { changes, risk, text, valid: true });
+    let pending = Some(Pending { changes, risk, text, valid: true });
+    if shared.known().pending != pending {
+        tracing::info!(changes, "the manifest asks for changes that are not applied");
+        shared.known().pending = pending;
+    }
 }
 
 async fn follow(shared: &Arc<Shared>, request: ApplyRequest) {
@@ -230,6 +247,44 @@ async fn follow(shared: &Arc<Shared>, request: ApplyRequest) {
 }
 
 impl Shared {
+    /// What was started because it had been lost is drift, and no ordinary start.
+    fn with_loss(&self, mended: Mended) -> Mended {
+        let cell = match &mended.id {
+            ResourceId::Container(group) if !mended.drift => self.cell(group),
+            _ => None,
+        };
+        // What could not be started yet is told of when it is.
+        let lost = match (cell, &mended.failure) {
+            (Some(cell), None) => cell.state().lost.take(),
+            _ => None,
+        };
+        match lost {
+            Some(how) => Mended { reason: format!("{how}: started again"), drift: true, ..mended },
+            None => mended,
+        }
+    }
+
+    /// Tells of a group's agent that was lost.
+    pub(super) async fn tell_of_drift(&self, group: &GroupName, text: String) {
+        let id = ResourceId::Container(group.clone());
+        tracing::warn!(%id, "drift was mended: {text}");
+        self.record_drift(id, text, true).await;
+        self.tell();
+    }
+
+    /// Writes down that something was found changed.
+    async fn record_drift(&self, id: ResourceId, text: String, mended: bool) {
+        let at = self.clock().now();
+        let entry = store::Drift { at, id: id.clone(), text: text.clone(), mended };
+        if let Err(error) = self.parts().store.record_drift(entry).await {
+            tracing::warn!(%error, "what was mended is not recorded");
+        }
+        let mut known = self.known();
+        known.drift.push_back(Drift { at, id, text, mended });
+        let extra = known.drift.len().saturating_sub(DRIFT_KEPT);
+        known.drift.drain(..extra);
+    }
+
     /// Whether the manifest may have been edited since this was asked last.
     fn take_edit(&self) -> bool {
         let mut edited = self.edited.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

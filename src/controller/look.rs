@@ -1,11 +1,12 @@
 //! What a controller sees: the machine, and what only the controller knows of its agents.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
 
 use super::Shared;
+use crate::host::Agent;
 use crate::name::{GroupName, ImageTag};
 use crate::observe::{self, Holder, Look};
 use crate::observed::{
@@ -17,6 +18,8 @@ use crate::resource::{ImageSpec, ModelSpec, Spec, UserId};
 pub(super) struct Eyes {
     shared: Arc<Shared>,
     machine: observe::Machine,
+    /// What was known of agents right after their sandboxes were listed.
+    agents: Mutex<Option<BTreeMap<GroupName, AgentSeen>>>,
 }
 
 impl Eyes {
@@ -35,22 +38,40 @@ impl Eyes {
             _ => None,
         });
         let machine = machine.expecting(kinds.max());
-        Self { shared: Arc::clone(shared), machine }
+        Self { shared: Arc::clone(shared), machine, agents: Mutex::default() }
+    }
+
+    /// What is known of agents at this moment.
+    fn agents_now(&self) -> BTreeMap<GroupName, AgentSeen> {
+        let cells = self.shared.cells().into_iter();
+        let agents = cells.map(|cell| {
+            let busy = cell.is_busy();
+            let agent = cell.agent();
+            let state = cell.state();
+            // What is about to be started is not there yet, and may be a moment later.
+            let starting = state.starting || matches!(agent, Agent::Starting);
+            let sandbox = agent.sandbox();
+            let seen = AgentSeen {
+                starting: starting && sandbox.is_none(),
+                sandbox,
+                busy,
+                held: state.held,
+            };
+            (cell.group.clone(), seen)
+        });
+        agents.collect()
     }
 
     /// Adds to what a runtime shows of an agent what the controller knows of it.
     async fn complete(&self, group: &GroupName, seen: &mut SandboxSeen) {
         let Some(cell) = self.shared.cell(group) else { return };
-        let (sandbox, container, displaced) = {
-            let state = cell.state();
-            (state.sandbox.clone(), state.container.clone(), state.displaced.clone())
-        };
-        let (Some(container), true) = (container, sandbox.as_ref() == Some(&seen.id)) else {
-            return;
-        };
+        let agent = cell.agent();
+        let Some(grip) = agent.grip().filter(|grip| *grip.sandbox() == seen.id) else { return };
+        let Some(container) = cell.state().container.clone() else { return };
         // A process carries no label.
         seen.digest.get_or_insert_with(|| container.digest());
-        let gone = displaced.into_iter().map(|path| format!("{path} is another folder by now"));
+        let gone = grip.displaced().into_iter();
+        let gone = gone.map(|path| format!("{} is another folder by now", path.display()));
         seen.edits.extend(gone);
         if seen.owner != Owner::Ours || seen.state != SandboxState::Running {
             return;
@@ -86,7 +107,20 @@ impl Look for Eyes {
 
     fn containers(&self) -> BoxFuture<'_, Result<BTreeMap<GroupName, Vec<SandboxSeen>>, String>> {
         Box::pin(async {
+            let before = self.agents_now();
             let mut all = self.machine.containers().await?;
+            // Only what is known later than what was seen: whatever started meanwhile is no stray.
+            let agents = self.agents_now();
+            for (group, sandboxes) in &mut all {
+                let sandbox = |agents: &BTreeMap<GroupName, AgentSeen>| {
+                    agents.get(group).and_then(|agent| agent.sandbox.clone())
+                };
+                let (old, new) = (sandbox(&before), sandbox(&agents));
+                // One that ended meanwhile is none either.
+                sandboxes.retain(|seen| old == new || old.as_ref() != Some(&seen.id));
+            }
+            all.retain(|_, sandboxes| !sandboxes.is_empty());
+            *self.agents.lock().unwrap_or_else(PoisonError::into_inner) = Some(agents);
             for (group, sandboxes) in &mut all {
                 for seen in sandboxes {
                     self.complete(group, seen).await;
@@ -105,19 +139,8 @@ impl Look for Eyes {
     }
 
     fn agents(&self) -> BTreeMap<GroupName, AgentSeen> {
-        let cells = self.shared.cells().into_iter();
-        let agents = cells.map(|cell| {
-            let busy = cell.is_busy();
-            let state = cell.state();
-            let seen = AgentSeen {
-                sandbox: state.sandbox.clone(),
-                starting: state.starting,
-                busy,
-                held: state.held,
-            };
-            (cell.group.clone(), seen)
-        });
-        agents.collect()
+        let known = self.agents.lock().unwrap_or_else(PoisonError::into_inner).take();
+        known.unwrap_or_else(|| self.agents_now())
     }
 
     fn model<'a>(&'a self, spec: &'a ModelSpec) -> BoxFuture<'a, Known<Seen>> {

@@ -1,6 +1,6 @@
 //! What a controller says of itself: made anew whenever something may have changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::{DRIFT_SHOWN, Shared};
 use crate::clock::Timestamp;
 use crate::control::{Condition, ConditionStatus, GroupStatus, Role, RuntimeStatus, Stage, Status};
 use crate::host::Host;
-use crate::name::GroupName;
+use crate::name::{GroupName, TurnId};
 use crate::reconcile::mend::CRASH_LOOP;
 use crate::resource::{GroupSpec, Lifecycle, ModelSpec, ResourceId, Spec};
 
@@ -51,12 +51,14 @@ async fn make(shared: &Shared) {
     let now = shared.clock().now();
     let host = shared.host();
     let mut groups = BTreeMap::new();
+    let work = Work::look(&host).await;
     for cell in shared.cells() {
         let spec = match host.specs().get(&ResourceId::Group(cell.group.clone())) {
             Some(Spec::Group(spec)) => &**spec,
             _ => continue,
         };
-        let status = group(shared, &cell, spec, &host, before.groups.get(&cell.group), now).await;
+        let status =
+            group(shared, &cell, spec, &host, &work, before.groups.get(&cell.group), now).await;
         groups.insert(cell.group.clone(), status);
     }
     let known = shared.known();
@@ -76,26 +78,44 @@ async fn make(shared: &Shared) {
     }
 }
 
+/// What the store has to do for all groups, asked for at once: most of them have nothing.
+struct Work {
+    turns: BTreeMap<GroupName, (TurnId, Timestamp)>,
+    waiting: BTreeSet<GroupName>,
+}
+
+impl Work {
+    async fn look(host: &Host) -> Self {
+        let store = &host.parts().store;
+        let turns = store.unfinished(None).await.unwrap_or_default().into_iter();
+        let turns = turns
+            .map(|turn| (turn.group, (turn.id, turn.started_at.unwrap_or(turn.created_at))))
+            .collect();
+        let waiting = store.waiting_groups().await.unwrap_or_default();
+        Self { turns, waiting: waiting.into_iter().collect() }
+    }
+
+    /// How many messages of a group wait for an answer.
+    async fn waiting(&self, group: &GroupName, host: &Host) -> usize {
+        if !self.waiting.contains(group) {
+            return 0;
+        }
+        let waiting = host.parts().store.waiting(group).await.unwrap_or_default();
+        waiting.iter().filter(|message| message.incoming.wakes).count()
+    }
+}
+
 async fn group(
     shared: &Shared,
     cell: &Cell,
     spec: &GroupSpec,
     host: &Host,
+    work: &Work,
     before: Option<&GroupStatus>,
     now: Timestamp,
 ) -> GroupStatus {
-    let store = &host.parts().store;
-    let messages = store
-        .waiting(&cell.group)
-        .await
-        .map_or(0, |waiting| waiting.iter().filter(|message| message.incoming.wakes).count());
-    let turn = match store.unfinished(Some(&cell.group)).await {
-        Ok(turns) => {
-            let turn = turns.into_iter().next();
-            turn.map(|turn| (turn.id, turn.started_at.unwrap_or(turn.created_at)))
-        }
-        Err(_) => None,
-    };
+    let messages = work.waiting(&cell.group, host).await;
+    let turn = work.turns.get(&cell.group).cloned();
     let state = cell.state().clone();
     let troubles = Troubles::of(shared, &cell.group, spec, host);
     let conditions = conditions(shared, &state, &troubles, before, now);
@@ -166,9 +186,11 @@ fn conditions(
 ) -> BTreeMap<Condition, ConditionStatus> {
     let known = shared.known();
     let moving = matches!(state.stage, Stage::Starting | Stage::Draining | Stage::Queued);
+    // One that runs after all has left its crashes behind, until the next.
     let wrong = troubles
         .crashing
         .clone()
+        .filter(|_| state.sandbox.is_none())
         .or_else(|| state.failure.clone())
         .or_else(|| (!known.runtime.answers).then(|| known.runtime.detail.clone()));
     let absent = troubles.missing_agent && state.sandbox.is_none() && !state.held;

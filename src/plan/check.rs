@@ -230,13 +230,13 @@ impl Review<'_> {
             (Action::Stop, Work::RemoveSandboxes { group: of, sandboxes }) => {
                 let held = |id: &SandboxId| agent.sandbox.as_ref() == Some(id);
                 let each = sandboxes.iter().all(|id| ours(id) && !held(id));
-                running && group == of && !sandboxes.is_empty() && each
+                running && !agent.starting && group == of && !sandboxes.is_empty() && each
             }
             (Action::Stop, Work::StopAgent { group: of }) => {
                 running && group == of && !wanted && known.is_some() && !agent.busy
             }
             (Action::Create, Work::StartAgent { group: of }) => {
-                let nothing = seen.is_empty() && agent.sandbox.is_none();
+                let nothing = seen.is_empty() && agent.sandbox.is_none() && !agent.starting;
                 running && group == of && wanted && always && nothing && !agent.held
             }
             (
@@ -445,7 +445,10 @@ impl Review<'_> {
         }
         for pair in self.plan.steps.windows(2) {
             let (first, second) = (&pair[0], &pair[1]);
+            // An image that goes may be stood on until everything else is done.
+            let last = |step: &Step| matches!(step.id, ResourceId::Image(_)) && step.takes_away();
             let legal = match (first.takes_away(), second.takes_away()) {
+                _ if last(first) != last(second) => last(second),
                 (true, true) => first.id >= second.id,
                 (true, false) => true,
                 (false, true) => false,

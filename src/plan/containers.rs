@@ -90,7 +90,8 @@ impl Sandboxes<'_> {
     /// Without a sandbox: what a controller lost, it notices by itself.
     fn verdict_on_nothing(&self) -> Verdict {
         let wanted = matches!(self.wish, Wish::Like { lifecycle: Lifecycle::Always, .. });
-        if !wanted || self.agent.sandbox.is_some() || self.agent.held {
+        let comes = self.agent.sandbox.is_some() || self.agent.starting;
+        if !wanted || comes || self.agent.held {
             return Verdict::Nothing;
         }
         if !self.seen.is_empty() {

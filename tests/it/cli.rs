@@ -581,8 +581,25 @@ fn help_reads_like_this() {
     insta::assert_snapshot!("help", folder.run(&["-h"]).stdout);
     for verb in [
         "init", "validate", "plan", "apply", "down", "status", "chat", "exec", "pause", "resume",
-        "logs", "explain", "schema",
+        "logs", "history", "explain", "schema",
     ] {
         insta::assert_snapshot!(format!("help-{verb}"), folder.run(&[verb, "--help"]).stdout);
     }
+}
+
+#[test]
+fn history_shows_what_was_applied_newest_first() {
+    let folder = Folder::with(QUICK);
+    let never = folder.run(&["history"]);
+    assert_eq!((never.code, never.stdout.as_str()), (Some(0), ""), "{never:?}");
+    folder.run(&["apply", "--yes"]);
+    folder.edit("requires_trigger = false", "requires_trigger = false\ntrigger = \"@Robot\"");
+    folder.run(&["apply", "--yes"]);
+    let lines = folder.run(&["history"]).stdout;
+    let generations: Vec<&str> =
+        lines.lines().map(|line| &line[18..line.find(';').unwrap()]).collect();
+    assert_eq!(generations, ["generation 2  applied", "generation 1  applied"], "{lines}");
+    let first = folder.run(&["history", "-n", "1", "--format", "json"]).stdout;
+    let first: serde_json::Value = serde_json::from_str(&first).unwrap();
+    assert_eq!((&first["generation"], &first["parent"]), (&2.into(), &1.into()));
 }

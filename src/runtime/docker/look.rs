@@ -163,13 +163,15 @@ fn seen(
         .map_err(|error| Failure::Nonsense(format!("a container is called {id:?}: {error}")))?;
     let labels = container.labels.as_ref();
     let digest = labels.and_then(|labels| labels.get(SPEC)).filter(|_| group_of.is_some());
+    let own = format!("{prefix}{group}");
+    let renamed = group_of.is_some() && named.clone().is_none_or(|name| name != own);
     let sandbox = SandboxSeen {
         name: named.or_else(|| names.next()).unwrap_or(id.as_str()).to_owned(),
         id,
         owner: if group_of.is_some() { Owner::Ours } else { Owner::Stranger },
         state: state(container.state)?,
         digest: digest.cloned(),
-        edits: Vec::new(),
+        edits: if renamed { vec![format!("it is not called {own} any more")] } else { Vec::new() },
         processes: None,
     };
     Ok(Some((group, sandbox)))

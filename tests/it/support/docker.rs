@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use babybot::resource::digest;
 use babybot::runtime::docker::endpoint::{self, Endpoint, Found, Machine};
 use bollard::query_parameters::BuildImageOptionsBuilder;
 use futures_util::StreamExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
@@ -185,6 +187,7 @@ pub(crate) struct Front {
     engine: PathBuf,
     task: JoinHandle<()>,
     connections: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    requests: Arc<AtomicUsize>,
 }
 
 impl Front {
@@ -192,7 +195,13 @@ impl Front {
         let engine = engine.endpoint.socket().unwrap().to_owned();
         let folder = tempfile::tempdir().unwrap();
         let mut front =
-            Self { folder, engine, task: tokio::spawn(async {}), connections: Arc::default() };
+            Self {
+                folder,
+                engine,
+                task: tokio::spawn(async {}),
+                connections: Arc::default(),
+                requests: Arc::default(),
+            };
         front.open();
         front
     }
@@ -210,19 +219,31 @@ impl Front {
     pub(crate) fn open(&mut self) {
         let listener = UnixListener::bind(self.socket()).unwrap();
         let (engine, connections) = (self.engine.clone(), Arc::clone(&self.connections));
+        let requests = Arc::clone(&self.requests);
         self.task = tokio::spawn(async move {
             while let Ok((mut from, _)) = listener.accept().await {
-                let engine = engine.clone();
+                let (engine, requests) = (engine.clone(), Arc::clone(&requests));
                 let connection = tokio::spawn(async move {
                     let _: io::Result<_> = async {
                         let mut to = UnixStream::connect(engine).await?;
-                        tokio::io::copy_bidirectional(&mut from, &mut to).await
+                        let ((asks, mut answered), (answers, asked)) = (from.split(), to.split());
+                        let answer = async {
+                            let mut answers = answers;
+                            tokio::io::copy(&mut answers, &mut answered).await?;
+                            answered.shutdown().await
+                        };
+                        tokio::try_join!(pass_on(asks, asked, &requests), answer)
                     }
                     .await;
                 });
                 connections.lock().unwrap().push(connection);
             }
         });
+    }
+
+    /// How many requests went through so far.
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
     }
 
     /// Breaks every connection, and accepts none: as an engine that was stopped.
@@ -232,5 +253,24 @@ impl Front {
             connection.abort();
         }
         std::fs::remove_file(self.socket()).unwrap();
+    }
+}
+
+/// Passes on what a client asks, and counts the requests: their heads are written at once.
+async fn pass_on(
+    mut asks: impl AsyncRead + Unpin,
+    mut asked: impl AsyncWrite + Unpin,
+    requests: &AtomicUsize,
+) -> io::Result<()> {
+    const END_OF_LINE: &[u8] = b" HTTP/1.1\r\n";
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let count = asks.read(&mut buffer).await?;
+        let heads = buffer[..count].windows(END_OF_LINE.len()).filter(|part| *part == END_OF_LINE);
+        requests.fetch_add(heads.count(), Ordering::Relaxed);
+        if count == 0 {
+            return asked.shutdown().await;
+        }
+        asked.write_all(&buffer[..count]).await?;
     }
 }

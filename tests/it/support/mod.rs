@@ -2,6 +2,7 @@
 
 pub(crate) mod docker;
 pub(crate) mod folder;
+pub(crate) mod home;
 pub(crate) mod installation;
 pub(crate) mod ollama;
 pub(crate) mod plan;

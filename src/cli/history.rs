@@ -1,0 +1,112 @@
+//! `babybot history`: what was applied, and what was mended in between.
+
+use jiff::tz::TimeZone;
+use serde_json::{Value, json};
+
+use crate::cli::join::one_line;
+use crate::cli::preview::project_error;
+use crate::cli::{Context, Outcome, apply, print};
+use crate::clock::Timestamp;
+use crate::error::Exit;
+use crate::project::Project;
+use crate::resource::Risk;
+use crate::store::{Drift, GenerationSummary, HISTORY_LENGTH_MAX, Store};
+
+/// Shows what was applied and when, and what was found changed from outside in between.
+///
+/// Newest first. Reads the store and asks nobody.
+#[derive(Debug, clap::Args)]
+pub struct HistoryArgs {
+    /// How many entries to show
+    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 20)]
+    pub lines: u32,
+    /// How to print them: for a person, or one JSON object a line
+    #[arg(long, value_enum, default_value_t = HistoryFormat::Human)]
+    pub format: HistoryFormat,
+}
+
+/// How `history` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum HistoryFormat {
+    /// For a person
+    Human,
+    /// For a program
+    Json,
+}
+
+/// Something that happened.
+enum Entry {
+    Applied(GenerationSummary),
+    Drifted(Drift),
+}
+
+/// Shows what happened.
+///
+/// # Errors
+/// When the store cannot be read, or stdout not be written.
+pub async fn run(args: &HistoryArgs, context: &Context) -> Outcome {
+    let project = Project::open(context.project()).map_err(project_error)?;
+    let read = |error| apply::store_error("read the history", &error);
+    let Some(reader) = Store::read_only(&project.database()).map_err(read)? else {
+        context.note("Nothing was ever applied.\n");
+        return Ok(Exit::Ok);
+    };
+    let generations = reader.history(args.lines.min(HISTORY_LENGTH_MAX)).map_err(read)?;
+    let drift = reader.drift(args.lines).map_err(read)?;
+    let mut entries: Vec<Entry> = generations.into_iter().map(Entry::Applied).collect();
+    entries.extend(drift.into_iter().map(Entry::Drifted));
+    entries.sort_by_key(|entry| std::cmp::Reverse(entry.at()));
+    entries.truncate(args.lines as usize);
+    let mut text = String::new();
+    for entry in &entries {
+        text.push_str(&match args.format {
+            HistoryFormat::Human => entry.line(),
+            HistoryFormat::Json => entry.json().to_string(),
+        });
+        text.push('\n');
+    }
+    print(&text)?;
+    Ok(Exit::Ok)
+}
+
+impl Entry {
+    fn at(&self) -> Timestamp {
+        match self {
+            Self::Applied(generation) => generation.at,
+            Self::Drifted(drift) => drift.at,
+        }
+    }
+
+    fn line(&self) -> String {
+        let at = self.at().local(&TimeZone::system());
+        match self {
+            Self::Applied(generation) => {
+                let risks = words(&generation.approved);
+                let how = generation.outcome.word();
+                format!("{at}  generation {}  {how}; approved: {risks}", generation.number)
+            }
+            Self::Drifted(drift) => {
+                let how = if drift.mended { "mended" } else { "not mended" };
+                format!("{at}  {}  {how}; {}", drift.id, one_line(&drift.text))
+            }
+        }
+    }
+
+    fn json(&self) -> Value {
+        match self {
+            Self::Applied(generation) => json!({
+                "at": generation.at, "generation": generation.number,
+                "parent": generation.parent, "outcome": generation.outcome.word(),
+                "approved": generation.approved, "tool": generation.tool,
+            }),
+            Self::Drifted(drift) => json!({
+                "at": drift.at, "drift": drift.id, "text": drift.text, "mended": drift.mended,
+            }),
+        }
+    }
+}
+
+fn words(risks: &[Risk]) -> String {
+    let words: Vec<&str> = risks.iter().map(|risk| risk.word()).collect();
+    if words.is_empty() { "nothing".to_owned() } else { words.join(", ") }
+}

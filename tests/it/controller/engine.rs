@@ -1,0 +1,185 @@
+//! Engines that go away and come back, agents that cannot start, and how much the engine is asked.
+
+use std::time::{Duration, Instant};
+
+use crate::support::docker::Front;
+use crate::support::home::{ALWAYS, HOME, Home, LONG, YES, condition, needs_engine, report, within_tasks};
+use crate::support::installation::{PATIENCE, comes_true, wait_until};
+
+/// What `runtime.docker` says of a socket of a test.
+fn through(front: &Front) -> String {
+    format!("\n[runtime.docker]\nhost = \"{}\"\n", front.endpoint().url)
+}
+
+/// The way to the engine is cut in the middle of a turn, as by a restart of the engine, and comes
+/// back.
+#[test]
+fn a_turn_outlasts_an_engine_that_is_gone_for_a_while() {
+    let engine = needs_engine!();
+    let _tasks = within_tasks();
+    let mut front = Front::of(&engine);
+    let home = Home::docker(engine, &through(&front), ALWAYS, LONG);
+    let up = home.up();
+    home.wait_for_agent();
+    let events = home.events();
+    let said = home.say("home", "long 1");
+    home.wait_until_begun(1);
+    front.cut();
+    let status = home.status_when("it is said", |status| {
+        condition(status, "Degraded").is_some()
+            && status["controller"]["runtime"]["answers"] == false
+    });
+    assert!(condition(&status, "Ready").is_none(), "{status:#}");
+    let human = home.place.run(&["status"]).stdout;
+    assert!(human.contains("does not answer"), "{human}");
+    home.let_go();
+    let back = Instant::now();
+    front.open();
+    home.assert_answered(said);
+    report(&format!("an engine that was away: answered {:?} after it came back", back.elapsed()));
+    home.assert_each_message_has_one_reply(1);
+    let begun = home.place.lines("ran").iter().filter(|line| *line == "begun").count();
+    assert_eq!(begun, 1, "the call ran again");
+    home.status_when("all is well", |status| {
+        condition(status, "Degraded").is_none() && condition(status, "Ready").is_some()
+    });
+    home.ask("quick 2");
+    home.assert_each_message_has_one_reply(2);
+    events.assert_one_at_a_time();
+    up.end();
+    assert_eq!(home.containers().len(), 0);
+}
+
+/// Nobody talks while the engine is away.
+#[test]
+fn an_agent_at_rest_is_back_after_its_engine_is() {
+    let engine = needs_engine!();
+    let _tasks = within_tasks();
+    let mut front = Front::of(&engine);
+    let home = Home::docker(engine, &through(&front), ALWAYS, LONG);
+    let up = home.up();
+    home.wait_for_agent();
+    front.cut();
+    home.status_when("it is said", |status| condition(status, "Degraded").is_some());
+    front.open();
+    home.wait_for_agent();
+    home.status_when("all is well", |status| {
+        condition(status, "Degraded").is_none() && condition(status, "Ready").is_some()
+    });
+    home.ask("quick 1");
+    assert_eq!(home.containers().len(), 1, "{:?}", home.containers());
+    up.end();
+}
+
+/// A thousand things happen to what is watched, and the engine is asked a few times.
+#[test]
+fn a_thousand_events_at_once_are_a_few_looks() {
+    let engine = needs_engine!();
+    let _tasks = within_tasks();
+    let front = Front::of(&engine);
+    let home = Home::docker(engine, &through(&front), ALWAYS, LONG);
+    let up = home.up();
+    home.wait_for_agent();
+    // What the start brought with it is over.
+    let quiet = || {
+        let before = front.requests();
+        std::thread::sleep(Duration::from_millis(700));
+        front.requests() == before
+    };
+    assert!(comes_true(Duration::from_secs(20), quiet), "the engine is asked all the time");
+    let before = front.requests();
+    let root = home.place.root();
+    let settings = root.join("data/sessions/home/.ollama/settings.json");
+    let text = std::fs::read(&settings).unwrap();
+    let began = Instant::now();
+    for number in 0..500 {
+        std::fs::write(&settings, &text).unwrap();
+        let (from, to) = (root.join(format!("groups/g{number}")), root.join("groups/other"));
+        std::fs::create_dir(&from).unwrap();
+        std::fs::rename(&from, &to).unwrap();
+        std::fs::remove_dir(&to).unwrap();
+    }
+    let took = began.elapsed();
+    assert!(comes_true(Duration::from_secs(20), quiet), "the engine is asked all the time");
+    let asked = front.requests() - before;
+    report(&format!("2,000 folder events within {took:?}: {asked} requests to the engine"));
+    // Each look is a few requests; a look per event would be thousands.
+    let looks = usize::try_from(took.as_millis() / 250).unwrap() + 6;
+    assert!(asked <= looks * 12, "{asked} requests within {took:?}");
+    home.ask("quick 1");
+    up.end();
+}
+
+/// At rest, nothing is asked but by the timer.
+#[test]
+fn nothing_is_asked_while_nothing_happens() {
+    let engine = needs_engine!();
+    let _tasks = within_tasks();
+    let front = Front::of(&engine);
+    let home = Home::docker(engine, &through(&front), ALWAYS, LONG);
+    let up = home.up();
+    home.wait_for_agent();
+    std::thread::sleep(Duration::from_secs(2));
+    let before = front.requests();
+    std::thread::sleep(Duration::from_secs(4));
+    let asked = front.requests() - before;
+    report(&format!("at rest for 4 s: {asked} requests to the engine"));
+    assert!(asked <= 12, "{asked} requests within 4 s of rest");
+    up.end();
+}
+
+/// What is in the image ends at once, again and again, until somebody mends it.
+#[test]
+fn an_agent_that_cannot_start_is_tried_less_and_less_often() {
+    let engine = needs_engine!();
+    let image = format!("[runtime.image]\nref = \"{}\"\n", engine.image);
+    let good = Home::agent_image(&engine);
+    let home = Home::docker_with(engine, "", &image, ALWAYS, LONG);
+    home.apply();
+    let events = home.events();
+    let up = home.up();
+    let status = home.status_when("it is a crash loop", |status| {
+        condition(status, "Degraded").is_some_and(|why| why.contains("crash loop"))
+    });
+    assert!(condition(&status, "Ready").is_none(), "{status:#}");
+    let made = events.count("create");
+    std::thread::sleep(Duration::from_secs(3));
+    let more = events.count("create") - made;
+    report(&format!("a crash loop: {made} containers until it is one, {more} within 3 s after"));
+    assert!(made <= 12 && more <= 3, "a storm: {made} and {more}");
+
+    let manifest = std::fs::read_to_string(home.place.root().join("babybot.toml")).unwrap();
+    let broken = home.engine().image.clone();
+    home.place.write("babybot.toml", &manifest.replace(&broken, &good));
+    // Containers come and go while it is decided, and then it is decided anew.
+    let applied = || {
+        let ended = home.place.run(&["apply", YES]);
+        assert!([0, 5].contains(&ended.code), "{ended:?}");
+        ended.code == 0
+    };
+    assert!(comes_true(PATIENCE, applied), "it is never applied: {}", home.log());
+    home.wait_for_agent();
+    let status = home.status_when("all is well", |status| {
+        condition(status, "Degraded").is_none()
+            && condition(status, "Drifted").is_none()
+            && condition(status, "Ready").is_some()
+            && status["pending"].is_null()
+    });
+    assert_eq!(status["generation"], 2, "{status:#}");
+    home.ask("quick 1");
+    up.end();
+}
+
+/// The same on processes: HOME is not a folder, until it is again.
+#[test]
+fn a_message_to_an_agent_that_cannot_start_is_answered_once_it_can() {
+    let home = Home::none("", HOME, LONG);
+    let up = home.up();
+    let session = home.place.root().join("data/sessions/home");
+    let aside = home.place.beside("aside");
+    std::fs::rename(&session, &aside).unwrap();
+    wait_until("the folder is back", || session.is_dir());
+    home.ask("quick 1");
+    home.assert_each_message_has_one_reply(1);
+    up.end();
+}
