@@ -9,7 +9,9 @@ use bollard::query_parameters::{
     RenameContainerOptionsBuilder, StopContainerOptionsBuilder,
 };
 
-use crate::support::home::{ALWAYS, Event, HOME, Home, LONG, condition, needs_engine, report};
+use crate::support::home::{
+    ALWAYS, Event, Events, HOME, Home, LONG, condition, needs_engine, report,
+};
 use crate::support::installation::{comes_true, wait_until};
 
 /// Within which something is back on a machine that has other things to do as well; it is to be
@@ -30,7 +32,7 @@ fn check_replaced(what: &str, cause: &str, words: &str, hurt: impl FnOnce(&Home,
 
     hurt(&home, &before);
     let hurt = events.wait(cause, |event| event.action == cause && event.id == before);
-    check_back(what, &events, &before, &hurt, BACK_WITHIN);
+    check_back(&home, what, &events, &before, &hurt);
     home.assert_drift_is_told("container/home", words);
     let after = home.wait_for_agent();
     assert_ne!(after, before);
@@ -45,17 +47,11 @@ fn check_replaced(what: &str, cause: &str, words: &str, hurt: impl FnOnce(&Home,
 }
 
 #[track_caller]
-fn check_back(
-    what: &str,
-    events: &crate::support::home::Events,
-    before: &str,
-    hurt: &Event,
-    within: Duration,
-) {
+fn check_back(home: &Home, what: &str, events: &Events, before: &str, hurt: &Event) {
     let back = events.wait("another starts", |event| event.action == "start" && event.id != before);
     let took = back.at.saturating_sub(hurt.at);
     report(&format!("{what}: back {} ms after the event", took.as_millis()));
-    assert!(took < within, "{what}: back after {took:?}");
+    assert!(took < BACK_WITHIN, "{what}: back after {took:?}\n{}", home.log());
 }
 
 #[test]
@@ -251,12 +247,7 @@ fn a_turn_in_a_paused_container_is_gone_on_with() {
 /// A stranger sits where the group's container belongs: nobody touches it, and everything waits.
 #[test]
 fn a_strangers_container_with_our_name_is_left_alone_and_waited_for() {
-    let home = Home::docker(
-        needs_engine!(),
-        "",
-        "[groups.home]\nbind = [\"terminal\"]\nrequires_trigger = false\n",
-        LONG,
-    );
+    let home = Home::docker(needs_engine!(), "", HOME, LONG);
     let up = home.up();
     let stranger = home.stranger(&home.container("home"), &[]);
     let said = home.say("home", "quick 1");
