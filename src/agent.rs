@@ -18,11 +18,15 @@ mod transcript;
 mod turn;
 
 use std::collections::BTreeSet;
+use std::io;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use rustix::process::Signal;
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -64,6 +68,14 @@ pub enum AgentError {
     /// Nobody is at the other end of what looked like a link.
     #[error("no host answers: `babybot agent` is started by a controller, not by hand")]
     Unanswered(#[source] LinkError),
+    /// A command of the operator cannot be run.
+    #[error("cannot run {program}: {source}")]
+    Command {
+        /// The command.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
     /// The link failed.
     #[error(transparent)]
     Link(#[from] LinkError),
@@ -83,7 +95,7 @@ pub fn run(arguments: &Arguments) -> Result<(), AgentError> {
         // The handler before all that takes time: the signal of a dying parent must find it, and
         // the first process of a container never hears of one that came before.
         let mut terminate = signal(SignalKind::terminate()).map_err(io_error)?;
-        start::die_with_parent(arguments.parent)?;
+        start::die_with_parent(arguments.parent, Signal::TERM)?;
         let io = start::prepare()?;
         tokio::select! {
             outcome = work(arguments, io) => outcome,
@@ -93,6 +105,22 @@ pub fn run(arguments: &Arguments) -> Result<(), AgentError> {
     crate::process::kill_descendants(&BTreeSet::new());
     runtime.shutdown_timeout(FAREWELL);
     outcome
+}
+
+/// Becomes a command of the operator, behind what walls an agent's tools have. Must be called before
+/// any thread was started. Returns only if it cannot.
+///
+/// # Errors
+/// Why it could not.
+pub fn become_command(parent: Option<i32>, command: &[String]) -> AgentError {
+    let Some((program, arguments)) = command.split_first() else {
+        return AgentError::Start("there is no command".to_owned());
+    };
+    if let Err(error) = start::prepare_command(parent) {
+        return error;
+    }
+    let source = Command::new(program).args(arguments).exec();
+    AgentError::Command { program: program.clone(), source }
 }
 
 /// Takes the lock and serves, while what ends in this sandbox is reaped.

@@ -95,6 +95,9 @@ pub enum Command {
         /// Serve the model on 127.0.0.1:11434, for a sandbox with a network of its own
         #[arg(long)]
         loopback: bool,
+        /// Become this command instead, behind the walls of the agent's tools
+        #[arg(last = true, value_name = "CMD")]
+        command: Vec<String>,
     },
 }
 

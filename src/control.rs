@@ -515,6 +515,23 @@ pub struct Lease {
     pub endpoint: Option<String>,
     /// As its runtime calls it.
     pub sandbox: SandboxId,
+    /// What a command is started with where sandboxes are processes of this machine.
+    pub place: LeasedPlace,
+}
+
+/// What the tools of a sandbox are started with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeasedPlace {
+    /// By which all that is started under this lease is known, and ended with it.
+    pub marker: String,
+    /// Their working directory.
+    pub workdir: PathBuf,
+    /// Their home.
+    pub home: PathBuf,
+    /// User and group they run as, where that is not the controller's own.
+    pub user: Option<(u32, u32)>,
+    /// Their further environment.
+    pub env: BTreeMap<String, String>,
 }
 
 /// Why the controller does not do what was asked.

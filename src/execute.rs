@@ -14,10 +14,10 @@ use futures_util::future::BoxFuture;
 
 use crate::name::{GroupName, ImageTag, SandboxId};
 use crate::observed::Owner;
-use crate::plan::{Plan, Work};
+use crate::plan::{Plan, Step, Work};
 use crate::process;
 use crate::project::{Folder, Project, SettingsFile};
-use crate::resource::{ImageSpec, ResourceId, RuntimeKind, UserId};
+use crate::resource::{ImageSpec, ResourceId, RuntimeKind, Spec, UserId};
 use crate::runtime::{Binary, Runtimes};
 use crate::store::Store;
 
@@ -116,7 +116,7 @@ pub async fn execute(
     let mut report = Report::default();
     let mut failed: Vec<ResourceId> = Vec::new();
     for step in &plan.steps {
-        let outcome = match failed.iter().find(|failed| holds_back(failed, &step.id)) {
+        let outcome = match failed.iter().find(|failed| holds_back(failed, step)) {
             Some(failed) => Outcome::HeldBack(failed.clone()),
             None => match carry_out(&step.work, change).await {
                 Ok(()) => Outcome::Done,
@@ -132,12 +132,20 @@ pub async fn execute(
     report
 }
 
-/// Whether a resource stands on one whose step failed.
-fn holds_back(failed: &ResourceId, id: &ResourceId) -> bool {
-    match failed.group() {
-        Some(group) => id.group() == Some(group),
+/// Whether a step stands on a resource whose own step failed.
+fn holds_back(failed: &ResourceId, step: &Step) -> bool {
+    let starts = matches!(step.work, Work::StartAgent { .. } | Work::ReplaceAgent { .. });
+    let runs_from_image = match &step.work {
+        Work::Record { spec: Spec::Group(group) } => group.image.is_some(),
+        _ => starts,
+    };
+    match (failed, &step.id) {
+        // A group that could not be changed goes on with the image that it had.
+        (_, ResourceId::Image(_)) => step.takes_away(),
+        (ResourceId::Image(_), _) => runs_from_image,
         // Every group reads the global memory.
-        None => matches!(failed, ResourceId::GlobalMemory) && matches!(id, ResourceId::Group(_)),
+        (ResourceId::GlobalMemory, id) => starts || matches!(id, ResourceId::Group(_)),
+        (failed, id) => failed.group().is_some() && failed.group() == id.group(),
     }
 }
 

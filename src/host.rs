@@ -344,11 +344,12 @@ pub fn terminal_chat(group: &GroupName) -> ChatId {
 
 /// Makes the copy of a project anew, unless the project is as it was before.
 fn refreshed_view(project: &Project, before: Option<ViewSource>) -> std::io::Result<ViewSource> {
-    let found = project.view_source()?;
-    if before.as_ref() != Some(&found) {
-        project.refresh_view(&found)?;
+    let found = project.view_source();
+    if before.as_ref() != found.as_ref().ok() {
+        // A sandbox takes no folder that is not there: rather an empty one.
+        project.refresh_view(found.as_ref().unwrap_or(&ViewSource::default()))?;
     }
-    Ok(found)
+    found
 }
 
 impl Worker {
@@ -362,6 +363,13 @@ impl Worker {
     #[must_use]
     pub fn agent(&self) -> tokio::sync::watch::Receiver<Agent> {
         self.agent.subscribe()
+    }
+
+    /// Whether an agent is just being started: then a sandbox may be there that nobody has a grip
+    /// on yet.
+    #[must_use]
+    pub fn starting(&self) -> tokio::sync::watch::Receiver<bool> {
+        self.starting.subscribe()
     }
 
     /// What the generation says of the group.
@@ -392,6 +400,7 @@ impl Worker {
         let (welcome, model, limits) = (self.welcome(), self.model.clone(), self.spec.limits);
         if let Some(session) = &mut self.session {
             session.settle(&self.host.parts.gateway, welcome, model, limits);
+            self.agent.send_replace(Agent::Held(session.grip()));
         }
         Ok(())
     }

@@ -1,7 +1,9 @@
 //! The front door: read the command line, run one verb, report how it went.
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
+use babybot::agent::AgentError;
 use babybot::cli::{self, Cli, Command};
 use babybot::error::{Error, Exit};
 use babybot::{agent, logging};
@@ -31,8 +33,11 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> cli::Outcome {
-    if let Command::Agent { parent, lock, loopback } = &cli.command {
+    if let Command::Agent { parent, lock, loopback, command } = &cli.command {
         // Its first steps come before any other thread.
+        if !command.is_empty() {
+            return Err(not_run(&agent::become_command(*parent, command)));
+        }
         let arguments =
             agent::Arguments { parent: *parent, lock: lock.clone(), loopback: *loopback };
         return match agent::run(&arguments) {
@@ -49,4 +54,16 @@ fn run(cli: &Cli) -> cli::Outcome {
     // A thread may still wait for a line that nobody will type.
     runtime.shutdown_background();
     outcome
+}
+
+/// Why a command of the operator does not run, with the exit codes that shells have for it.
+fn not_run(error: &AgentError) -> Error {
+    let exit = match error {
+        AgentError::Command { source, .. } if source.kind() == ErrorKind::NotFound => {
+            Exit::Command(127)
+        }
+        AgentError::Command { .. } => Exit::Command(126),
+        _ => Exit::Failed,
+    };
+    Error::new(exit, error.to_string())
 }

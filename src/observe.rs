@@ -68,8 +68,11 @@ pub async fn observe(desired: &Desired, look: &dyn Look) -> Observed {
         Spec::Model(spec) => Some(async move { (id.clone(), look.model(spec).await) }),
         _ => None,
     });
-    looks.extend(join_all(models).await);
-    match look.containers().await {
+    // Who answers late keeps nobody else from being asked.
+    let (models, containers, images) =
+        tokio::join!(join_all(models), look.containers(), images(desired, look));
+    looks.extend(models);
+    match containers {
         Ok(found) => looks.extend(found.into_iter().map(|(group, sandboxes)| {
             (ResourceId::Container(group), Known::Is(Seen::Container { sandboxes }))
         })),
@@ -78,16 +81,15 @@ pub async fn observe(desired: &Desired, look: &dyn Look) -> Observed {
                 .map(|group| (ResourceId::Container(group.clone()), Known::Unknown(why.clone()))),
         ),
     }
-    look_for_images(desired, look, &mut looks).await;
-    Observed { controller: look.controller(), applied, looks, agents: look.agents() }
+    looks.extend(images);
+    // Last: a sandbox that was found is not taken for nobody's because its agent is just coming.
+    let agents = look.agents();
+    Observed { controller: look.controller(), applied, looks, agents }
 }
 
 /// The image that is asked for, and those that were built before.
-async fn look_for_images(
-    desired: &Desired,
-    look: &dyn Look,
-    looks: &mut BTreeMap<ResourceId, Known<Seen>>,
-) {
+async fn images(desired: &Desired, look: &dyn Look) -> BTreeMap<ResourceId, Known<Seen>> {
+    let mut looks = BTreeMap::new();
     for (id, wanted) in &desired.resources {
         if let Spec::Image(image) = &wanted.spec {
             looks.insert(id.clone(), look.image(image).await);
@@ -97,6 +99,7 @@ async fn look_for_images(
     for tag in look.images().await.unwrap_or_default() {
         looks.entry(ResourceId::Image(tag)).or_insert(Known::Is(Seen::Image));
     }
+    looks
 }
 
 fn of_interest(desired: &Desired, applied: &Known<Applied>) -> BTreeSet<ResourceId> {

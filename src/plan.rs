@@ -30,7 +30,8 @@ mod risk;
 pub struct Plan {
     /// The generation it starts from; `None` where none was ever applied.
     pub parent: Option<u64>,
-    /// Removals from the roof down, then the rest from the ground up.
+    /// Removals from the roof down, then the rest from the ground up, and images that nothing
+    /// stands on any more at the very end: until then, something may.
     pub steps: Vec<Step>,
     /// What is held back, what it waits for, and what else a reader should know.
     pub notes: Vec<Note>,
@@ -206,7 +207,8 @@ pub struct Counts {
 /// Total, deterministic and synchronous. A resource may rely only on the kinds
 /// declared above it in [`ResourceId`], so removals run from the roof down and
 /// the rest from the ground up: nothing is created before what it stands on, or
-/// removed before what stands on it.
+/// removed before what stands on it. An old image goes last, since a group that
+/// cannot be changed goes on with it.
 #[must_use]
 pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     match &observed.applied {

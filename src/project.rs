@@ -196,6 +196,9 @@ impl Project {
             return Err(io::Error::other("it does not lead straight down"));
         }
         let root = Folder::open(&self.root)?;
+        if below.as_os_str().is_empty() {
+            return Ok(root);
+        }
         let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         match rustix::fs::openat2(&root.fd, below, OPEN_FOLDER, Mode::empty(), within) {
             Ok(fd) => Ok(Folder { fd }),

@@ -200,6 +200,43 @@ pub struct ExecSpec {
     pub argv: Vec<String>,
     /// The size of the operator's terminal as columns and rows, where there is one.
     pub terminal: Option<(u16, u16)>,
+    /// Where it runs, for a runtime that has no way into a sandbox but to start another process.
+    pub place: Option<ExecPlace>,
+}
+
+/// What the tools of a sandbox are started with, where they are processes of this machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExecPlace {
+    /// By which all of its processes are known.
+    pub marker: String,
+    /// Their working directory.
+    pub workdir: PathBuf,
+    /// Their home.
+    pub home: PathBuf,
+    /// User and group they run as, where that is not the controller's own.
+    pub user: Option<(u32, u32)>,
+    /// Their further environment.
+    pub env: BTreeMap<String, String>,
+}
+
+impl SandboxSpec {
+    /// By what every process of this sandbox is known, where it is one of this machine.
+    #[must_use]
+    pub fn marker(&self) -> String {
+        format!("{}/{}/{}", self.instance, self.group, self.incarnation)
+    }
+
+    /// Where its tools run.
+    #[must_use]
+    pub fn place(&self) -> ExecPlace {
+        ExecPlace {
+            marker: self.marker(),
+            workdir: self.workdir.clone(),
+            home: self.home.clone(),
+            user: self.user,
+            env: self.env.clone(),
+        }
+    }
 }
 
 /// A command that runs within a sandbox.

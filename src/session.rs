@@ -46,7 +46,7 @@ use crate::process::{self, Process};
 use crate::project::Project;
 use crate::protocol::{Event, Failure, JournalRound, Order, TurnOrder, Welcome};
 use crate::resource::{ContainerSpec, Limits};
-use crate::runtime::{Exit, Runtime, RuntimeError, Runtimes, SandboxSpec};
+use crate::runtime::{ExecPlace, Exit, Runtime, RuntimeError, Runtimes, SandboxSpec};
 use crate::store::{self, Store, StoreError};
 
 /// How long an agent may take from its start to its first request.
@@ -164,6 +164,7 @@ pub struct Session {
     runtime: Arc<dyn Runtime>,
     sandbox: SandboxId,
     container: ContainerSpec,
+    place: ExecPlace,
     folders: Arc<[Place]>,
     limits: Limits,
     quota: Quota,
@@ -184,6 +185,7 @@ struct Place {
 pub struct Grip {
     runtime: Arc<dyn Runtime>,
     sandbox: SandboxId,
+    place: ExecPlace,
     folders: Arc<[Place]>,
 }
 
@@ -192,6 +194,12 @@ impl Grip {
     #[must_use]
     pub fn sandbox(&self) -> &SandboxId {
         &self.sandbox
+    }
+
+    /// Where its tools run.
+    #[must_use]
+    pub fn place(&self) -> &ExecPlace {
+        &self.place
     }
 
     /// The folders that are not those any more that the sandbox was given: it would go on in the
@@ -239,6 +247,8 @@ impl Session {
     pub async fn start(parts: &Parts, purpose: Purpose) -> Result<Self, SessionError> {
         let Purpose { sandbox: spec, welcome, model, limits } = purpose;
         let (group, incarnation) = (spec.group.clone(), spec.incarnation.clone());
+        let mut place = spec.place();
+        place.env.extend(welcome.env.clone());
         let shared = Shared::new(welcome, parts.store.clone(), Arc::clone(&parts.clock));
         let shared = Arc::new(shared);
         let runtime = parts.runtimes.get(spec.container.runtime)?;
@@ -266,6 +276,7 @@ impl Session {
             runtime,
             sandbox: sandbox.id,
             container,
+            place,
             folders,
             limits,
             quota,
@@ -314,8 +325,12 @@ impl Session {
     /// A way to end it from another task.
     #[must_use]
     pub fn grip(&self) -> Grip {
-        let folders = Arc::clone(&self.folders);
-        Grip { runtime: Arc::clone(&self.runtime), sandbox: self.sandbox.clone(), folders }
+        Grip {
+            runtime: Arc::clone(&self.runtime),
+            sandbox: self.sandbox.clone(),
+            place: self.place.clone(),
+            folders: Arc::clone(&self.folders),
+        }
     }
 
     /// Becomes ready when the agent has ended.
@@ -338,6 +353,7 @@ impl Session {
         self.shared.open_gateway(gateway, caller);
         self.limits = limits;
         self.quota.limit = limits.disk.as_bytes();
+        self.place.env = welcome.env.clone();
         self.shared.welcome(welcome.clone());
         self.shared.orders.try_send(Order::Settle(Box::new(welcome))).is_ok()
     }

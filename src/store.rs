@@ -13,6 +13,7 @@
 
 mod drift;
 mod generations;
+mod holds;
 mod journal;
 mod messages;
 mod migrations;

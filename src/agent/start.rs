@@ -40,16 +40,36 @@ pub(super) fn seal() -> Result<(), AgentError> {
 /// Makes this process the one that its tools are left to, and takes the link off stdin and stdout.
 /// Needs a running runtime that has started no thread.
 pub(super) fn prepare() -> Result<Box<dyn Duplex>, AgentError> {
-    match rustix::process::setsid() {
-        // A process group leader has a session of its own already.
-        Ok(_) | Err(Errno::PERM) => {}
-        Err(error) => return Err(failed("setsid")(error)),
-    }
+    own_session()?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(failed("child subreaper"))?;
     drop_privileges()?;
     limit_resources();
     take_stdio()
+}
+
+/// Takes the steps that an agent takes before its tools run, in a process that becomes a command of
+/// the operator. What it reads and writes stays what it was given.
+pub(super) fn prepare_command(parent: Option<i32>) -> Result<(), AgentError> {
+    seal()?;
+    // Nobody is asked to go who may not want to: a shell heeds nothing less.
+    die_with_parent(parent, Signal::KILL)?;
+    own_session()?;
+    let stdin = std::io::stdin();
+    if rustix::termios::isatty(&stdin) {
+        rustix::process::ioctl_tiocsctty(&stdin).map_err(failed("the terminal"))?;
+    }
+    drop_privileges()?;
+    limit_resources();
+    Ok(())
+}
+
+fn own_session() -> Result<(), AgentError> {
+    match rustix::process::setsid() {
+        // A process group leader has a session of its own already.
+        Ok(_) | Err(Errno::PERM) => Ok(()),
+        Err(error) => Err(failed("setsid")(error)),
+    }
 }
 
 /// Whether this process is the first of its sandbox: then what it sees of control groups is the
@@ -62,10 +82,10 @@ fn failed(what: &'static str) -> impl Fn(Errno) -> AgentError {
     move |error| AgentError::Start(format!("{what}: {error}"))
 }
 
-/// Asks for SIGTERM when the parent dies, and makes sure that it has not died already.
-pub(super) fn die_with_parent(parent: Option<i32>) -> Result<(), AgentError> {
+/// Asks for a signal when the parent dies, and makes sure that it has not died already.
+pub(super) fn die_with_parent(parent: Option<i32>, signal: Signal) -> Result<(), AgentError> {
     let Some(parent) = parent else { return Ok(()) };
-    rustix::process::set_parent_process_death_signal(Some(Signal::TERM))
+    rustix::process::set_parent_process_death_signal(Some(signal))
         .map_err(|error| AgentError::Start(format!("parent-death signal: {error}")))?;
     if rustix::process::getppid().map(Pid::as_raw_pid) == Some(parent) {
         Ok(())

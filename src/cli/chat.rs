@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::cli::approve::{self, ApprovalArgs};
@@ -18,12 +17,11 @@ use crate::cli::ground::Ground;
 use crate::cli::join::{control_error, join, one_line};
 use crate::cli::load::{load, stderr_colors};
 use crate::cli::preview::{Preview, project_error};
-use crate::cli::serve::{self, Start};
+use crate::cli::serve::{self, Own, REST_MAX};
 use crate::cli::{self, Context, Outcome, apply, tell};
 use crate::clock::{Clock, SystemClock};
 use crate::control::client::Client;
-use crate::control::{ChatEnd, ChatEvent, ChatRequest, ControlError, PostOutcome, Role};
-use crate::controller::Spur;
+use crate::control::{ChatEnd, ChatEvent, ChatRequest, ControlError, PostOutcome};
 use crate::error::{Error, Exit};
 use crate::manifest::diagnostic::closest;
 use crate::name::GroupName;
@@ -34,8 +32,6 @@ use crate::resource::{GroupSpec, ResourceId, Spec};
 use crate::source;
 use crate::store::{MESSAGE_TEXT_MAX, Store};
 
-/// How long an agent that was idle may take to end with the conversation.
-const REST_MAX: Duration = Duration::from_secs(5);
 /// How long whoever makes way for another controller waits for that one.
 const SUCCESSOR_MAX: Duration = Duration::from_secs(30);
 /// How long a controller that was made way for may take to be there, until nobody comes.
@@ -70,14 +66,6 @@ struct Talk {
     interrupts: Signal,
     /// The controller, where it is in this process.
     own: Option<Own>,
-}
-
-/// A controller in this process, which ends with the conversation.
-struct Own {
-    spur: Spur,
-    /// Ends it, within this time.
-    end: Option<oneshot::Sender<Duration>>,
-    ended: JoinHandle<()>,
 }
 
 /// Talks.
@@ -135,14 +123,10 @@ async fn begin(
         (None, Known::Is(applied)) => {
             choose_group(args.group.as_deref(), &applied)?;
             refuse_empty(said)?;
-            let lock = ground.project.lock("chat", SystemClock.now()).map_err(project_error)?;
-            let store = apply::open_store(&ground.project, &lock)?;
-            // Only now nobody else applies anything.
-            let Known::Is(applied) = look.applied() else {
-                return Err(Error::new(Exit::Failed, "what was applied cannot be read any more"));
-            };
+            let (lock, store, applied) = serve::take_up("chat", &ground)?;
             mention_pending(&applied, context).await;
-            let (client, own) = become_one(ground, lock, store, applied.clone(), context).await?;
+            let (client, own) =
+                serve::serve_shortly(ground, lock, store, applied.clone(), context).await?;
             Ok(Ok((client, Some(own), applied)))
         }
         (None, Known::Absent) => {
@@ -150,51 +134,18 @@ async fn begin(
                 Ok(ready) => ready,
                 Err(exit) => return Ok(Err(exit)),
             };
-            let (client, own) = become_one(ground, lock, store, applied.clone(), context).await?;
+            let (client, own) =
+                serve::serve_shortly(ground, lock, store, applied.clone(), context).await?;
             Ok(Ok((client, Some(own), applied)))
         }
     }
 }
 
-/// Becomes the controller for as long as the conversation lasts.
-async fn become_one(
-    ground: Ground,
-    lock: InstanceLock,
-    store: Store,
-    applied: Applied,
-    context: &Context,
-) -> Result<(Client, Own), Error> {
-    let instance = ground.project.instance(&SystemClock).map_err(project_error)?;
-    let data = ground.project.data();
-    let start = Start { role: Role::Short, ground, lock, store, applied, follow: false };
-    let serving = serve::serve(start, context).await?;
-    let spur = serving.controller.spur();
-    let (end, ending) = oneshot::channel();
-    let asked = serving.controller.clone();
-    let ended = tokio::spawn(async move {
-        let patience = tokio::select! {
-            patience = asked.asked_to_end() => patience.unwrap_or(REST_MAX),
-            patience = ending => patience.unwrap_or_default(),
-        };
-        // It ends once nobody holds on to it.
-        drop(asked);
-        serving.end(patience).await;
-    });
-    let own = Own { spur, end: Some(end), ended };
-    let client = Client::connect(&data, &instance).await;
-    match client.map_err(|error| control_error("reach the controller", &error))? {
-        Some(client) => Ok((client, own)),
-        None => Err(Error::new(Exit::Failed, "the controller ended at once")),
-    }
-}
-
 /// Ends the controller of this process, if it is one.
 async fn end(own: Option<Own>, patience: Duration) {
-    let Some(mut own) = own else { return };
-    if let Some(end) = own.end.take() {
-        let _ = end.send(patience);
+    if let Some(own) = own {
+        own.end(patience).await;
     }
-    let _ = own.ended.await;
 }
 
 /// What there is to say before anything is done: nothing yet, in a conversation.
@@ -530,12 +481,13 @@ impl Talk {
     /// Becomes the controller that nobody else became. Says whether it did.
     async fn become_successor(&mut self) -> Result<bool, Error> {
         let ground = Ground::of_project(self.context.project())?;
-        let Ok(lock) = ground.project.lock("chat", SystemClock.now()) else { return Ok(false) };
-        let store = apply::open_store(&ground.project, &lock)?;
-        let Known::Is(applied) = ground.look(Holder::Ourselves).applied() else {
-            return Err(Error::new(Exit::Failed, "what was applied cannot be read any more"));
+        let (lock, store, applied) = match serve::take_up("chat", &ground) {
+            Ok(taken) => taken,
+            Err(error) if error.exit() == Exit::Locked => return Ok(false),
+            Err(error) => return Err(error),
         };
-        let (client, own) = become_one(ground, lock, store, applied, &self.context).await?;
+        let (client, own) =
+            serve::serve_shortly(ground, lock, store, applied, &self.context).await?;
         (self.client, self.own) = (client, Some(own));
         Ok(true)
     }

@@ -2,21 +2,29 @@
 
 use std::io::{self, Read as _, Write};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::process::DumpableBehavior;
 use rustix::termios::{self, OptionalActions, Termios};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::cli::join::{control_error, controller, known_group};
+use crate::cli::ground::{Ground, SELF};
+use crate::cli::join::{busy, control_error, join, known_group, unknown_group};
+use crate::cli::preview::project_error;
+use crate::cli::serve::{self, Own, REST_MAX};
 use crate::cli::{Context, Outcome};
-use crate::control::Lease;
+use crate::control::client::Client;
+use crate::control::{Lease, LeasedPlace};
 use crate::error::{Error, Exit};
-use crate::resource::RuntimeKind;
+use crate::resource::{ResourceId, RuntimeKind};
 use crate::runtime::docker::Docker;
 use crate::runtime::docker::endpoint::Endpoint;
-use crate::runtime::{Exec, ExecSpec, Runtime, RuntimeError};
+use crate::runtime::process::{ProcessRuntime, Strays};
+use crate::runtime::{Exec, ExecPlace, ExecSpec, Runtime, RuntimeError, Runtimes};
 
 /// How long the sandbox may take to start the command.
 const START_PATIENCE: Duration = Duration::from_secs(30);
@@ -28,7 +36,8 @@ const CHUNKS_MAX: usize = 4;
 /// Runs a command within a group's sandbox, as its agent's user and behind the same walls.
 ///
 /// Starts the agent if none runs, and keeps it while the command does. At a terminal the command
-/// has one too. Ends with the exit code of the command. Needs a controller (`babybot up`).
+/// has one too. Ends with the exit code of the command. Where no controller runs, it is one for
+/// as long as the command runs.
 #[derive(Debug, clap::Args)]
 pub struct ExecArgs {
     /// The group whose sandbox it is
@@ -41,9 +50,52 @@ pub struct ExecArgs {
 /// Runs a command within a sandbox.
 ///
 /// # Errors
-/// When no controller runs, or the command cannot be started.
+/// When nothing was applied, or the command cannot be started.
 pub async fn run(args: &ExecArgs, context: &Context) -> Outcome {
-    let client = controller(context).await?;
+    let (client, own) = begin(args, context).await?;
+    let runtimes = own.as_ref().map(|own| own.runtimes.clone());
+    let outcome = look_inside(args, &client, runtimes, context).await;
+    if let Some(own) = own {
+        let stopped = matches!(outcome, Ok(Exit::Interrupted));
+        own.end(if stopped { Duration::ZERO } else { REST_MAX }).await;
+    }
+    outcome
+}
+
+/// Joins the controller that runs, or becomes one with what was applied last.
+async fn begin(args: &ExecArgs, context: &Context) -> Result<(Client, Option<Own>), Error> {
+    if let (_, Some(client)) = join(context).await? {
+        return Ok((client, None));
+    }
+    let ground = Ground::of_project(context.project())?;
+    let Some(applied) = ground.applied() else {
+        return match ground.project.lock_holder().map_err(project_error)? {
+            Some(holder) => Err(busy(&holder)),
+            None => Err(Error::new(Exit::Failed, "nothing was applied yet")
+                .hinted(format!("`babybot apply{}` does so", context.manifest_argument()))),
+        };
+    };
+    // A mistyped group is no reason to start anything.
+    let groups = applied.specs.keys().filter_map(|id| match id {
+        ResourceId::Group(name) => Some(name),
+        _ => None,
+    });
+    if !groups.clone().any(|name| name.as_str() == args.group) {
+        return Err(unknown_group(&args.group, groups));
+    }
+    let (lock, store, applied) = serve::take_up("exec", &ground)?;
+    let (client, own) = serve::serve_shortly(ground, lock, store, applied, context).await?;
+    Ok((client, Some(own)))
+}
+
+/// Runs the command in a sandbox that is kept for it. `runtimes` are those of a controller in this
+/// process.
+async fn look_inside(
+    args: &ExecArgs,
+    client: &Client,
+    runtimes: Option<Runtimes>,
+    context: &Context,
+) -> Outcome {
     let failed = |error| control_error("look inside", &error);
     let status = client.status().await.map_err(failed)?;
     let (group, known) = known_group(&args.group, &status)?;
@@ -59,8 +111,11 @@ pub async fn run(args: &ExecArgs, context: &Context) -> Outcome {
     let command = ExecSpec {
         argv: args.command.clone(),
         terminal: terminal.as_ref().map(|terminal| terminal.size),
+        place: Some(place_of(&lease)),
     };
-    let exec = start(&lease, command).await.map_err(|error| Error::failed("run it", &error))?;
+    let failed = |error: RuntimeError| Error::failed("run it", &error);
+    let runtime = runtime_of(&lease, runtimes).map_err(failed)?;
+    let exec = start(&*runtime, &lease, command).await.map_err(failed)?;
     // From here on, every way out leads past the drop of this.
     let raw = terminal.map(Terminal::raw).transpose();
     let _raw = raw.map_err(|error| Error::failed("use this terminal", &error))?;
@@ -73,17 +128,43 @@ pub async fn run(args: &ExecArgs, context: &Context) -> Outcome {
     }
 }
 
-async fn start(lease: &Lease, command: ExecSpec) -> Result<Exec, RuntimeError> {
-    let runtime: Box<dyn Runtime> = match (lease.runtime, &lease.endpoint) {
+fn place_of(lease: &Lease) -> ExecPlace {
+    let LeasedPlace { marker, workdir, home, user, env } = lease.place.clone();
+    ExecPlace { marker, workdir, home, user, env }
+}
+
+/// What the sandbox was made with; that of the controller itself, where it is in this process.
+fn runtime_of(lease: &Lease, own: Option<Runtimes>) -> Result<Arc<dyn Runtime>, RuntimeError> {
+    if let Some(own) = own {
+        return own.get(lease.runtime);
+    }
+    match (lease.runtime, &lease.endpoint) {
         (RuntimeKind::Docker, Some(url)) => {
             let reason = "where the controller has it".to_owned();
-            Box::new(Docker::new(Endpoint { url: url.clone(), reason })?)
+            Ok(Arc::new(Docker::new(Endpoint { url: url.clone(), reason })?))
         }
-        (runtime, _) => {
-            let what = "to run a command within a process".to_owned();
-            return Err(RuntimeError::Unsupported { runtime, what });
+        (RuntimeKind::None, _) => {
+            let failed = |error: Errno| RuntimeError::Failed(format!("no wall: {error}"));
+            // Nothing in the sandbox looks into this process, and all that the command leaves
+            // behind is left to it.
+            rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+                .map_err(failed)?;
+            rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+                .map_err(failed)?;
+            Ok(Arc::new(ProcessRuntime::new(SELF.into(), Strays::Adopted)))
         }
-    };
+        (runtime, None) => {
+            let why = "the controller does not say where it is".to_owned();
+            Err(RuntimeError::Unavailable { runtime, why })
+        }
+    }
+}
+
+async fn start(
+    runtime: &dyn Runtime,
+    lease: &Lease,
+    command: ExecSpec,
+) -> Result<Exec, RuntimeError> {
     match tokio::time::timeout(START_PATIENCE, runtime.exec(&lease.sandbox, command)).await {
         Ok(started) => started,
         Err(_) => Err(RuntimeError::Timeout {

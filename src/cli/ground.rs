@@ -22,7 +22,7 @@ use crate::source::Source;
 use crate::store::Store;
 
 /// This executable, even where its file was replaced since.
-const SELF: &str = "/proc/self/exe";
+pub(super) const SELF: &str = "/proc/self/exe";
 /// The image in which babybot is built from its source, where nothing else is to be had.
 const RUST_IMAGE: &str = "rust:1.95-slim";
 /// What is read of a binary to see whether it can be used: its headers.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
 use rustix::process::DumpableBehavior;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -15,24 +16,30 @@ use crate::cli::ground::{Ground, engine_of, runtime_of};
 use crate::cli::join::control_error;
 use crate::cli::preview::{project_error, remark_on_root};
 use crate::clock::{Clock, SystemClock};
+use crate::control::client::Client;
 use crate::control::place::{self, Bases, Place};
 use crate::control::{Role, RuntimeStatus, server};
-use crate::controller::{Controller, FindRuntimes, ManifestReader, Setup};
+use crate::controller::{Controller, FindRuntimes, ManifestReader, Setup, Spur};
 use crate::desired::Desired;
 use crate::error::{Error, Exit, chain};
 use crate::host::{Host, HostError};
 use crate::manifest::render::Colors;
 use crate::name::ProjectName;
+use crate::observe::{Holder, Look as _};
 use crate::observed::{Applied, Known};
 use crate::project::InstanceLock;
-use crate::resource::RuntimeKind;
-use crate::runtime::Runtime as _;
+use crate::resource::{ResourceId, RuntimeKind};
 use crate::runtime::docker::Docker;
 use crate::runtime::docker::endpoint::Endpoint;
+use crate::runtime::{Runtime as _, Runtimes};
 use crate::session::Parts;
 use crate::source;
 use crate::store::Store;
 
+/// How long an agent that was idle may take to end with a controller that does not last.
+pub const REST_MAX: Duration = Duration::from_secs(5);
+/// How long a controller's first word on its groups may take.
+const STATUS_MAX: Duration = Duration::from_secs(2);
 /// How long a runtime's word that it is well counts.
 const WELL_FOR: Duration = Duration::from_secs(20);
 /// How long an engine of old may take to say what is left there.
@@ -93,6 +100,7 @@ pub async fn serve(start: Start, context: &Context) -> Result<Serving, Error> {
         clock: Arc::new(SystemClock),
     };
     let number = applied.number;
+    let groups = applied.specs.keys().filter(|id| matches!(id, ResourceId::Group(_))).count();
     let host = Host::take_over(parts, instance.clone(), applied.specs.clone(), TimeZone::system())
         .await
         .map_err(host_error)?;
@@ -119,6 +127,10 @@ pub async fn serve(start: Start, context: &Context) -> Result<Serving, Error> {
     };
     let controller =
         Controller::start(setup).map_err(|error| Error::new(Exit::Failed, chain(&error)))?;
+    // Whoever joins at once finds every group in the status.
+    let mut status = controller.service().status();
+    let known = status.wait_for(|status| status.groups.len() >= groups);
+    let _ = tokio::time::timeout(STATUS_MAX, known).await;
     let stop = CancellationToken::new();
     let server = tokio::spawn(server::serve(listener, controller.service(), stop.clone()));
     Ok(Serving { controller, server, stop, place, store, _lock: lock })
@@ -135,6 +147,75 @@ impl Serving {
         // The socket goes before the lock does: whoever comes next makes its own.
         drop(place);
         store.close().await;
+    }
+}
+
+/// A controller in this process, which ends with the verb that needs one.
+#[derive(Debug)]
+pub struct Own {
+    /// Hurries its end.
+    pub spur: Spur,
+    /// What it makes sandboxes with.
+    pub runtimes: Runtimes,
+    /// Ends it, within this time.
+    end: oneshot::Sender<Duration>,
+    ended: JoinHandle<()>,
+}
+
+impl Own {
+    /// Lets what is under way finish within `patience`, and ends it.
+    pub async fn end(self, patience: Duration) {
+        let _ = self.end.send(patience);
+        let _ = self.ended.await;
+    }
+}
+
+/// Takes what a controller needs of a project where none runs, and what was applied last.
+///
+/// # Errors
+/// When somebody else is at work, or nothing was applied.
+pub fn take_up(verb: &str, ground: &Ground) -> Result<(InstanceLock, Store, Applied), Error> {
+    let lock = ground.project.lock(verb, SystemClock.now()).map_err(project_error)?;
+    let store = apply::open_store(&ground.project, &lock)?;
+    // Only now nobody else applies anything.
+    match ground.look(Holder::Ourselves).applied() {
+        Known::Is(applied) => Ok((lock, store, applied)),
+        _ => Err(Error::new(Exit::Failed, "what was applied cannot be read any more")),
+    }
+}
+
+/// Becomes the controller for as long as a verb lasts, and joins it as any other would.
+///
+/// # Errors
+/// As [`serve`], and when it ends at once.
+pub async fn serve_shortly(
+    ground: Ground,
+    lock: InstanceLock,
+    store: Store,
+    applied: Applied,
+    context: &Context,
+) -> Result<(Client, Own), Error> {
+    let instance = ground.project.instance(&SystemClock).map_err(project_error)?;
+    let (data, runtimes) = (ground.project.data(), ground.runtimes.clone());
+    let start = Start { role: Role::Short, ground, lock, store, applied, follow: false };
+    let serving = serve(start, context).await?;
+    let spur = serving.controller.spur();
+    let (end, ending) = oneshot::channel();
+    let asked = serving.controller.clone();
+    let ended = tokio::spawn(async move {
+        let patience = tokio::select! {
+            patience = asked.asked_to_end() => patience.unwrap_or(REST_MAX),
+            patience = ending => patience.unwrap_or_default(),
+        };
+        // It ends once nobody holds on to it.
+        drop(asked);
+        serving.end(patience).await;
+    });
+    let own = Own { spur, runtimes, end, ended };
+    let client = Client::connect(&data, &instance).await;
+    match client.map_err(|error| control_error("reach the controller", &error))? {
+        Some(client) => Ok((client, own)),
+        None => Err(Error::new(Exit::Failed, "the controller ended at once")),
     }
 }
 

@@ -1,5 +1,6 @@
 //! `babybot status`: how each group is, and what it waits for.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
@@ -64,11 +65,11 @@ pub async fn run(args: &StatusArgs, context: &Context) -> Outcome {
         }
         None => {
             let holder = project.lock_holder().map_err(project_error)?;
-            let applied = applied(&project.database())?;
+            let left = Left::read(&project.database())?;
             let text = match args.format {
-                StatusFormat::Human => without(holder.as_deref(), applied.as_ref(), context),
-                StatusFormat::Json if args.watch => format!("{}\n", bare(applied.as_ref())),
-                StatusFormat::Json => pretty(&bare(applied.as_ref())),
+                StatusFormat::Human => without(holder.as_deref(), left.as_ref(), context),
+                StatusFormat::Json if args.watch => format!("{}\n", bare(left.as_ref())),
+                StatusFormat::Json => pretty(&bare(left.as_ref())),
             };
             print(&text)?;
             Ok(Exit::Ok)
@@ -114,10 +115,23 @@ async fn watch(client: &Client, args: &StatusArgs, context: &Context) -> Outcome
     Ok(Exit::Ok)
 }
 
-/// What was applied last, read without a controller.
-fn applied(database: &Path) -> Result<Option<Applied>, Error> {
-    let read = || Store::read_only(database)?.map_or(Ok(None), |reader| reader.applied());
-    read().map_err(|error| store_error("read what was applied", &error))
+/// What is known where no controller runs.
+struct Left {
+    /// What was applied last.
+    applied: Applied,
+    /// The groups that the operator holds.
+    holds: BTreeMap<GroupName, Timestamp>,
+}
+
+impl Left {
+    fn read(database: &Path) -> Result<Option<Self>, Error> {
+        let read = || {
+            let Some(reader) = Store::read_only(database)? else { return Ok(None) };
+            let Some(applied) = reader.applied()? else { return Ok(None) };
+            Ok(Some(Self { applied, holds: reader.holds()? }))
+        };
+        read().map_err(|error| store_error("read what was applied", &error))
+    }
 }
 
 fn groups(applied: &Applied) -> impl Iterator<Item = (&GroupName, &GroupSpec)> {
@@ -128,13 +142,13 @@ fn groups(applied: &Applied) -> impl Iterator<Item = (&GroupName, &GroupSpec)> {
 }
 
 /// What there is to say where no controller runs.
-fn without(holder: Option<&str>, applied: Option<&Applied>, context: &Context) -> String {
+fn without(holder: Option<&str>, left: Option<&Left>, context: &Context) -> String {
     let manifest = context.manifest_argument();
     let mut text = match holder {
         Some(holder) => format!("no controller answers, but somebody is at work here: {holder}\n"),
         None => format!("no controller runs; `babybot up{manifest}` starts one\n"),
     };
-    let Some(applied) = applied else {
+    let Some(Left { applied, holds }) = left else {
         text.push_str("nothing was applied yet\n");
         return text;
     };
@@ -142,7 +156,9 @@ fn without(holder: Option<&str>, applied: Option<&Applied>, context: &Context) -
     let _ = writeln!(text, "generation {} was applied {at}", applied.number);
     let rows = groups(applied).map(|(name, spec)| {
         let lifecycle = spec.lifecycle.word().to_owned();
-        (vec![name.to_string(), spec.model.to_string(), lifecycle], Vec::new())
+        let held = holds.contains_key(name);
+        let held = held.then(|| format!("held: `babybot resume {name}{manifest}` lets it go on"));
+        (vec![name.to_string(), spec.model.to_string(), lifecycle], held.into_iter().collect())
     });
     let rows: Vec<Row> = rows.collect();
     if !rows.is_empty() {
@@ -158,18 +174,19 @@ fn pretty(value: &Value) -> String {
 }
 
 /// What a program reads where no controller runs; times are milliseconds since 1970.
-fn bare(applied: Option<&Applied>) -> Value {
-    let groups: serde_json::Map<String, Value> = applied
+fn bare(left: Option<&Left>) -> Value {
+    let groups: serde_json::Map<String, Value> = left
         .into_iter()
-        .flat_map(groups)
-        .map(|(name, spec)| {
-            let about = json!({ "lifecycle": spec.lifecycle, "model": spec.model });
+        .flat_map(|left| groups(&left.applied).map(move |(name, spec)| (left, name, spec)))
+        .map(|(left, name, spec)| {
+            let held = left.holds.contains_key(name);
+            let about = json!({ "held": held, "lifecycle": spec.lifecycle, "model": spec.model });
             (name.to_string(), about)
         })
         .collect();
     json!({
         "controller": null,
-        "generation": applied.map(|applied| applied.number),
+        "generation": left.map(|left| left.applied.number),
         "pending": null,
         "groups": groups,
         "drift": [],

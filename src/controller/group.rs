@@ -13,14 +13,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use crate::control::{Lease, Stage, Strike};
+use crate::control::{Lease, LeasedPlace, Stage, Strike};
 use crate::error::chain;
 use crate::execute::AgentOrder;
 use crate::host::{Agent, Host, HostError, Worked, Worker};
 use crate::name::{GroupName, SandboxId};
 use crate::observed::SandboxState;
+use crate::process;
 use crate::resource::{ContainerSpec, Lifecycle};
 use crate::runtime::Exit;
+use crate::runtime::process::MARKER;
 use crate::session::Progress;
 
 /// Requests to a group that wait for it to look at them.
@@ -44,8 +46,8 @@ pub(super) enum Ask {
     Hold(bool),
     /// Keep an agent running, and say which.
     Lease(oneshot::Sender<Result<Lease, String>>),
-    /// A lease ended.
-    Return,
+    /// A lease ended: the mark of what was started under it.
+    Return(String),
     /// Stop whatever is not answered.
     Cancel(oneshot::Sender<Result<(), String>>),
     /// Finish what is under way until then, end the agent, and end.
@@ -84,6 +86,8 @@ pub(super) struct State {
     pub(super) waits_for: Option<String>,
     pub(super) held: bool,
     pub(super) leases: u32,
+    /// Leases there ever were.
+    leased: u64,
     pub(super) since: crate::clock::Timestamp,
     pub(super) sandbox: Option<SandboxId>,
     /// Whether an agent is just being started.
@@ -102,7 +106,7 @@ impl std::fmt::Debug for Ask {
             Self::Configure(_) => "Configure",
             Self::Hold(_) => "Hold",
             Self::Lease(_) => "Lease",
-            Self::Return => "Return",
+            Self::Return(_) => "Return",
             Self::Cancel(_) => "Cancel",
             Self::Quit(_) => "Quit",
         })
@@ -136,6 +140,14 @@ impl Cell {
     /// Asks, and waits only for room to ask.
     pub(super) async fn ask(&self, ask: Ask) -> Result<(), String> {
         self.asks.send(ask).await.map_err(|_| "the group is no longer served".to_owned())
+    }
+
+    /// Takes a lease back, and ends what was started under it and is left on this machine.
+    fn give_back(&self, marker: String) {
+        let mut state = self.state();
+        state.leases = state.leases.saturating_sub(1);
+        drop(state);
+        tokio::task::spawn_blocking(move || process::kill_marked(MARKER, &marker));
     }
 
     /// Says that something may wait in the store.
@@ -174,6 +186,7 @@ pub(super) fn start(
         waits_for: None,
         held: false,
         leases: 0,
+        leased: 0,
         since: shared.clock().now(),
         sandbox: None,
         starting: false,
@@ -208,6 +221,7 @@ pub(super) fn start(
 
 impl Keeper {
     async fn run(mut self) {
+        self.remember_hold().await;
         while self.quit.is_none() {
             if self.pending && !self.cell.state().held {
                 self.work().await;
@@ -283,12 +297,12 @@ impl Keeper {
             Ask::Hold(held) => self.hold(held),
             Ask::Lease(reply) => {
                 let lease = self.lease().await;
-                if reply.send(lease).is_err() {
+                if let Err(Ok(lease)) = reply.send(lease) {
                     // Nobody waits for it any more, and nobody will give it back.
-                    self.give_back();
+                    self.cell.give_back(lease.place.marker);
                 }
             }
-            Ask::Return => self.give_back(),
+            Ask::Return(marker) => self.cell.give_back(marker),
             Ask::Cancel(reply) => {
                 let cancelled = self.shared.host().cancel_all(&self.cell.group).await;
                 let _ = reply.send(cancelled.map_err(|error| chain(&error)));
@@ -336,24 +350,23 @@ impl Keeper {
 
     async fn lease(&mut self) -> Result<Lease, String> {
         self.wake().await?;
-        let Some(sandbox) = self.cell.state().sandbox.clone() else {
-            return Err("the agent ended at once".to_owned());
-        };
-        let runtime = self.worker.spec().runtime;
-        let endpoint = self.shared.endpoint(runtime);
-        self.cell.state().leases += 1;
-        Ok(Lease { runtime, endpoint, sandbox })
+        lease_of(&self.shared, &self.cell, &self.agent)
     }
 
-    fn give_back(&self) {
-        let mut state = self.cell.state();
-        state.leases = state.leases.saturating_sub(1);
+    /// Goes on holding a group that an earlier controller was told to hold.
+    async fn remember_hold(&mut self) {
+        let group = &self.cell.group;
+        match self.shared.parts().store.holds().await {
+            Ok(holds) if holds.contains_key(group) => self.hold(true),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%group, %error, "whether it is held is unknown"),
+        }
     }
 
     fn hold(&mut self, held: bool) {
         self.cell.state().held = held;
         self.pending |= !held;
-        self.set_waiting(held.then(|| "`babybot resume`: the operator holds it".to_owned()));
+        self.set_waiting(held.then(held_words));
         self.shared.nudge();
     }
 
@@ -369,7 +382,8 @@ impl Keeper {
         let ended = self.turn().await;
         drop(place);
         self.set_agent();
-        self.set_waiting(None);
+        let held = self.cell.state().held;
+        self.set_waiting(held.then(held_words));
         match ended {
             Some(Ok(Some(worked))) => {
                 let failure = match &worked {
@@ -460,10 +474,7 @@ impl Keeper {
                     None => *quit = Some(Instant::now()),
                     Some(Ask::Quit(at)) => *quit = Some(at),
                     Some(Ask::Configure(host)) => *next = Some(host),
-                    Some(Ask::Return) => {
-                        let mut state = cell.state();
-                        state.leases = state.leases.saturating_sub(1);
-                    }
+                    Some(Ask::Return(marker)) => cell.give_back(marker),
                     Some(Ask::Hold(held)) => {
                         cell.state().held = held;
                         *pending |= !held;
@@ -473,13 +484,9 @@ impl Keeper {
                         cancelled.push(reply);
                     }
                     Some(Ask::Lease(reply)) => {
-                        let lease = lease_meanwhile(&shared, &cell, agent);
-                        if lease.is_ok() {
-                            cell.state().leases += 1;
-                        }
-                        if let Err(Ok(_)) = reply.send(lease) {
-                            let mut state = cell.state();
-                            state.leases = state.leases.saturating_sub(1);
+                        let lease = lease_of(&shared, &cell, agent);
+                        if let Err(Ok(lease)) = reply.send(lease) {
+                            cell.give_back(lease.place.marker);
                         }
                     }
                     Some(Ask::Order(order, reply)) => {
@@ -593,16 +600,37 @@ async fn insisted(inbox: &mut mpsc::Receiver<Ask>) {
     }
 }
 
-/// A lease of an agent that is at work.
-fn lease_meanwhile(
+/// A lease of the agent that runs.
+fn lease_of(
     shared: &Shared,
     cell: &Cell,
     agent: &watch::Receiver<Agent>,
 ) -> Result<Lease, String> {
-    let sandbox = agent.borrow().sandbox();
-    let sandbox = sandbox.ok_or("the agent is just being started")?;
+    let grip = agent.borrow().grip().cloned();
+    let grip = grip.ok_or("the agent is just being started, or just ended")?;
     let runtime = shared.runtime_of(&cell.group);
-    Ok(Lease { runtime, endpoint: shared.endpoint(runtime), sandbox })
+    let number = {
+        let mut state = cell.state();
+        state.leases += 1;
+        state.leased += 1;
+        state.leased
+    };
+    let place = grip.place().clone();
+    let place = LeasedPlace {
+        // All that is marked as the agent's is ended with it, and this is too.
+        marker: format!("{}/lease-{number}/", place.marker),
+        workdir: place.workdir,
+        home: place.home,
+        user: place.user,
+        env: place.env,
+    };
+    let endpoint = shared.endpoint(runtime);
+    Ok(Lease { runtime, endpoint, sandbox: grip.sandbox().clone(), place })
+}
+
+/// What a group waits for that is held.
+fn held_words() -> String {
+    "`babybot resume`: the operator holds it".to_owned()
 }
 
 async fn sleep(time: Duration) {

@@ -53,6 +53,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
             () = shared.wake.notified() => {}
             () = events.next(&shared) => {}
             () = folders.changed() => {}
+            () = mender.ended() => {}
             () = tokio::time::sleep_until(next) => {}
             () = shared.closing.cancelled() => return,
         }
@@ -112,7 +113,7 @@ async fn round(shared: &Arc<Shared>, mender: &mut Mender) -> Round {
     let host = shared.host();
     let desired = Desired::of_applied(shared.name.clone(), host.specs());
     let eyes = Eyes::new(shared);
-    let hands = shared.hands(None, None);
+    let hands: Arc<dyn Change> = Arc::new(shared.hands(None, None));
     let clock = shared.clock();
     let now = || clock.now();
     let bits = Arc::clone(&clock);
@@ -183,10 +184,12 @@ fn words(mended: &Mended) -> String {
 
 fn tell(mended: &Mended) {
     let (id, text) = (&mended.id, words(mended));
+    // By it `babybot logs GROUP` finds what is about a group.
+    let group = id.group().map(tracing::field::display);
     match (&mended.failure, mended.drift) {
-        (Some(_), _) => tracing::warn!(%id, "{text}"),
-        (None, true) => tracing::warn!(%id, "drift was mended: {text}"),
-        (None, false) => tracing::info!(%id, "{text}"),
+        (Some(_), _) => tracing::warn!(group, %id, "{text}"),
+        (None, true) => tracing::warn!(group, %id, "drift was mended: {text}"),
+        (None, false) => tracing::info!(group, %id, "{text}"),
     }
 }
 

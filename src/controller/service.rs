@@ -13,6 +13,7 @@ use crate::control::{
     ApplyEvent, ApplyRequest, ChatEvent, ChatRequest, Lease, PostOutcome, Refusal, Service, Status,
 };
 use crate::desired::Desired;
+use crate::error::chain;
 use crate::name::GroupName;
 use crate::observe;
 use crate::observed::Observed;
@@ -29,12 +30,12 @@ fn refused(why: String) -> Refusal {
 }
 
 /// A lease that is given back when it is dropped.
-struct Held(Arc<Cell>);
+struct Held(Arc<Cell>, String);
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let cell = Arc::clone(&self.0);
-        tokio::spawn(async move { cell.ask(Ask::Return).await });
+        let (cell, marker) = (Arc::clone(&self.0), std::mem::take(&mut self.1));
+        tokio::spawn(async move { cell.ask(Ask::Return(marker)).await });
     }
 }
 
@@ -91,6 +92,11 @@ impl Service for Served {
         Box::pin(async move {
             let cell = self.0.served(&group)?;
             tracing::info!(%group, held, "the operator holds the group, or lets it go on");
+            let (store, now) = (self.0.parts().store, self.0.clock().now());
+            // Stored first: a controller that dies forgets no hold that somebody was told of.
+            let stored =
+                if held { store.hold(&group, now).await } else { store.let_go(&group).await };
+            stored.map_err(|error| refused(chain(&error)))?;
             cell.ask(Ask::Hold(held)).await.map_err(refused)
         })
     }
@@ -107,7 +113,8 @@ impl Service for Served {
                 cell.ask(Ask::Lease(reply)).await.map_err(refused)?;
                 let lease = lease.await;
                 let lease = lease.map_err(|_| refused("the group is no longer served".into()))?;
-                Ok((Held(cell), lease.map_err(refused)?))
+                let lease = lease.map_err(refused)?;
+                Ok((Held(cell, lease.place.marker.clone()), lease))
             };
             match leased.await {
                 Ok((held, lease)) => {

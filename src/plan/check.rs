@@ -445,7 +445,10 @@ impl Review<'_> {
         }
         for pair in self.plan.steps.windows(2) {
             let (first, second) = (&pair[0], &pair[1]);
+            // An image that goes may be stood on until everything else is done.
+            let last = |step: &Step| matches!(step.id, ResourceId::Image(_)) && step.takes_away();
             let legal = match (first.takes_away(), second.takes_away()) {
+                _ if last(first) != last(second) => last(second),
                 (true, true) => first.id >= second.id,
                 (true, false) => true,
                 (false, true) => false,

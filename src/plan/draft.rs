@@ -530,9 +530,11 @@ impl Draft<'_> {
     fn finish(mut self, parent: Option<u64>) -> Plan {
         self.notes.sort_by(|one, two| (one.kind, &one.ids).cmp(&(two.kind, &two.ids)));
         let removals = self.removals.into_values().rev();
+        let image = |step: &Step| matches!(step.id, ResourceId::Image(_));
+        let (images, removals): (Vec<Step>, Vec<Step>) = removals.partition(image);
         Plan {
             parent,
-            steps: removals.chain(self.build.into_values()).collect(),
+            steps: removals.into_iter().chain(self.build.into_values()).chain(images).collect(),
             notes: self.notes,
         }
     }

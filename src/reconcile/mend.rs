@@ -3,32 +3,45 @@
 //! A round looks at everything anew: what woke it steers nothing. It mends what
 //! drifted from what was applied, and nothing else: what a manifest newly asks
 //! for needs a human. What fails is tried again later, each resource with a
-//! wait of its own that doubles. The time, chance and every door are arguments;
-//! when rounds come is up to the caller.
+//! wait of its own that doubles. What takes long goes on beside the rounds that
+//! come after, so that nobody waits for it but its own group. The time, chance
+//! and every door are arguments; when rounds come is up to the caller.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use tokio::sync::Semaphore;
+use tokio::task::{self, JoinError, JoinSet};
 
 use crate::clock::Timestamp;
 use crate::desired::Desired;
 use crate::execute::{self, Change, Outcome};
-use crate::name::GroupName;
+use crate::name::{GroupName, ImageTag};
 use crate::observe::{self, Look};
-use crate::observed::Observed;
-use crate::plan::{Action, NoteKind, Plan, Step, Work, check, plan};
-use crate::resource::{ResourceId, Risk};
+use crate::observed::{AgentSeen, Applied, Controller, Known, Observed, SandboxSeen, Seen};
+use crate::plan::check::{self, Finding};
+use crate::plan::{Action, Note, NoteKind, Plan, Step, Work, plan};
+use crate::resource::{ImageSpec, ModelSpec, ResourceId, Risk, Spec, UserId};
 use crate::unit::Period;
 
 /// How long a look may take before its round is given up.
-const LOOK_MAX: Duration = Duration::from_secs(60);
+const LOOK_MAX: Duration = Duration::from_secs(120);
+/// How long an engine may take to answer one question; its own doors give up before.
+const ANSWER_MAX: Duration = Duration::from_secs(40);
+/// How long a model's server may take: nothing of a group stands on its answer.
+const MODEL_MAX: Duration = Duration::from_secs(1);
+/// How long a round waits for what it has begun.
+const ROUND_MAX: Duration = Duration::from_secs(2);
 /// How long what a group needs may take.
 const MEND_MAX: Duration = Duration::from_secs(150);
 /// How long an image may take to be built again.
 const BUILD_MAX: Duration = Duration::from_secs(60 * 60);
 /// Groups that are mended at once.
 const AT_ONCE_MAX: usize = 4;
+/// How long one of them keeps its place from others.
+const PLACE_MAX: Duration = Duration::from_secs(10);
 /// The wait after the first attempt at a resource; it doubles with each.
 const WAIT_FIRST_MS: u64 = 200;
 /// The longest wait between two attempts.
@@ -38,11 +51,24 @@ const WELL_AFTER: Period = Period::seconds(60);
 /// Attempts in a row from which it is a crash loop.
 pub const CRASH_LOOP: u32 = 5;
 
-/// What rounds remember of each other: the attempts at each resource, and nothing of the world.
-#[derive(Debug, Default)]
+/// What rounds remember of each other: the attempts at each resource, what still goes on, and
+/// nothing of the world.
+#[derive(Debug)]
 pub struct Mender {
-    attempts: BTreeMap<ResourceId, Attempts>,
+    attempts: BTreeMap<Track, Attempts>,
+    /// The generation that the attempts were for.
+    generation: Option<u64>,
+    /// What is being mended, by whom it belongs to.
+    under_way: BTreeMap<ResourceId, (task::Id, Vec<Step>)>,
+    tasks: JoinSet<Vec<Mended>>,
+    places: Arc<Semaphore>,
+    /// What ended and was not reported yet.
+    ended: Vec<Mended>,
 }
+
+/// A resource, and whether it is about clearing what is in its way: that is no attempt at the
+/// resource itself.
+type Track = (ResourceId, bool);
 
 /// The attempts at one resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,99 +112,208 @@ pub struct Mended {
     pub failure: Option<String>,
 }
 
+impl Default for Mender {
+    fn default() -> Self {
+        Self {
+            attempts: BTreeMap::new(),
+            generation: None,
+            under_way: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            places: Arc::new(Semaphore::new(AT_ONCE_MAX)),
+            ended: Vec::new(),
+        }
+    }
+}
+
 impl Mender {
     /// One round. `random` gives bits for the jitter.
     pub async fn round(
         &mut self,
         desired: &Desired,
         look: &dyn Look,
-        change: &dyn Change,
+        change: &Arc<dyn Change>,
         now: &(dyn Fn() -> Timestamp + Sync),
         random: &mut (dyn FnMut() -> u64 + Send),
     ) -> Round {
-        let looked = tokio::time::timeout(LOOK_MAX, observe::observe(desired, look)).await;
+        // What ends while this looks is not taken for seen.
+        while let Some(ended) = self.tasks.try_join_next_with_id() {
+            self.note_end(ended);
+        }
+        let look = Patient(look);
+        let looked = tokio::time::timeout(LOOK_MAX, observe::observe(desired, &look)).await;
         let Ok(observed) = looked else {
             let why = format!("the look did not end within {} s", LOOK_MAX.as_secs());
-            return Round { unknown: vec![(None, why)], ..Round::default() };
+            let mended = std::mem::take(&mut self.ended);
+            return Round { unknown: vec![(None, why)], mended, ..Round::default() };
         };
-        let plan = plan(desired, &observed);
+        self.note_generation(&observed.applied);
+        let (plan, findings) = sound(plan(desired, &observed), desired, &observed);
         let mut round = Round::of(&plan);
-        if let Err(findings) = check::check(&plan, desired, &observed) {
-            for finding in findings {
-                tracing::error!(%finding, "a plan to mend is refused");
-                let id = finding.id.clone();
-                round.unknown.push((id, finding.to_string()));
-            }
-            round.observed = Some(observed);
-            return round;
+        for finding in findings {
+            tracing::error!(%finding, "a plan to mend is refused");
+            round.unknown.push((finding.id.clone(), finding.to_string()));
         }
-        let steps = self.due(&plan, now(), &mut round);
-        for step in &steps {
-            self.note_attempt(&step.id, now(), random());
-        }
+        let (steps, again) = self.due(&plan, desired, now(), &mut round);
         self.forget_well(&plan, now());
-        round.mended = carry_out(steps, change).await;
-        round.due = self.next(&plan, now());
+        for step in &steps {
+            self.note_attempt(step, now(), random());
+        }
+        let begun: Vec<Track> = steps.iter().map(track).collect();
+        self.begin(steps, change).await;
+        round.due = self.next(&begun, again, now());
+        round.mended = std::mem::take(&mut self.ended);
         round.observed = Some(observed);
         round
+    }
+
+    /// Becomes ready when something ends that went on beside the rounds; never, where nothing
+    /// does. The next round reports it.
+    pub async fn ended(&mut self) {
+        match self.tasks.join_next_with_id().await {
+            Some(ended) => self.note_end(ended),
+            None => std::future::pending().await,
+        }
     }
 
     /// The attempts at a resource, if there were any lately.
     #[must_use]
     pub fn attempts(&self, id: &ResourceId) -> Option<Attempts> {
-        self.attempts.get(id).copied()
+        let both = [false, true].map(|clears| self.attempts.get(&(id.clone(), clears)).copied());
+        both.into_iter().flatten().max_by_key(|attempts| attempts.count)
     }
 
-    /// Forgets all attempts: another generation may be all they needed.
-    pub fn forget(&mut self) {
-        self.attempts.clear();
-    }
-
-    /// The steps that may be done now; all others are left with a reason.
-    fn due(&self, plan: &Plan, now: Timestamp, round: &mut Round) -> Vec<Step> {
-        let mut due = Vec::new();
-        for step in &plan.steps {
-            if matches!(step.work, Work::Record { .. } | Work::Forget) {
-                continue;
-            }
-            if step.risk >= Risk::Destructive && step.action != Action::Mend {
-                round.left.push((step.id.clone(), format!("{} needs an apply", step.reason)));
-                continue;
-            }
-            match self.attempts.get(&step.id) {
-                Some(attempts) if attempts.not_before > now => {
-                    let reason = format!(
-                        "{}; tried {} times, again at {}",
-                        words(step),
-                        attempts.count,
-                        attempts.not_before
-                    );
-                    round.left.push((step.id.clone(), reason));
-                }
-                _ => due.push(step.clone()),
-            }
+    /// Forgets the attempts at what another generation may have put right.
+    fn note_generation(&mut self, applied: &Known<Applied>) {
+        let Known::Is(Applied { number, .. }) = applied else { return };
+        if self.generation.replace(*number).is_some_and(|before| before != *number) {
+            self.attempts.clear();
         }
-        due
     }
 
-    fn note_attempt(&mut self, id: &ResourceId, now: Timestamp, random: u64) {
-        let count = self.attempts.get(id).map_or(0, |attempts| attempts.count).saturating_add(1);
+    /// The steps that may be done now, and when another may; all others are left with a reason.
+    fn due(
+        &self,
+        plan: &Plan,
+        desired: &Desired,
+        now: Timestamp,
+        round: &mut Round,
+    ) -> (Vec<Step>, Option<Timestamp>) {
+        let (mut due, mut later): (Vec<Step>, BTreeSet<&ResourceId>) = Default::default();
+        let mut again: Option<Timestamp> = None;
+        let told = plan.steps.iter();
+        for step in told.filter(|s| !matches!(s.work, Work::Record { .. } | Work::Forget)) {
+            let below = stands_on(step, plan, desired).into_iter().find(|below| {
+                let beside = |due: &Step| due.id == *below && share(below) != share(&step.id);
+                later.contains(below) || due.iter().any(beside)
+            });
+            let attempts = self.attempts.get(&track(step));
+            let waits = attempts.filter(|attempts| attempts.keep_waiting(now));
+            let why = if step.risk >= Risk::Destructive && step.action != Action::Mend {
+                format!("{} needs an apply", step.reason)
+            } else if self.under_way.contains_key(&share(&step.id)) {
+                format!("{}; it is being mended", words(step))
+            } else if let Some(below) = below {
+                format!("{}; it waits for {below}", words(step))
+            } else if let Some(Attempts { count, not_before, .. }) = waits {
+                again = Some(again.map_or(*not_before, |again| again.min(*not_before)));
+                format!("{}; tried {count} times, again at {not_before}", words(step))
+            } else {
+                due.push(step.clone());
+                continue;
+            };
+            later.insert(&step.id);
+            round.left.push((step.id.clone(), why));
+        }
+        (due, again)
+    }
+
+    fn note_attempt(&mut self, step: &Step, now: Timestamp, random: u64) {
+        let track = track(step);
+        let count = self.attempts.get(&track).map_or(0, |attempts| attempts.count);
+        let count = count.saturating_add(1);
         let wait = WAIT_FIRST_MS.saturating_mul(1 << (count - 1).min(20)).min(WAIT_MAX_MS);
         // A quarter more or less, so that what failed together is not tried together.
         let wait = wait - wait / 4 + random % (wait / 2 + 1);
         let not_before = now.after(Period::milliseconds(wait));
-        self.attempts.insert(id.clone(), Attempts { count, last: now, not_before });
+        self.attempts.insert(track, Attempts { count, last: now, not_before });
     }
 
+    /// Forgets the attempts at what is well. What could not be seen, or waits, may not be.
     fn forget_well(&mut self, plan: &Plan, now: Timestamp) {
-        self.attempts.retain(|id, attempts| {
-            plan.steps.iter().any(|step| step.id == *id) || attempts.last.after(WELL_AFTER) > now
+        let unsure = |note: &&Note| matches!(note.kind, NoteKind::Unknown | NoteKind::Waiting);
+        let unsure: Vec<&Note> = plan.notes.iter().filter(unsure).collect();
+        let blind = unsure.iter().any(|note| note.ids.is_empty());
+        self.attempts.retain(|(id, _), attempts| {
+            let planned = plan.steps.iter().any(|step| step.id == *id);
+            let unsure = blind || unsure.iter().any(|note| note.ids.contains(id));
+            planned || unsure || attempts.is_fresh(now)
         });
     }
 
-    fn next(&self, plan: &Plan, now: Timestamp) -> Option<Timestamp> {
-        let waiting = plan.steps.iter().filter_map(|step| self.attempts.get(&step.id));
-        waiting.map(|attempts| attempts.not_before.max(now)).min()
+    /// Begins what is due, and waits a moment for it.
+    async fn begin(&mut self, steps: Vec<Step>, change: &Arc<dyn Change>) {
+        let mut shares: BTreeMap<ResourceId, Vec<Step>> = BTreeMap::new();
+        for step in steps {
+            shares.entry(share(&step.id)).or_default().push(step);
+        }
+        let mut begun = BTreeSet::new();
+        for (share, steps) in shares {
+            let (change, places) = (Arc::clone(change), Arc::clone(&self.places));
+            let work = steps.clone();
+            let task = self.tasks.spawn(async move { in_turn(work, &*change, places).await });
+            begun.insert(task.id());
+            self.under_way.insert(share, (task.id(), steps));
+        }
+        let all = async {
+            while self.under_way.values().any(|(task, _)| begun.contains(task)) {
+                self.ended().await;
+            }
+        };
+        let _ = tokio::time::timeout(ROUND_MAX, all).await;
+    }
+
+    fn note_end(&mut self, ended: Result<(task::Id, Vec<Mended>), JoinError>) {
+        let (task, mended) = match ended {
+            Ok((task, mended)) => (task, Some(mended)),
+            Err(error) => (error.id(), None),
+        };
+        let share = self.under_way.iter().find(|(_, (id, _))| *id == task);
+        let Some(share) = share.map(|(share, _)| share.clone()) else { return };
+        let (_, steps) = self.under_way.remove(&share).expect("it was just found");
+        let broken = |step: &Step| Mended::of(step, Some("it broke off".to_owned()));
+        self.ended.extend(mended.unwrap_or_else(|| steps.iter().map(broken).collect()));
+    }
+
+    /// When to look again for the sake of what was tried.
+    fn next(&self, begun: &[Track], again: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+        let ended = begun.iter().filter(|(id, _)| !self.under_way.contains_key(&share(id)));
+        let ended = ended.filter_map(|track| self.attempts.get(track));
+        let due = ended.map(|attempts| attempts.not_before).chain(again).min();
+        due.map(|due| due.max(now))
+    }
+}
+
+impl Attempts {
+    /// Whether the next one has to wait. Where the clock was put back, nobody waits for it to
+    /// come round again.
+    fn keep_waiting(&self, now: Timestamp) -> bool {
+        self.last <= now && now < self.not_before
+    }
+
+    /// Whether the last one is too short a time ago to say that it helped.
+    fn is_fresh(&self, now: Timestamp) -> bool {
+        self.last <= now && now < self.last.after(WELL_AFTER)
+    }
+}
+
+impl Mended {
+    fn of(step: &Step, failure: Option<String>) -> Self {
+        Self {
+            id: step.id.clone(),
+            reason: words(step),
+            drift: step.action == Action::Mend || matches!(step.work, Work::RemoveSandboxes { .. }),
+            failure,
+        }
     }
 }
 
@@ -210,27 +345,67 @@ fn words(step: &Step) -> String {
     }
 }
 
-/// What belongs to no group first, one after the other; then the groups, several at once.
-async fn carry_out(steps: Vec<Step>, change: &dyn Change) -> Vec<Mended> {
-    let mut groups: BTreeMap<GroupName, Vec<Step>> = BTreeMap::new();
-    let mut common = Vec::new();
-    for step in steps {
-        match step.id.group().cloned() {
-            Some(group) => groups.entry(group).or_default().push(step),
-            None => common.push(step),
+fn track(step: &Step) -> Track {
+    (step.id.clone(), matches!(step.work, Work::RemoveSandboxes { .. }))
+}
+
+/// Whom a resource belongs to: what belongs together is mended one after the other.
+fn share(id: &ResourceId) -> ResourceId {
+    id.group().map_or_else(|| id.clone(), |group| ResourceId::Group(group.clone()))
+}
+
+/// What has to be right before a step is begun.
+fn stands_on(step: &Step, plan: &Plan, desired: &Desired) -> Vec<ResourceId> {
+    match (&step.id, &step.work) {
+        (_, Work::StartAgent { group } | Work::ReplaceAgent { group }) => {
+            let wanted = desired.resources.get(&ResourceId::Group(group.clone()));
+            let image = match wanted.map(|wanted| &wanted.spec) {
+                Some(Spec::Group(spec)) => spec.image.clone().map(ResourceId::Image),
+                _ => None,
+            };
+            let own = [ResourceId::Folder(group.clone()), ResourceId::Settings(group.clone())];
+            image.into_iter().chain([ResourceId::GlobalMemory]).chain(own).collect()
+        }
+        (ResourceId::Settings(group), _) => vec![ResourceId::Folder(group.clone())],
+        // Sandboxes made from it go first.
+        (_, Work::RemoveImage { .. }) => {
+            let containers = plan.steps.iter().map(|step| step.id.clone());
+            containers.filter(|id| matches!(id, ResourceId::Container(_))).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// A plan without whatever its check speaks against, and what that is. One group's odd state keeps
+/// no other from being mended.
+fn sound(mut plan: Plan, desired: &Desired, observed: &Observed) -> (Plan, Vec<Finding>) {
+    let Err(findings) = check::check(&plan, desired, observed) else { return (plan, Vec::new()) };
+    let suspects: Option<BTreeSet<ResourceId>> =
+        findings.iter().map(|finding| finding.id.as_ref().map(share)).collect();
+    if let Some(suspects) = suspects {
+        plan.steps.retain(|step| !suspects.contains(&share(&step.id)));
+        if check::check(&plan, desired, observed).is_ok() {
+            return (plan, findings);
         }
     }
-    let mut mended = mend(common, change).await;
-    let groups = futures_util::stream::iter(groups.into_values().map(|steps| mend(steps, change)));
-    let all: Vec<Vec<Mended>> = groups.buffer_unordered(AT_ONCE_MAX).collect().await;
-    mended.extend(all.into_iter().flatten());
-    mended
+    plan.steps.clear();
+    (plan, findings)
+}
+
+/// Mends what belongs together once there is a place. Whoever takes long gives it back.
+async fn in_turn(steps: Vec<Step>, change: &dyn Change, places: Arc<Semaphore>) -> Vec<Mended> {
+    let place = places.acquire_owned().await;
+    let mut work = Box::pin(mend(steps, change));
+    match tokio::time::timeout(PLACE_MAX, &mut work).await {
+        Ok(mended) => mended,
+        Err(_) => {
+            drop(place);
+            work.await
+        }
+    }
 }
 
 async fn mend(steps: Vec<Step>, change: &dyn Change) -> Vec<Mended> {
-    if steps.is_empty() {
-        return Vec::new();
-    }
     let builds = steps.iter().any(|step| matches!(step.work, Work::BuildImage { .. }));
     let patience = if builds { BUILD_MAX } else { MEND_MAX };
     let plan = Plan { parent: None, steps, notes: Vec::new() };
@@ -246,11 +421,51 @@ async fn mend(steps: Vec<Step>, change: &dyn Change) -> Vec<Mended> {
         None if in_time => Some("not begun".to_owned()),
         None => Some(format!("it did not end within {} s", patience.as_secs())),
     };
-    let mended = plan.steps.iter().map(|step| Mended {
-        id: step.id.clone(),
-        reason: words(step),
-        drift: step.action == Action::Mend || matches!(step.work, Work::RemoveSandboxes { .. }),
-        failure: verdict(step),
-    });
-    mended.collect()
+    plan.steps.iter().map(|step| Mended::of(step, verdict(step))).collect()
+}
+
+/// A look that does not wait for whoever does not answer: what they know is unknown, and all else
+/// is seen.
+struct Patient<'a>(&'a dyn Look);
+
+async fn answer<T>(
+    patience: Duration,
+    late: impl FnOnce(String) -> T,
+    look: impl Future<Output = T>,
+) -> T {
+    let looked = tokio::time::timeout(patience, look).await;
+    looked.unwrap_or_else(|_| late(format!("no answer within {} s", patience.as_secs())))
+}
+
+impl Look for Patient<'_> {
+    fn controller(&self) -> Controller {
+        self.0.controller()
+    }
+    fn applied(&self) -> Known<Applied> {
+        self.0.applied()
+    }
+    fn global_memory(&self) -> Known<Seen> {
+        self.0.global_memory()
+    }
+    fn folder(&self, group: &GroupName, owner: Option<UserId>) -> Known<Seen> {
+        self.0.folder(group, owner)
+    }
+    fn settings(&self, group: &GroupName) -> Known<Seen> {
+        self.0.settings(group)
+    }
+    fn containers(&self) -> BoxFuture<'_, Result<BTreeMap<GroupName, Vec<SandboxSeen>>, String>> {
+        Box::pin(answer(ANSWER_MAX, Err, self.0.containers()))
+    }
+    fn image<'a>(&'a self, image: &'a ImageSpec) -> BoxFuture<'a, Known<Seen>> {
+        Box::pin(answer(ANSWER_MAX, Known::Unknown, self.0.image(image)))
+    }
+    fn images(&self) -> BoxFuture<'_, Result<Vec<ImageTag>, String>> {
+        Box::pin(answer(ANSWER_MAX, Err, self.0.images()))
+    }
+    fn agents(&self) -> BTreeMap<GroupName, AgentSeen> {
+        self.0.agents()
+    }
+    fn model<'a>(&'a self, spec: &'a ModelSpec) -> BoxFuture<'a, Known<Seen>> {
+        Box::pin(answer(MODEL_MAX, Known::Unknown, self.0.model(spec)))
+    }
 }

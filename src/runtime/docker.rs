@@ -19,11 +19,13 @@ mod streams;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::{API_DEFAULT_VERSION, Docker as Client};
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+use tokio::sync::OnceCell;
 
 use self::call::{Failure, within};
 use self::endpoint::Endpoint;
@@ -64,6 +66,8 @@ pub struct Docker {
     client: Client,
     endpoint: Endpoint,
     agent: Vec<String>,
+    /// Asked once: an engine is looked for anew often enough.
+    enforced: Arc<OnceCell<create::Enforced>>,
 }
 
 impl fmt::Debug for Docker {
@@ -86,7 +90,7 @@ impl Docker {
         };
         let client = client.map_err(|error| endpoint.unavailable(Failure::from(error)))?;
         let agent = create::AGENT.map(ToOwned::to_owned).to_vec();
-        Ok(Self { client, endpoint, agent })
+        Ok(Self { client, endpoint, agent, enforced: Arc::default() })
     }
 
     /// The same engine, where containers run something else than the agent: for tests of this
@@ -133,10 +137,16 @@ impl Docker {
         let call = self.client.inspect_container(id.as_str(), None);
         let found = within("looking at the container", LIST_DEADLINE, call).await;
         let found = found.map_err(|failure| failure.of(id))?;
-        let call = self.client.info();
-        let info = within("looking at the engine", LIST_DEADLINE, call).await;
-        let info = info.map_err(|failure| self.lost(failure))?;
-        Ok(create::edits(&found, spec, create::Enforced::new(&info)))
+        Ok(create::edits(&found, spec, self.enforced().await?))
+    }
+
+    /// Which limits the engine enforces.
+    async fn enforced(&self) -> Result<create::Enforced, RuntimeError> {
+        let ask = async || {
+            let info = within("looking at the engine", LIST_DEADLINE, self.client.info()).await;
+            Ok(create::Enforced::new(&info.map_err(|failure| self.lost(failure))?))
+        };
+        self.enforced.get_or_try_init(ask).await.copied()
     }
 }
 

@@ -18,13 +18,19 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use rustix::fs::{Mode, OFlags, Uid};
 use rustix::process::Signal;
+use rustix::pty::{self, OpenptFlags};
+use rustix::termios::Winsize;
 use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::{Exec, ExecSpec, Exit, Runtime, RuntimeError, RuntimeInfo, Sandbox, SandboxSpec};
+use super::{
+    Exec, ExecPlace, ExecSpec, Exit, Runtime, RuntimeError, RuntimeInfo, Sandbox, SandboxSpec,
+};
 use crate::name::{GroupName, InstanceId, SandboxId};
 use crate::observed::{Owner, SandboxSeen, SandboxState};
 use crate::process::{self, Process};
@@ -66,9 +72,7 @@ impl ProcessRuntime {
     }
 
     fn command(&self, spec: &SandboxSpec) -> StdCommand {
-        let mut command = StdCommand::new(&self.program);
-        let path =
-            std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+        let mut command = self.command_at(&spec.place());
         command
             .arg0(title(&spec.instance))
             .arg("agent")
@@ -76,19 +80,74 @@ impl ProcessRuntime {
             .arg(std::process::id().to_string())
             .arg("--lock")
             .arg(&spec.lock)
-            .current_dir(&spec.workdir)
+            .env("GLIBC_TUNABLES", MALLOC_TUNABLES);
+        command
+    }
+
+    /// This program with a sandbox's surroundings and nothing of its own.
+    fn command_at(&self, place: &ExecPlace) -> StdCommand {
+        let mut command = StdCommand::new(&self.program);
+        let path =
+            std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+        command
+            .current_dir(&place.workdir)
             .env_clear()
             .env("PATH", path)
-            .env("HOME", &spec.home)
+            .env("HOME", &place.home)
             .env("USER", "agent")
             .env("LOGNAME", "agent")
-            .env("GLIBC_TUNABLES", MALLOC_TUNABLES)
-            .env(MARKER, format!("{}/{}/{}", spec.instance, spec.group, spec.incarnation))
-            .envs(&spec.env);
-        if let Some((uid, gid)) = spec.user {
+            .envs(&place.env)
+            .env(MARKER, &place.marker);
+        if let Some((uid, gid)) = place.user {
             command.uid(uid).gid(gid);
         }
         command
+    }
+
+    /// Starts a command of the operator as a process beside the agent's.
+    async fn run(&self, spec: ExecSpec) -> Result<Exec, RuntimeError> {
+        let failed = |error: io::Error| RuntimeError::Failed(format!("it does not start: {error}"));
+        let place = spec.place.ok_or_else(|| RuntimeError::Unsupported {
+            runtime: RuntimeKind::None,
+            what: "to run a command in a sandbox of which nothing is known".to_owned(),
+        })?;
+        let mut command = self.command_at(&place);
+        command
+            .arg("agent")
+            .arg("--parent")
+            .arg(std::process::id().to_string())
+            .arg("--")
+            .args(&spec.argv);
+        let screen = match spec.terminal {
+            Some(size) => Some(Screen::attach(&mut command, size, place.user).map_err(failed)?),
+            None => {
+                command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+                None
+            }
+        };
+        let mut child = spawn(command, Arc::clone(&self.agents)).await.map_err(failed)?;
+        let (stdin, stdout, stderr) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let process = pid_of(&child).and_then(Process::find);
+        let (agents, strays) = (Arc::clone(&self.agents), self.strays);
+        let marker = place.marker;
+        let running = Running { child, process, agents, strays, marker, over: false };
+        let exit = Box::pin(running.end());
+        match (screen, stdin, stdout, stderr) {
+            (Some(Screen { keys, shown }), ..) => Ok(Exec {
+                stdin: Box::new(keys),
+                stdout: Box::new(shown),
+                stderr: Box::new(tokio::io::empty()),
+                exit,
+            }),
+            (None, Some(stdin), Some(stdout), Some(stderr)) => Ok(Exec {
+                stdin: Box::new(stdin),
+                stdout: Box::new(stdout),
+                stderr: Box::new(stderr),
+                exit,
+            }),
+            _ => Err(RuntimeError::Failed("it has no streams".to_owned())),
+        }
     }
 
     async fn start(&self, spec: SandboxSpec) -> Result<Sandbox, RuntimeError> {
@@ -105,7 +164,7 @@ impl ProcessRuntime {
         let mut child = spawn(command, Arc::clone(&self.agents)).await.map_err(launch)?;
         let pid = pid_of(&child);
         let (agents, strays) = (Arc::clone(&self.agents), self.strays);
-        let marker = format!("{}/{}/{}", spec.instance, spec.group, spec.incarnation);
+        let marker = spec.marker();
         let exit = async move {
             let status = child.wait().await;
             let left = sweep(agents, pid, strays, marker).await;
@@ -132,6 +191,84 @@ impl ProcessRuntime {
             exit: Box::pin(async move {
                 exit.await.unwrap_or_else(|error| Exit::Lost(error.to_string()))
             }),
+        })
+    }
+}
+
+/// A command of the operator. It ends with this, and so does whatever it left behind.
+struct Running {
+    child: Child,
+    process: Option<Process>,
+    agents: Agents,
+    strays: Strays,
+    marker: String,
+    over: bool,
+}
+
+impl Running {
+    async fn end(mut self) -> Result<i32, RuntimeError> {
+        let status = self.child.wait().await;
+        self.over = true;
+        let (agents, marker) = (Arc::clone(&self.agents), self.marker.clone());
+        let pid = self.process.map(|process| process.pid);
+        // Its output ends only when nobody is left who could write.
+        let left = sweep(agents, pid, self.strays, marker).await;
+        if left > 0 {
+            tracing::warn!(left, "processes of a command cannot be killed");
+        }
+        match status {
+            Ok(status) => match (status.code(), status.signal()) {
+                (Some(code), _) => Ok(code),
+                // As a shell counts.
+                (None, signal) => Ok(128 + signal.unwrap_or_default()),
+            },
+            Err(error) => Err(RuntimeError::Failed(error.to_string())),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let (Some(process), false) = (self.process, self.over) {
+            process::kill_tree(process);
+            process::kill_marked(MARKER, &self.marker);
+        }
+    }
+}
+
+/// A terminal whose other end a command has.
+struct Screen {
+    keys: pipe::Sender,
+    shown: pipe::Receiver,
+}
+
+impl Screen {
+    /// Makes a terminal of this size, as columns and rows, that is all a command reads and writes.
+    fn attach(
+        command: &mut StdCommand,
+        (columns, rows): (u16, u16),
+        user: Option<(u32, u32)>,
+    ) -> io::Result<Self> {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let ours = pty::openpt(flags)?;
+        pty::grantpt(&ours)?;
+        pty::unlockpt(&ours)?;
+        let name = pty::ptsname(&ours, Vec::new())?;
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let theirs = rustix::fs::open(name, flags, Mode::empty())?;
+        if let Some((uid, _)) = user {
+            rustix::fs::fchown(&theirs, Some(Uid::from_raw(uid)), None)?;
+        }
+        let size = Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(&theirs, size)?;
+        command.stdin(theirs.try_clone()?).stdout(theirs.try_clone()?).stderr(theirs);
+        if let Some(kind) = std::env::var_os("TERM") {
+            command.env("TERM", kind);
+        }
+        rustix::io::ioctl_fionbio(&ours, true)?;
+        Ok(Self {
+            keys: pipe::Sender::from_owned_fd_unchecked(ours.try_clone()?)?,
+            shown: pipe::Receiver::from_owned_fd_unchecked(ours)?,
         })
     }
 }
@@ -283,12 +420,9 @@ impl Runtime for ProcessRuntime {
     fn exec(
         &self,
         _id: &SandboxId,
-        _command: ExecSpec,
+        command: ExecSpec,
     ) -> BoxFuture<'_, Result<Exec, RuntimeError>> {
-        Box::pin(async {
-            let what = "to run a command within a process".to_owned();
-            Err(RuntimeError::Unsupported { runtime: RuntimeKind::None, what })
-        })
+        Box::pin(self.run(command))
     }
 
     fn reap(

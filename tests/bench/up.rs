@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use babybot::control::client::Client;
@@ -21,6 +22,7 @@ use bollard::query_parameters::{
 };
 use futures_util::StreamExt as _;
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 
 use crate::harness::{Effort, Table, Times};
 use crate::instant::Instantly;
@@ -160,7 +162,7 @@ impl Up {
     /// The containers of this controller: their ids and their groups.
     async fn containers(&self) -> Vec<(String, String)> {
         let engine = self.engine.as_ref().unwrap();
-        let filters = HashMap::from([("label", vec![self.label()])]);
+        let filters = HashMap::from([("label", self.labels())]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let found = engine.client.list_containers(Some(options)).await.unwrap();
         let ours = found.into_iter().map(|container| {
@@ -183,8 +185,9 @@ impl Up {
         }
     }
 
-    fn label(&self) -> String {
-        format!("{}={}", docker::INSTANCE, self.instance)
+    /// What its containers are known by. An image hands its own labels on, but none of a group.
+    fn labels(&self) -> Vec<String> {
+        vec![format!("{}={}", docker::INSTANCE, self.instance), docker::GROUP.to_owned()]
     }
 
     /// The image that its agents run from.
@@ -306,6 +309,7 @@ async fn cold_turns(effort: Effort, table: &mut Table, engine: &Engine) {
     up.say(&home).await;
     instant.only_note();
     let image = up.image(&up.wait_for(1).await[0].0).await;
+    let events = Events::of(&up).await;
     let (mut bare, mut times, mut moments) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..count {
         up.wait_for(0).await;
@@ -331,13 +335,16 @@ async fn cold_turns(effort: Effort, table: &mut Table, engine: &Engine) {
     table.line("the same, against 1.25 × the floor", &times, Some(&floor), Some(target));
     let started = Times::new(bare.iter().map(|(_, started)| *started).collect());
     table.line("the floor until it was started", &started, None, None);
-    stages(table, engine, &up, &moments).await;
+    stages(table, &events.end().await, &moments);
     up.end().await;
 }
 
 /// Where the time of cold turns went, by the engine's own events.
-async fn stages(table: &mut Table, engine: &Engine, up: &Up, turns: &[(Duration, Duration)]) {
-    let events = happened(engine, &up.label(), turns[0].0, &["create", "start"]).await;
+fn stages(
+    table: &mut Table,
+    events: &[(Duration, String, String)],
+    turns: &[(Duration, Duration)],
+) {
     let (mut made, mut started, mut spoke) = (Vec::new(), Vec::new(), Vec::new());
     for (begun, asked) in turns {
         let within = |what: &str| {
@@ -367,7 +374,7 @@ async fn killed_agents(effort: Effort, table: &mut Table, engine: &Engine) {
     let containers = up.wait_for(names.len()).await;
     let image = up.image(&containers[0].0).await;
     tokio::time::sleep(QUIET * 4).await;
-    let since = now();
+    let events = Events::of(&up).await;
     let mut bare = Vec::new();
     for round in 0..rounds {
         for (id, group) in up.wait_for(names.len()).await {
@@ -384,7 +391,7 @@ async fn killed_agents(effort: Effort, table: &mut Table, engine: &Engine) {
         // One that is tried again and again is waited for longer each time, as it should be.
         tokio::time::sleep(Duration::from_millis(200 << round)).await;
     }
-    let events = happened(engine, &up.label(), since, &["die", "start"]).await;
+    let events = events.end().await;
     let mut times = Vec::new();
     for group in names.iter().copied() {
         let mut died = None;
@@ -408,36 +415,45 @@ async fn killed_agents(effort: Effort, table: &mut Table, engine: &Engine) {
     up.end().await;
 }
 
-/// What happened to containers since then: when, what, and to whose.
-async fn happened(
-    engine: &Engine,
-    label: &str,
-    since: Duration,
-    what: &[&str],
-) -> Vec<(Duration, String, String)> {
-    let filters = HashMap::from([
-        ("type", vec!["container".to_owned()]),
-        ("label", vec![label.to_owned()]),
-        ("event", what.iter().map(|what| (*what).to_owned()).collect()),
-    ]);
-    let options = EventsOptionsBuilder::default()
-        .since(&since.as_secs().to_string())
-        .until(&(now().as_secs() + 1).to_string())
-        .filters(&filters)
-        .build();
-    let events: Vec<_> = engine.client.events(Some(options)).collect().await;
-    let mut events: Vec<_> = events
-        .into_iter()
-        .map(|event| {
-            let event = event.unwrap();
-            let mut attributes = event.actor.unwrap().attributes.unwrap();
-            let at = Duration::from_nanos(event.time_nano.unwrap().try_into().unwrap());
-            (at, event.action.unwrap(), attributes.remove(docker::GROUP).unwrap())
-        })
-        .filter(|(at, _, _)| *at >= since)
-        .collect();
-    events.sort();
-    events
+/// What happens to containers of a controller: when, what, and to whose. Listened to while it
+/// happens, since engines remember little.
+struct Events {
+    heard: Arc<Mutex<Vec<(Duration, String, String)>>>,
+    task: JoinHandle<()>,
+}
+
+impl Events {
+    async fn of(up: &Up) -> Self {
+        let filters = HashMap::from([
+            ("type", vec!["container".to_owned()]),
+            ("label", up.labels()),
+            ("event", ["create", "start", "die"].map(ToOwned::to_owned).to_vec()),
+        ]);
+        let options = EventsOptionsBuilder::default().filters(&filters).build();
+        let mut events = up.engine.as_ref().unwrap().client.events(Some(options));
+        let heard: Arc<Mutex<Vec<_>>> = Arc::default();
+        let told = Arc::clone(&heard);
+        let task = tokio::spawn(async move {
+            while let Some(event) = events.next().await {
+                let event = event.unwrap();
+                let mut attributes = event.actor.unwrap().attributes.unwrap();
+                let at = Duration::from_nanos(event.time_nano.unwrap().try_into().unwrap());
+                let group = attributes.remove(docker::GROUP).unwrap();
+                told.lock().unwrap().push((at, event.action.unwrap(), group));
+            }
+        });
+        // The engine says nothing once it listens.
+        tokio::time::sleep(QUIET).await;
+        Self { heard, task }
+    }
+
+    async fn end(self) -> Vec<(Duration, String, String)> {
+        tokio::time::sleep(QUIET).await;
+        self.task.abort();
+        let mut heard = std::mem::take(&mut *self.heard.lock().unwrap());
+        heard.sort();
+        heard
+    }
 }
 
 /// The time of the machine, as engines give it.

@@ -12,3 +12,9 @@ CREATE TABLE drift (
     text   TEXT NOT NULL,
     mended INTEGER NOT NULL CHECK (mended IN (0, 1))
 ) STRICT;
+
+-- Groups that the operator holds until they are let go.
+CREATE TABLE holds (
+    group_name TEXT PRIMARY KEY,
+    since      INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;

@@ -9,8 +9,8 @@ use babybot::control::client::Client;
 use babybot::control::place::{self, Bases, Place};
 use babybot::control::{
     ApplyEvent, ApplyRequest, ChatEnd, ChatEvent, ChatRequest, Condition, ConditionStatus,
-    ControlError, Drift, GroupStatus, Lease, Pending, PostOutcome, Refusal, Role, RuntimeStatus,
-    Service, Stage, Status, Strike, server,
+    ControlError, Drift, GroupStatus, Lease, LeasedPlace, Pending, PostOutcome, Refusal, Role,
+    RuntimeStatus, Service, Stage, Status, Strike, server,
 };
 use babybot::desired::Desired;
 use babybot::name::{GroupName, InstanceId, SandboxId, TurnId};
@@ -316,7 +316,7 @@ pub(super) fn answered(text: &str) -> Vec<ChatEvent> {
 
 pub(super) fn lease() -> Lease {
     let sandbox = SandboxId::new("process-1-1").unwrap();
-    Lease { runtime: RuntimeKind::None, endpoint: None, sandbox }
+    Lease { runtime: RuntimeKind::None, endpoint: None, sandbox, place: LeasedPlace::default() }
 }
 
 /// A status with something of everything.

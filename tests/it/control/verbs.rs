@@ -126,7 +126,7 @@ async fn status_has_one_shape_for_a_program_with_a_controller_or_without() {
     let without: Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(without["controller"], Value::Null);
     assert_eq!(without["generation"], 1);
-    let group = json!({ "lifecycle": "on-demand", "model": "rehearsal" });
+    let group = json!({ "held": false, "lifecycle": "on-demand", "model": "rehearsal" });
     assert_eq!(without["groups"], json!({ "home": group }));
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(keys(&with), keys(&without));
@@ -267,11 +267,14 @@ async fn a_group_that_is_not_there_is_answered_with_what_was_meant() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_needs_a_controller_says_how_to_start_one() {
     let folder = Arc::new(Folder::with(QUICK));
-    for verb in [&["pause", "home"][..], &["resume", "home"], &["exec", "home", "--", "true"]] {
+    for verb in [&["pause", "home"][..], &["resume", "home"]] {
         let ran = run(&folder, verb).await;
         assert_eq!(ran.code, Some(1), "{verb:?} {ran:?}");
         assert!(ran.stderr.contains("no controller runs") && ran.stderr.contains("babybot up"));
     }
+    let ran = run(&folder, &["exec", "home", "--", "true"]).await;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("nothing was applied yet") && ran.stderr.contains("babybot apply"));
     for wrong in [&["exec", "home"][..], &["exec", "home", "true"]] {
         assert_eq!(run(&folder, wrong).await.code, Some(64), "{wrong:?}");
     }

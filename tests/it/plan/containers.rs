@@ -163,14 +163,14 @@ fn another_program_makes_another_image_and_the_old_one_goes() {
     assert_snapshot!(printed(&now, &world), @"
     manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock)
 
-     -   image/d16e6fc8eb67   remove: nothing stands on it any more   safe
-
      +   image/23dfd13488a2   create                                  safe
            base   scratch   babybot.toml:2
            (3 defaults not shown)
 
      ~   group/home           change: effective at next wake          safe
            image   d16e6fc8eb67 → 23dfd13488a2
+
+     -   image/d16e6fc8eb67   remove: nothing stands on it any more   safe
 
     notes
      ·   container/home, channel/terminal   starts with `babybot up`
@@ -437,13 +437,13 @@ fn to_come_to_run_without_a_wall_is_privileged_even_for_a_rehearsal() {
     assert_snapshot!(printed(&none, &world), @"
     manifest  babybot.toml   generation 1 → 2   runtime none
 
-     -   image/d16e6fc8eb67   remove: nothing stands on it any more   safe
-
      ~   group/home           change: effective at next wake          PRIVILEGED
            runtime   docker → none           babybot.toml:2   PRIVILEGED
                      does not isolate: the agent runs as you, on this machine
            image     d16e6fc8eb67 → (none)
            user      1000:1000 → (none)
+
+     -   image/d16e6fc8eb67   remove: nothing stands on it any more   safe
 
     notes
      ·   container/home, channel/terminal   starts with `babybot up`

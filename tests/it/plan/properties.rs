@@ -138,6 +138,11 @@ proptest! {
         let steps = case.plan().steps;
         let removals = steps.iter().take_while(|step| step.takes_away()).count();
         let (down, up) = steps.split_at(removals);
+        // An old image goes when nothing can go on with it any more.
+        let builds = up.iter().take_while(|step| !step.takes_away()).count();
+        let (up, images) = up.split_at(builds);
+        let image = |step: &Step| matches!(step.id, ResourceId::Image(_));
+        prop_assert!(images.iter().all(|step| step.takes_away() && image(step)));
         prop_assert!(up.iter().all(|step| !step.takes_away()));
         prop_assert!(down.is_sorted_by(|one, two| one.id > two.id));
         prop_assert!(up.is_sorted_by(|one, two| one.id < two.id));

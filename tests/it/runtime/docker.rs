@@ -302,7 +302,8 @@ async fn a_command_runs_inside_as_the_agents_user() {
     let script =
         "id -u; pwd; cat; echo complaint >&2; grep -c 'CapEff.*[1-9a-f]' /proc/self/status; exit 7";
     let argv = ["sh", "-c", script].map(ToOwned::to_owned).into();
-    let mut exec = place.runtime.exec(&id, ExecSpec { argv, terminal: None }).await.unwrap();
+    let mut exec =
+        place.runtime.exec(&id, ExecSpec { argv, terminal: None, place: None }).await.unwrap();
     exec.stdin.write_all(b"what is typed\n").await.unwrap();
     drop(exec.stdin);
     let (mut out, mut err) = (String::new(), String::new());
@@ -314,8 +315,11 @@ async fn a_command_runs_inside_as_the_agents_user() {
     assert_eq!(err, "complaint\n");
 
     let argv = ["sh", "-c", "sleep 0.3; stty size"].map(ToOwned::to_owned).into();
-    let mut exec =
-        place.runtime.exec(&id, ExecSpec { argv, terminal: Some((91, 33)) }).await.unwrap();
+    let mut exec = place
+        .runtime
+        .exec(&id, ExecSpec { argv, terminal: Some((91, 33)), place: None })
+        .await
+        .unwrap();
     let mut screen = String::new();
     exec.stdout.read_to_string(&mut screen).await.unwrap();
     assert_eq!(screen, "33 91\r\n");
@@ -325,7 +329,7 @@ async fn a_command_runs_inside_as_the_agents_user() {
     drop(link);
     assert_eq!(exit.await, Exit::Code(0));
     let argv = vec!["true".to_owned()];
-    let gone = place.runtime.exec(&id, ExecSpec { argv, terminal: None }).await.err();
+    let gone = place.runtime.exec(&id, ExecSpec { argv, terminal: None, place: None }).await.err();
     assert_eq!(gone, Some(RuntimeError::NotFound(id)));
 }
 
