@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 
 use crate::name::{GroupName, ImageTag, SandboxId};
 use crate::observed::Owner;
-use crate::plan::{Plan, Work};
+use crate::plan::{Plan, Step, Work};
 use crate::process;
 use crate::project::{Folder, Project, SettingsFile};
 use crate::resource::{ImageSpec, ResourceId, RuntimeKind, UserId};
@@ -114,14 +114,14 @@ pub async fn execute(
     mut progress: impl FnMut(&ResourceId, &Outcome),
 ) -> Report {
     let mut report = Report::default();
-    let mut failed: Vec<ResourceId> = Vec::new();
+    let mut failed: Vec<&Step> = Vec::new();
     for step in &plan.steps {
         let outcome = match failed.iter().find(|failed| holds_back(failed, &step.id)) {
-            Some(failed) => Outcome::HeldBack(failed.clone()),
+            Some(failed) => Outcome::HeldBack(failed.id.clone()),
             None => match carry_out(&step.work, change).await {
                 Ok(()) => Outcome::Done,
                 Err(why) => {
-                    failed.push(step.id.clone());
+                    failed.push(step);
                     Outcome::Failed(why)
                 }
             },
@@ -133,11 +133,15 @@ pub async fn execute(
 }
 
 /// Whether a resource stands on one whose step failed.
-fn holds_back(failed: &ResourceId, id: &ResourceId) -> bool {
-    match failed.group() {
+fn holds_back(failed: &Step, id: &ResourceId) -> bool {
+    match failed.id.group() {
         Some(group) => id.group() == Some(group),
-        // Every group reads the global memory.
-        None => matches!(failed, ResourceId::GlobalMemory) && matches!(id, ResourceId::Group(_)),
+        // Every group reads the global memory, and its agent is made of the image.
+        None => {
+            let needed = matches!(failed.id, ResourceId::GlobalMemory)
+                || matches!(failed.work, Work::BuildImage { .. });
+            needed && matches!(id, ResourceId::Group(_) | ResourceId::Container(_))
+        }
     }
 }
 
@@ -222,14 +226,29 @@ impl Machine {
         for folder in [session, mailbox] {
             self.project.make_private(&folder).map_err(|error| error.to_string())?;
         }
-        let Some(owner) = owner else { return Ok(()) };
         let folders = self.project.folders(group);
         // The main group keeps what all read.
         for path in folders.into_iter().chain([self.project.global()]) {
-            let given = self.project.folder(&path).and_then(|folder| folder.give_all(owner));
+            let given = self.project.folder(&path).and_then(|folder| match owner {
+                Some(owner) => folder.give_all(owner),
+                None => self.give_back(&folder),
+            });
             given.map_err(|error| format!("{}: {error}", path.display()))?;
         }
         Ok(())
+    }
+
+    /// Gives a folder that was given to the agents of another runtime back to the project's owner,
+    /// as whom agents run where nobody has to be given anything.
+    fn give_back(&self, folder: &Folder) -> std::io::Result<()> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        let (uid, gid) = self.project.owner().unwrap_or((0, 0));
+        match folder.owner()? {
+            present if present.uid == uid => Ok(()),
+            _ => folder.give_all(UserId { uid, gid }),
+        }
     }
 
     fn write_global_memory(&self) -> Result<(), String> {
