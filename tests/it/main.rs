@@ -22,3 +22,4 @@ mod support;
 mod survival;
 mod tidy;
 mod view;
+mod walls;
