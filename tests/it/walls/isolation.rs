@@ -169,12 +169,12 @@ fn a_real_agent_finds_nothing_of_anybody_else() {
          for path in {diary} {root}/data/babybot.db {root}/treasure.txt /var/run/docker.sock \
              /proc/1/root{root}/treasure.txt /workspace/group/../../{root}/treasure.txt; do\n\
            cat $path 2>/dev/null && echo read $path\ndone\n\
-         echo processes $(cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c '{mark}')\n\
+         echo processes $(cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c 'slee[p] {mark}')\n\
          kill -9 -1\n\
          kill -9 $(seq 2 400) 2>/dev/null\n",
         diary = diary.display(),
         root = house.root().display(),
-        mark = format!("slee[p] {}", house.installation.mark()),
+        mark = house.installation.mark(),
     );
     house.installation.write("groups/home/script.sh", &look);
     // It ends all that it sees but the first process, itself too.
