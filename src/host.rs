@@ -557,6 +557,13 @@ impl Worker {
                 | RuntimeError::NameTaken { .. }
                 | RuntimeError::ImageMissing(_)),
             )) => return Ok(TurnEnd::Outage(chain(&error))),
+            // Only a controller that lasts builds it again by itself.
+            Err(SessionError::Runtime(error @ RuntimeError::ImageMissing(_)))
+                if self.host.outages_max < OUTAGES_MAX =>
+            {
+                let message = format!("{error}; `babybot apply` builds what is missing");
+                return Ok(TurnEnd::Failed { reason: Failure::Agent, message });
+            }
             Err(error) => return Ok(TurnEnd::Lost(chain(&error))),
         }
         let Some(session) = self.session.as_mut() else {

@@ -142,6 +142,9 @@ impl Ground {
             Error::new(Exit::Failed, error.to_string())
                 .hinted("start or install Docker or Podman, or write `runtime.fallback = \"none\"`")
         })?;
+        if runtime.kind == RuntimeKind::None {
+            refuse_unenforced(&manifest, &runtime.reason)?;
+        }
         let user = (runtime.kind == RuntimeKind::Docker).then(|| self.user());
         let setting = Setting {
             owner: user.filter(|user| self.has_to_give(*user)),
@@ -267,6 +270,23 @@ impl Ground {
             _ => Ok(binary),
         }
     }
+}
+
+/// Refuses limits that are written where the choice came out as what cannot enforce them: by name,
+/// this is a problem of the manifest alone.
+fn refuse_unenforced(manifest: &Manifest, reason: &str) -> Result<(), Error> {
+    let written = manifest.groups.iter().flat_map(|(group, wish)| {
+        let limits = ["limits.cpus", "limits.memory", "limits.pids"].into_iter();
+        limits.filter(|limit| wish.fields.contains_key(*limit)).map(move |limit| (group, limit))
+    });
+    let written: Vec<String> =
+        written.map(|(group, limit)| format!("{limit} of {group}")).collect();
+    if written.is_empty() {
+        return Ok(());
+    }
+    let text = format!("runtime none cannot enforce {} ({reason})", written.join(", "));
+    Err(Error::new(Exit::ManifestInvalid, text)
+        .hinted("leave it out, or start or install Docker or Podman"))
 }
 
 /// What a generation's sandboxes are made with.

@@ -104,7 +104,8 @@ pub async fn serve(start: Start, context: &Context) -> Result<Serving, Error> {
     let host = Host::take_over(parts, instance.clone(), applied.specs.clone(), TimeZone::system())
         .await
         .map_err(host_error)?;
-    if role == Role::Short && host.unreaped().contains(&kind) {
+    let unreachable = host.unreaped().contains(&kind) || ground.runtimes.get(kind).is_err();
+    if role == Role::Short && unreachable {
         return Err(no_runtime(&ground));
     }
     let host = host.with_generation(number, Arc::new(applied.specs));

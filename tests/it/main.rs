@@ -23,3 +23,4 @@ mod support;
 mod survival;
 mod tidy;
 mod view;
+mod walls;

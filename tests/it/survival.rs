@@ -8,6 +8,6 @@
 
 mod attacks;
 mod interrupts;
-mod kills;
+pub(crate) mod kills;
 mod neighbours;
 mod owners;

@@ -11,7 +11,7 @@ use crate::support::installation::{Installation, PATIENCE, User, wait_for_end, w
 /// Kills of the controller, spread over the users that can be tested as.
 const KILLS: usize = 200;
 /// The variable that repeats a run with the seed it printed.
-const SEED: &str = "BABYBOT_TEST_SEED";
+pub(crate) const SEED: &str = "BABYBOT_TEST_SEED";
 
 /// Calls that leave a line each, so that it shows how often each of them ran, and
 /// children that leave the shell behind in every way there is.
@@ -222,18 +222,18 @@ fn kill(
 
 /// What the store holds once everything was answered.
 #[derive(Debug, PartialEq, Eq)]
-struct Tally {
-    turns: usize,
+pub(crate) struct Tally {
+    pub(crate) turns: usize,
     /// Turns that were begun more than once.
-    resumed: usize,
+    pub(crate) resumed: usize,
     /// Calls of which nobody knows whether they ran.
-    interrupted: usize,
+    pub(crate) interrupted: usize,
 }
 
 /// Checks that every message has one turn of its own, every turn one reply, and every call run at
 /// most once: exactly once if its result is known, and once or not at all if it was interrupted.
 #[track_caller]
-fn check_store(installation: &Installation) -> Tally {
+pub(crate) fn check_store(installation: &Installation) -> Tally {
     let none = |what: &str, query: &str| {
         let found = installation.column(query);
         assert!(found.is_empty(), "{what}: {found:?}");
@@ -286,11 +286,15 @@ fn check_store(installation: &Installation) -> Tally {
 }
 
 /// Random numbers that a seed repeats (SplitMix64).
-struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// From 0 up to, but not including, 1.
-    fn fraction(&mut self) -> f64 {
+    pub(crate) fn fraction(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

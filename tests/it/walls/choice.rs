@@ -1,0 +1,185 @@
+//! What `auto` chooses where an engine is there, hangs, refuses or went away: never less than before.
+
+use std::fs::{Permissions, set_permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
+use std::process::Stdio;
+
+use super::house::{HOME, House, RUN, VERB_MAX, needs_engine, outside};
+use crate::support::docker::Front;
+use crate::support::folder::Folder;
+use crate::support::installation::{User, wait_for_end};
+
+/// The runtime of a manifest that leaves the choice, and this engine.
+fn auto(url: &str) -> String {
+    format!(
+        "kind = \"auto\"\n[runtime.docker]\nhost = \"{url}\"\n[runtime.image]\nref = \"IMAGE\"\n"
+    )
+}
+
+#[test]
+fn once_in_containers_nothing_falls_back_to_plain_processes() {
+    let engine = needs_engine!();
+    let mut front = outside().block_on(async { Front::of(&engine) });
+    let house = House::new(&engine, HOME, RUN);
+    let docker =
+        format!("kind = \"auto\"\n[runtime.docker]\nhost = \"{}\"\n", front.endpoint().url);
+    house.edit("kind = \"docker\"\n", &docker);
+    house.apply();
+    assert_eq!(house.says("cat /proc/1/cmdline | tr '\\0' ' '\n").trim(), AGENT);
+
+    // The engine goes away; then even its socket is gone; then nothing tells of it.
+    front.cut();
+    let gone = house.root().join("nowhere.sock").display().to_string();
+    let manifest = house.read("babybot.toml");
+    for change in ["", "another socket", "no socket named", "another limit"] {
+        match change {
+            "another socket" => house.edit(&front.endpoint().url, &format!("unix://{gone}")),
+            "no socket named" => {
+                house.installation.write("babybot.toml", &manifest);
+                house.edit(&format!("[runtime.docker]\nhost = \"{}\"\n", front.endpoint().url), "");
+            }
+            "another limit" => house.edit("requires_trigger = false", "limits = { turn = \"1m\" }"),
+            _ => {}
+        }
+        let run = |arguments: &[&str]| {
+            let mut command = house.command(arguments);
+            command.env("DOCKER_HOST", format!("unix://{gone}"));
+            wait_for_end(command.spawn().unwrap(), VERB_MAX)
+        };
+        let plan = run(&["plan"]);
+        let said = format!("{}{}", plan.stdout, plan.stderr);
+        assert!(said.contains("docker"), "{change}: {plan:?}");
+        assert!(!said.contains("runtime none"), "{change}: {plan:?}");
+        let applied = run(&["apply", super::house::YES]);
+        assert!(!applied.stderr.contains("runtime none"), "{change}: {applied:?}");
+        let chat = run(&["chat", "home", "run"]);
+        assert_ne!(chat.code, 0, "{change}: {chat:?}");
+        assert_eq!(chat.stdout, "", "{change}: {chat:?}");
+        assert!(chat.stderr.contains("docker"), "{change}: {chat:?}");
+        assert_eq!(house.installation.agents(), [], "{change}");
+    }
+    // It comes back, and so does everything.
+    house.installation.write("babybot.toml", &manifest);
+    outside().block_on(async { front.open() });
+    house.apply();
+    let ended = house.chat("home", "hello");
+    assert_eq!((ended.code, ended.stdout.as_str()), (0, "here\n"), "{ended:?}");
+    let turns =
+        house.installation.column("SELECT id FROM turns WHERE state IN ('queued','running')");
+    assert_eq!(turns, [""; 0]);
+}
+
+/// The command line of an agent of a container.
+const AGENT: &str = "/usr/local/bin/babybot agent --loopback";
+
+#[test]
+fn an_engine_that_does_not_answer_is_named_before_anything_goes_without_it() {
+    let engine = needs_engine!();
+    // One that hangs, and one whose socket is dead.
+    let place = tempfile::tempdir().unwrap();
+    let hangs = UnixListener::bind(place.path().join("hangs.sock")).unwrap();
+    drop(UnixListener::bind(place.path().join("dead.sock")).unwrap());
+    set_permissions(place.path(), Permissions::from_mode(0o755)).unwrap();
+    for name in ["hangs.sock", "dead.sock"] {
+        let url = format!("unix://{}", place.path().join(name).display());
+        let runtime = auto(&url).replace("[runtime.image]\nref = \"IMAGE\"\n", "");
+        let house = House::written(&engine, User::Oneself, &runtime, HOME, RUN);
+        let plan = house.run(&["plan"]);
+        assert_eq!(plan.code, 0, "{plan:?}");
+        assert!(plan.stdout.contains("runtime none"), "{plan:?}");
+        assert!(plan.stdout.contains(name), "it is not named: {plan:?}");
+        assert!(plan.stdout.contains("PRIVILEGED"), "{plan:?}");
+        let applied = house.run(&["apply", "--yes"]);
+        assert_eq!(applied.code, 7, "{applied:?}");
+        let applied = house.run(&["apply", "--yes=privileged"]);
+        assert_eq!(applied.code, 0, "{applied:?}");
+        assert_eq!(house.chat("home", "hello").stdout, "here\n");
+
+        // Whoever wants no fall is not let fall.
+        let strict =
+            runtime.replace("kind = \"auto\"\n", "kind = \"auto\"\nfallback = \"error\"\n");
+        let house = House::written(&engine, User::Oneself, &strict, HOME, RUN);
+        for verb in [&["plan"][..], &["apply", super::house::YES], &["chat", "home", "hello"]] {
+            let ended = house.run(verb);
+            assert_ne!(ended.code, 0, "{verb:?}: {ended:?}");
+            assert!(ended.stderr.contains("runtime.fallback"), "{verb:?}: {ended:?}");
+        }
+        assert!(!house.root().join("groups").exists(), "something was made");
+    }
+    drop(hangs);
+}
+
+#[test]
+fn the_environment_has_its_say_and_the_plan_says_so() {
+    let engine = needs_engine!();
+    let house = House::new(&engine, HOME, RUN);
+    let image = house.read("babybot.toml");
+    let image = image.split("ref = \"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    house.edit(&format!("ref = \"{image}\""), "ref = \"localhost/no-such:1\"");
+    house.edit("kind = \"docker\"", "kind = \"none\"");
+    let run = |arguments: &[&str]| {
+        let mut command = house.command(arguments);
+        command.env("CONTAINER_RUNTIME", "docker").env("CONTAINER_IMAGE", &image);
+        command.env("CONTAINER_TIMEOUT", "2000");
+        wait_for_end(command.spawn().unwrap(), VERB_MAX)
+    };
+    let plan = run(&["plan"]);
+    assert_eq!(plan.code, 0, "{plan:?}");
+    assert!(plan.stdout.contains("runtime docker"), "{plan:?}");
+    for name in ["CONTAINER_RUNTIME", "CONTAINER_IMAGE", "CONTAINER_TIMEOUT"] {
+        assert!(plan.stdout.contains(name), "{name}: {plan:?}");
+    }
+    let applied = run(&["apply", super::house::YES]);
+    assert_eq!(applied.code, 0, "{applied:?}");
+    house.installation.write("groups/home/run.sh", "tr '\\0' ' ' < /proc/1/cmdline; sleep 30\n");
+    let ended = run(&["chat", "home", "run"]);
+    assert!(ended.stderr.contains("limits.turn struck"), "{ended:?}");
+    house.installation.write("groups/home/run.sh", "tr '\\0' ' ' < /proc/1/cmdline\n");
+    let ended = run(&["chat", "home", "run"]);
+    assert_eq!(ended.stdout.trim(), AGENT, "{ended:?}");
+}
+
+/// A machine without any engine, whatever this one has: a mount namespace hides the sockets.
+#[test]
+fn the_first_command_answers_where_there_is_no_engine_at_all() {
+    let bare = Folder::empty();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    for file in ["babybot.toml", "groups/home/MEMORY.md", "groups/global/MEMORY.md"] {
+        bare.write(file, &std::fs::read_to_string(root.join(file)).unwrap());
+    }
+    let hide = "mount --make-rprivate / && mount -t tmpfs none /run && exec \"$@\"";
+    let inside = |program: &str, arguments: &[&str]| {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["-m", "--", "sh", "-c", hide, "sh", program]).args(arguments);
+        command.current_dir(bare.path("")).env_clear().env("HOME", bare.path(""));
+        // What is looked for on the path is not found, and the rest of a machine is.
+        command.env("PATH", "/usr/local/sbin:/sbin:/bin:/usr/sbin:/usr/bin");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let possible = inside("true", &[]).output().is_ok_and(|output| output.status.success());
+    let socket = std::fs::canonicalize("/var/run/docker.sock");
+    if !possible || socket.is_ok_and(|socket| !socket.starts_with("/run")) {
+        crate::support::skipped("nobody here may hide the engine's socket");
+        return;
+    }
+    let path = "/nothing-here";
+    let babybot = env!("CARGO_BIN_EXE_babybot");
+    let mut command = inside("env", &[]);
+    command.arg(format!("PATH={path}"));
+    command.args([babybot, "chat", "--yes", "home", "Write a haiku to haiku.txt"]);
+    let ended = wait_for_end(command.spawn().unwrap(), VERB_MAX);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(ended.stdout.contains("haiku.txt"), "{ended:?}");
+    assert!(ended.stderr.contains("runtime none"), "{ended:?}");
+    assert_eq!(bare.read("groups/home/haiku.txt").lines().count(), 3);
+    // The control: a new project with a docker on the path is told that it does not answer.
+    std::fs::remove_dir_all(bare.path("data")).unwrap();
+    std::fs::create_dir(bare.path("bin")).unwrap();
+    std::os::unix::fs::symlink("/bin/true", bare.path("bin/docker")).unwrap();
+    let mut command = inside("env", &[]);
+    command.arg(format!("PATH={}", bare.path("bin").display())).args([babybot, "plan"]);
+    let ended = wait_for_end(command.spawn().unwrap(), VERB_MAX);
+    assert!(ended.stdout.contains("docker was found and does not answer"), "{ended:?}");
+}

@@ -1,0 +1,86 @@
+//! Who agents of containers are, and whom belongs what they and their controllers write.
+
+use std::fs::{Permissions, hard_link, metadata, set_permissions, symlink_metadata, write};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+
+use super::house::{HOME, House, RUN, needs_engine, outside};
+use crate::support::docker::Front;
+use crate::support::installation::User;
+
+/// What says who it is and leaves a file.
+const WHO: &str = "echo x > made; mkdir -p deep/er; echo x > deep/er/made; id -u; id -g\n";
+
+#[test]
+fn the_agents_of_root_are_nobody_who_owns_the_folders_it_is_given() {
+    let engine = needs_engine!();
+    if !rustix::process::geteuid().is_root() {
+        crate::support::skipped("only root gives folders away");
+        return;
+    }
+    let house = House::new(&engine, HOME, RUN);
+    // A folder that was there before, with what could lead out of it.
+    let outside = house.installation.beside("outside");
+    write(&outside, "of somebody else").unwrap();
+    let group = house.root().join("groups/home");
+    std::fs::create_dir_all(group.join("old/er")).unwrap();
+    write(group.join("old/er/file"), "of before").unwrap();
+    symlink(&outside, group.join("link")).unwrap();
+    symlink(house.installation.beside(""), group.join("folder-link")).unwrap();
+    hard_link(&outside, group.join("second-name")).unwrap();
+
+    let plan = house.run(&["plan"]);
+    let line = plan.stdout.lines().skip_while(|line| !line.contains("folder/home"));
+    let lines: Vec<&str> = line.take(2).collect();
+    assert!(lines[0].contains("adopt") && lines[1].contains("10001"), "{}", plan.stdout);
+    house.apply();
+    assert_eq!(house.says(WHO), "10001\n10001\n");
+
+    let owner = |path: &str| symlink_metadata(group.join(path)).unwrap().uid();
+    for given in
+        [".", "old", "old/er", "old/er/file", "link", "folder-link", "made", "deep/er/made"]
+    {
+        assert_eq!(owner(given), 10_001, "{given}");
+    }
+    assert_eq!(metadata(&outside).unwrap().uid(), 0, "what a link leads to was given away");
+    assert_eq!(metadata(house.installation.beside("")).unwrap().uid(), 0);
+    // What no agent writes is nobody else's.
+    for kept in ["data", "data/babybot.db", "data/sessions", "groups", "babybot.toml"] {
+        assert_eq!(metadata(house.root().join(kept)).unwrap().uid(), 0, "{kept}");
+    }
+    // Given once, there is nothing to do, until somebody takes it away.
+    assert_eq!(house.run(&["plan", "--detailed-exitcode"]).code, 0);
+    std::os::unix::fs::chown(&group, Some(0), Some(0)).unwrap();
+    let plan = house.run(&["plan", "--detailed-exitcode"]);
+    assert_eq!(plan.code, 2, "{plan:?}");
+    assert!(plan.stdout.contains("folder/home"), "{plan:?}");
+    house.apply();
+    assert_eq!(owner("."), 10_001);
+}
+
+#[test]
+fn the_agents_of_another_users_project_are_that_user() {
+    let engine = needs_engine!();
+    for user in User::all() {
+        if user == User::Oneself {
+            continue;
+        }
+        // Somebody without power reaches the engine by a socket that lets everybody in.
+        let front = outside().block_on(async { Front::of(&engine) });
+        let url = front.endpoint().url;
+        let socket = std::path::Path::new(url.strip_prefix("unix://").unwrap());
+        set_permissions(socket, Permissions::from_mode(0o666)).unwrap();
+        set_permissions(socket.parent().unwrap(), Permissions::from_mode(0o755)).unwrap();
+        let docker = format!("[runtime.docker]\nhost = \"{url}\"\n");
+        let house = House::of(&engine, user, &docker, HOME, RUN);
+        let applied = house.apply();
+        assert_eq!(house.says(WHO), "65534\n65534\n", "{user:?}, {applied:?}");
+        for path in
+            ["groups/home/made", "groups/home/deep/er/made", "groups/home", "data/babybot.db"]
+        {
+            let owner = metadata(house.root().join(path)).unwrap().uid();
+            assert_eq!(owner, 65_534, "{user:?}: {path}");
+        }
+        let plan = house.run(&["plan", "--detailed-exitcode"]);
+        assert_eq!(plan.code, 0, "{user:?}: {plan:?}");
+    }
+}
