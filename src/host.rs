@@ -551,12 +551,6 @@ impl Worker {
         match self.wake().await {
             Ok(()) => {}
             Err(SessionError::Store(error)) => return Err(error.into()),
-            // None of them is for long, and nothing that another agent could do better.
-            Err(SessionError::Runtime(
-                error @ (RuntimeError::Unavailable { .. }
-                | RuntimeError::NameTaken { .. }
-                | RuntimeError::ImageMissing(_)),
-            )) => return Ok(TurnEnd::Outage(chain(&error))),
             // Only a controller that lasts builds it again by itself.
             Err(SessionError::Runtime(error @ RuntimeError::ImageMissing(_)))
                 if self.host.outages_max < OUTAGES_MAX =>
@@ -564,6 +558,12 @@ impl Worker {
                 let message = format!("{error}; `babybot apply` builds what is missing");
                 return Ok(TurnEnd::Failed { reason: Failure::Agent, message });
             }
+            // None of them is for long, and nothing that another agent could do better.
+            Err(SessionError::Runtime(
+                error @ (RuntimeError::Unavailable { .. }
+                | RuntimeError::NameTaken { .. }
+                | RuntimeError::ImageMissing(_)),
+            )) => return Ok(TurnEnd::Outage(chain(&error))),
             Err(error) => return Ok(TurnEnd::Lost(chain(&error))),
         }
         let Some(session) = self.session.as_mut() else {
