@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::support::docker::Front;
-use crate::support::home::{ALWAYS, HOME, Home, LONG, YES, condition, needs_engine, report, within_tasks};
+use crate::support::home::{
+    ALWAYS, HOME, Home, LONG, YES, condition, needs_engine, report, within_tasks,
+};
 use crate::support::installation::{PATIENCE, comes_true, wait_until};
 
 /// What `runtime.docker` says of a socket of a test.

@@ -132,7 +132,8 @@ fn a_group_never_has_two_agents() {
 
 #[test]
 fn a_held_group_waits_and_goes_on() {
-    let home = Home::none("", "[groups.home]\nbind = [\"terminal\"]\nrequires_trigger = false\n", LONG);
+    let home =
+        Home::none("", "[groups.home]\nbind = [\"terminal\"]\nrequires_trigger = false\n", LONG);
     let up = home.up();
     let paused = home.place.run(&["pause", "home"]);
     assert_eq!(paused.code, 0, "{paused:?}");
@@ -154,7 +155,14 @@ fn a_command_of_the_operator_runs_within_the_sandbox() {
     let home = Home::docker(engine, "", SHORT, LONG);
     {
         let up = home.up();
-        let ran = home.place.run(&["exec", "home", "--", "/bin/sh", "-c", "echo here > by-hand; pwd; exit 7"]);
+        let ran = home.place.run(&[
+            "exec",
+            "home",
+            "--",
+            "/bin/sh",
+            "-c",
+            "echo here > by-hand; pwd; exit 7",
+        ]);
         assert_eq!(ran.code, 7, "{ran:?}\n{}", home.log());
         assert_eq!(home.place.lines("by-hand"), ["here"], "{ran:?}");
         let unknown = home.place.run(&["exec", "garden", "--", "true"]);

@@ -194,14 +194,13 @@ impl Front {
     pub(crate) fn of(engine: &Engine) -> Self {
         let engine = engine.endpoint.socket().unwrap().to_owned();
         let folder = tempfile::tempdir().unwrap();
-        let mut front =
-            Self {
-                folder,
-                engine,
-                task: tokio::spawn(async {}),
-                connections: Arc::default(),
-                requests: Arc::default(),
-            };
+        let mut front = Self {
+            folder,
+            engine,
+            task: tokio::spawn(async {}),
+            connections: Arc::default(),
+            requests: Arc::default(),
+        };
         front.open();
         front
     }
