@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use thiserror::Error;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::chain;
@@ -67,6 +68,8 @@ pub struct Host {
     retry_first: Duration,
     outages_max: u32,
     unreaped: Vec<RuntimeKind>,
+    /// Told when what a turn waits for may be there.
+    again: Arc<Notify>,
 }
 
 /// The work of one group.
@@ -173,6 +176,7 @@ impl Host {
             zone,
             retry_first: RETRY_FIRST,
             outages_max: RETRIES_MAX,
+            again: Arc::default(),
             unreaped,
         })
     }
@@ -277,6 +281,11 @@ impl Host {
         Ok(())
     }
 
+    /// Has turns that wait for what they run in try again at once.
+    pub fn try_again(&self) {
+        self.again.notify_waiters();
+    }
+
     /// The work of one group.
     ///
     /// # Errors
@@ -354,13 +363,6 @@ impl Worker {
     #[must_use]
     pub fn agent(&self) -> tokio::sync::watch::Receiver<Agent> {
         self.agent.subscribe()
-    }
-
-    /// Whether an agent is just being started: then a sandbox may be there that nobody has a grip
-    /// on yet.
-    #[must_use]
-    pub fn starting(&self) -> tokio::sync::watch::Receiver<bool> {
-        self.starting.subscribe()
     }
 
     /// What the generation says of the group.
@@ -467,6 +469,7 @@ impl Worker {
             let end = self.attempt(&turn, prompt, journal, cancel, audience).await?;
             self.helm.send_replace(None);
             let (store, now) = (&self.host.parts.store, self.host.parts.clock.now());
+            let outages_before = outages;
             let (why, wait) = match end {
                 TurnEnd::Done => return Ok(Some(Worked::Answered)),
                 TurnEnd::Cancelled => {
@@ -492,10 +495,14 @@ impl Worker {
                 }
                 end => return self.give_up(&turn, &end, audience).await.map(Some),
             };
+            let outage = outages > outages_before;
+            // Before anybody hears of it: what comes back from here on is not missed.
+            let again = self.host.again.notified();
             store.requeue(&turn.id, now).await?;
             let _ = audience.try_send(Progress::Retry { why, wait });
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
+                () = again, if outage => {}
                 () = cancel.cancelled() => {
                     store.cancel_turn(&turn.id, self.host.parts.clock.now()).await?;
                     return Ok(Some(Worked::Cancelled));
@@ -544,9 +551,11 @@ impl Worker {
         match self.wake().await {
             Ok(()) => {}
             Err(SessionError::Store(error)) => return Err(error.into()),
-            // Neither is for long, and nothing that another agent could do better.
+            // None of them is for long, and nothing that another agent could do better.
             Err(SessionError::Runtime(
-                error @ (RuntimeError::Unavailable { .. } | RuntimeError::NameTaken { .. }),
+                error @ (RuntimeError::Unavailable { .. }
+                | RuntimeError::NameTaken { .. }
+                | RuntimeError::ImageMissing(_)),
             )) => return Ok(TurnEnd::Outage(chain(&error))),
             Err(error) => return Ok(TurnEnd::Lost(chain(&error))),
         }

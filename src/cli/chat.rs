@@ -34,6 +34,8 @@ use crate::store::{MESSAGE_TEXT_MAX, Store};
 
 /// How long whoever makes way for another controller waits for that one.
 const SUCCESSOR_MAX: Duration = Duration::from_secs(30);
+/// How long a controller that was made way for may take to be there, until nobody comes.
+const COMING: Duration = Duration::from_secs(5);
 /// How often is looked whether it is there.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -443,8 +445,11 @@ impl Talk {
     /// Waits for the controller that takes over, and joins it. Says whether there is one.
     async fn join_successor(&mut self) -> Result<bool, Error> {
         // Its own controller makes way: its lock has to go first.
+        let asked = self.own.is_some();
         end(self.own.take(), REST_MAX).await;
         let until = Instant::now() + SUCCESSOR_MAX;
+        // Whoever asked it to needs a moment to take over.
+        let free = Instant::now() + if asked { COMING } else { Duration::ZERO };
         while Instant::now() < until {
             match join(&self.context).await? {
                 (_, Some(client)) if !client.status().await.is_ok_and(|now| now.draining) => {
@@ -453,7 +458,8 @@ impl Talk {
                 }
                 // Nobody took over: then it is for whoever waits.
                 (project, None)
-                    if project.lock_holder().map_err(project_error)?.is_none()
+                    if Instant::now() >= free
+                        && project.lock_holder().map_err(project_error)?.is_none()
                         && self.become_successor().await? =>
                 {
                     return Ok(true);

@@ -115,7 +115,7 @@ async fn apply_at_start(
     let Some(source) = source else {
         let Some(number) = before else { return Ok(Err(Exit::ManifestInvalid)) };
         tell(&format!("It is not valid: generation {number} runs on.\n"));
-        return lock(ground).map(Ok);
+        return lock(ground, args, context).await.map(Ok);
     };
     let preview = Preview::with(&source, None, context).await?;
     preview.refuse_strangers()?;
@@ -126,7 +126,7 @@ async fn apply_at_start(
         if before.is_none() {
             return Err(Error::new(Exit::Failed, "nothing could be applied yet"));
         }
-        return lock(preview.ground).map(Ok);
+        return lock(preview.ground, args, context).await.map(Ok);
     }
     context.progress(&preview.text_for_apply(context.stderr_color()));
     let risks = match (approve::approve(&preview, &args.approval, context), before) {
@@ -137,11 +137,11 @@ async fn apply_at_start(
             tell(&format!(
                 "{count} changes are not applied, generation {number} runs on: {hint}\n"
             ));
-            return lock(preview.ground).map(Ok);
+            return lock(preview.ground, args, context).await.map(Ok);
         }
         (Err(error), _) => return Err(error),
     };
-    let ready = lock(preview.ground.clone())?;
+    let ready = lock(preview.ground.clone(), args, context).await?;
     match apply::carry_out(&source, &preview, risks, &ready.lock, &ready.store, context).await {
         Ok(Exit::Ok) => Ok(Ok(ready)),
         Ok(exit) => Ok(Err(exit)),
@@ -154,8 +154,27 @@ async fn apply_at_start(
     }
 }
 
-fn lock(ground: Ground) -> Result<Ready, Error> {
-    let lock = ground.project.lock("up", SystemClock.now()).map_err(project_error)?;
+/// Takes the lock. A conversation that was not told in time makes way once more: where nobody
+/// serves for a moment, whoever talks does.
+async fn lock(ground: Ground, args: &UpArgs, context: &Context) -> Result<Ready, Error> {
+    let until = Instant::now() + args.wait.as_duration();
+    let lock = loop {
+        let refused = match ground.project.lock("up", SystemClock.now()) {
+            Ok(lock) => break lock,
+            Err(error) => project_error(error),
+        };
+        if refused.exit() != Exit::Locked || Instant::now() >= until {
+            return Err(refused);
+        }
+        match join(context).await? {
+            (project, Some(client)) => make_way(&client, &project, args.wait).await?,
+            // It does not serve yet.
+            (_, None) if refused.to_string().contains("`babybot chat`") => {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            (_, None) => return Err(refused),
+        }
+    };
     let store = apply::open_store(&ground.project, &lock)?;
     Ok(Ready { ground, lock, store })
 }

@@ -17,6 +17,7 @@ use super::look::Eyes;
 use crate::control::{ApplyEvent, ApplyRequest, Drift, Pending};
 use crate::desired::Desired;
 use crate::name::GroupName;
+use crate::execute::Change;
 use crate::observe;
 use crate::observed::{Known, Observed, Owner, Seen};
 use crate::plan::render::{self, Color, Heading};
@@ -45,6 +46,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
     let mut folders = Folders::watch(&shared);
     let mut events = Events::new(&shared);
     let mut due: Option<Instant> = None;
+    let mut hindered = false;
     loop {
         folders.follow(&shared);
         let next = due.unwrap_or_else(|| Instant::now() + EVERY).min(Instant::now() + EVERY);
@@ -71,6 +73,12 @@ pub(super) async fn keep(shared: Arc<Shared>) {
         if round.observed.as_ref().is_some_and(has_strangers) {
             let again = Instant::now() + STRANGERS_AGAIN;
             due = Some(due.map_or(again, |due| due.min(again)));
+        }
+        let before = std::mem::replace(&mut hindered, is_hindered(&shared, &round));
+        let image =
+            |mended: &Mended| matches!(mended.id, ResourceId::Image(_)) && mended.failure.is_none();
+        if (before && !hindered) || round.mended.iter().any(image) {
+            shared.host().try_again();
         }
         note(&shared, &mender, round).await;
         // What is asked for may be so by now without another edit.
@@ -124,6 +132,12 @@ fn has_strangers(observed: &Observed) -> bool {
         }
         _ => false,
     })
+}
+
+/// Whether something keeps agents from being started that goes away by itself.
+fn is_hindered(shared: &Shared, round: &Round) -> bool {
+    let strangers = round.observed.as_ref().is_some_and(has_strangers);
+    strangers || !shared.known().runtime.answers
 }
 
 /// Makes known what a round found and did.

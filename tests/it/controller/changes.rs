@@ -1,7 +1,5 @@
 //! Changes that somebody asks for while a controller runs.
 
-use std::time::Duration;
-
 use crate::support::home::{ALWAYS, Home, LONG, YES, condition, needs_engine};
 use crate::support::installation::wait_until;
 
@@ -141,7 +139,7 @@ fn a_group_that_is_applied_from_another_shell_is_served_and_one_that_is_taken_ou
 fn following_applies_what_is_safe_and_leaves_what_is_not() {
     let home = Home::none("", ALWAYS, LONG);
     let up = home.up_with(&[YES, "--follow"]);
-    let before = home.wait_for_agent();
+    home.wait_for_agent();
     let good = std::fs::read_to_string(home.place.root().join("babybot.toml")).unwrap();
     let safe = format!("{good}limits = {{ turn = \"20m\" }}\n");
     home.place.write("babybot.toml", &safe);
@@ -159,7 +157,6 @@ fn following_applies_what_is_safe_and_leaves_what_is_not() {
     let status = home.status_when("it is left", |status| status["pending"]["valid"] == true);
     assert_eq!(status["generation"], 3, "{status:#}");
     assert_eq!(status["groups"].as_object().unwrap().len(), 2);
-    let _ = before;
     home.ask("quick 1");
     up.end();
 }
@@ -184,5 +181,4 @@ fn a_start_with_nothing_to_apply_asks_nobody() {
     home.ask("quick 2");
     up.end();
     wait_until("nothing runs", || home.place.processes().is_empty());
-    let _ = Duration::ZERO;
 }

@@ -41,7 +41,7 @@ fn a_conversation_makes_way_for_a_controller_and_goes_on_through_it() {
         home.apply();
         let said = home.say("home", "long 1");
         home.wait_until_begun(1);
-        let up = home.start_up(&["--wait", "4s"]);
+        let up = home.start_up(&["--wait", "8s"]);
         up.wait_until_it_serves();
         home.let_go();
         home.assert_answered(said);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::home::{ALWAYS, Home, LONG, engine_here};
+use crate::support::home::{ALWAYS, HOME, Home, LONG, engine_here};
 use crate::support::installation::wait_until;
 
 /// Turns that are under way until a file says that they may go on.
@@ -132,8 +132,7 @@ fn a_group_never_has_two_agents() {
 
 #[test]
 fn a_held_group_waits_and_goes_on() {
-    let home =
-        Home::none("", "[groups.home]\nbind = [\"terminal\"]\nrequires_trigger = false\n", LONG);
+    let home = Home::none("", HOME, LONG);
     let up = home.up();
     let paused = home.place.run(&["pause", "home"]);
     assert_eq!(paused.code, 0, "{paused:?}");
@@ -153,22 +152,15 @@ fn a_held_group_waits_and_goes_on() {
 fn a_command_of_the_operator_runs_within_the_sandbox() {
     let Some(engine) = engine_here() else { return };
     let home = Home::docker(engine, "", SHORT, LONG);
-    {
-        let up = home.up();
-        let ran = home.place.run(&[
-            "exec",
-            "home",
-            "--",
-            "/bin/sh",
-            "-c",
-            "echo here > by-hand; pwd; exit 7",
-        ]);
-        assert_eq!(ran.code, 7, "{ran:?}\n{}", home.log());
-        assert_eq!(home.place.lines("by-hand"), ["here"], "{ran:?}");
-        let unknown = home.place.run(&["exec", "garden", "--", "true"]);
-        assert!(unknown.code != 0 && unknown.stderr.contains("garden"), "{unknown:?}");
-        up.end();
-        let none = home.place.run(&["exec", "home", "--", "true"]);
-        assert!(none.code != 0 && none.stderr.contains("babybot up"), "{none:?}");
-    }
+    let up = home.up();
+    let script = "echo here > by-hand; id -u; exit 7";
+    let ran = home.place.run(&["exec", "home", "--", "/bin/sh", "-c", script]);
+    assert_eq!(ran.code, 7, "{ran:?}\n{}", home.log());
+    assert_eq!(home.place.lines("by-hand"), ["here"], "{ran:?}");
+    assert_ne!(ran.stdout.trim(), "0", "it ran as root");
+    let unknown = home.place.run(&["exec", "garden", "--", "true"]);
+    assert!(unknown.code != 0 && unknown.stderr.contains("garden"), "{unknown:?}");
+    up.end();
+    let none = home.place.run(&["exec", "home", "--", "true"]);
+    assert!(none.code != 0 && none.stderr.contains("babybot up"), "{none:?}");
 }

@@ -18,7 +18,7 @@ use bollard::Docker;
 use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, EventsOptionsBuilder, ListContainersOptionsBuilder,
-    RemoveContainerOptionsBuilder,
+    ListImagesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
 };
 use futures_util::StreamExt as _;
 use rustix::process::Signal;
@@ -356,6 +356,17 @@ impl Home {
         named.collect()
     }
 
+    /// The images that were built for this installation.
+    pub(crate) fn images(&self) -> Vec<String> {
+        let label = format!("{INSTANCE}={}", self.instance());
+        let found = self.ask_engine(|client| async move {
+            let filters = HashMap::from([("label".to_owned(), vec![label])]);
+            let options = ListImagesOptionsBuilder::default().filters(&filters).build();
+            client.list_images(Some(options)).await
+        });
+        found.into_iter().map(|image| image.id).collect()
+    }
+
     /// What the engine tells of its containers from now on.
     pub(crate) fn events(&self) -> Events {
         Events::new(self.engine(), &format!("{INSTANCE}={}", self.instance()))
@@ -411,9 +422,9 @@ async fn sweep(client: &Docker, label: &str) {
         let force = RemoveContainerOptionsBuilder::default().force(true).build();
         let _ = client.remove_container(&container.id.unwrap_or_default(), Some(force)).await;
     }
-    let options = bollard::query_parameters::ListImagesOptionsBuilder::default().filters(&filters);
+    let options = ListImagesOptionsBuilder::default().filters(&filters);
     for image in client.list_images(Some(options.build())).await.unwrap_or_default() {
-        let force = bollard::query_parameters::RemoveImageOptionsBuilder::default().force(true);
+        let force = RemoveImageOptionsBuilder::default().force(true);
         let _ = client.remove_image(&image.id, Some(force.build()), None).await;
     }
 }
