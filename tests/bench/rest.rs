@@ -1,5 +1,6 @@
 //! What is used while nothing happens: by a controller with many groups, and by one agent.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::time::{Duration, Instant};
@@ -26,40 +27,44 @@ fn window(effort: Effort) -> Duration {
 }
 
 /// What a process used within a time.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Usage {
     /// Its share of memory, in KiB, and what of it is its own alone; `None` where nobody may look.
     memory: Option<(u64, u64)>,
-    /// Processor time in nanoseconds, of all its threads.
-    processor: u64,
-    /// How often one of its threads was woken.
-    wakes: u64,
-    threads: usize,
+    /// Of each thread: its processor time in nanoseconds, and how often it was woken.
+    threads: BTreeMap<String, (u64, u64)>,
 }
 
 impl Usage {
     fn of(pid: u32) -> Self {
-        let (mut processor, mut wakes, mut threads) = (0, 0, 0);
+        let mut threads = BTreeMap::new();
         for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten() {
             let read = |name: &str| fs::read_to_string(task.path().join(name)).unwrap_or_default();
             let first = read("schedstat").split(' ').next().and_then(|text| text.parse().ok());
-            processor += first.unwrap_or(0);
-            wakes += number_after(&read("status"), "voluntary_ctxt_switches:").unwrap_or(0);
-            threads += 1;
+            let wakes = number_after(&read("status"), "voluntary_ctxt_switches:");
+            let name = task.file_name().to_string_lossy().into_owned();
+            threads.insert(name, (first.unwrap_or(0), wakes.unwrap_or(0)));
         }
         let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"));
         let memory = rollup.ok().and_then(|text| {
             Some((number_after(&text, "Pss:")?, number_after(&text, "Pss_Anon:")?))
         });
-        Self { memory, processor, wakes, threads }
+        Self { memory, threads }
     }
 
     /// What was used since then, for a table.
     #[allow(clippy::cast_precision_loss, reason = "counts of a bench are small")]
-    fn line(self, what: &str, before: Self, took: Duration, most: f64) -> String {
+    fn line(&self, what: &str, before: &Self, took: Duration, most: f64) -> String {
         let seconds = took.as_secs_f64();
-        let share = (self.processor - before.processor) as f64 / 1e7 / seconds;
-        let wakes = (self.wakes - before.wakes) as f64 / seconds;
+        // What a thread used that ended meanwhile is not known; it is one that waited for files.
+        let (mut processor, mut wakes) = (0, 0);
+        for (name, after) in &self.threads {
+            let before = before.threads.get(name).copied().unwrap_or_default();
+            processor += after.0.saturating_sub(before.0);
+            wakes += after.1.saturating_sub(before.1);
+        }
+        let share = processor as f64 / 1e7 / seconds;
+        let wakes = wakes as f64 / seconds;
         let megabytes = |kib: u64| kib as f64 * 1024.0 / 1e6;
         let (memory, met) = match self.memory {
             None => ("may not be read |".to_owned(), ""),
@@ -68,7 +73,7 @@ impl Usage {
                 (format!("{:.1} MB | {:.1} MB", megabytes(pss), megabytes(own)), met)
             }
         };
-        let threads = self.threads;
+        let threads = self.threads.len();
         format!(
             "| {what} | {memory} | {share:.3} % | {wakes:.1} | {threads} | ≤ {most} MB | {met} |\n"
         )
@@ -112,7 +117,7 @@ pub(crate) fn controllers(effort: Effort, table: &mut Table) {
                 let (before, begun) = (Usage::of(pid), Instant::now());
                 tokio::time::sleep(window).await;
                 let what = format!("`babybot up`, {groups} groups on `{kind}`, no agent");
-                lines += &Usage::of(pid).line(&what, before, begun.elapsed(), 20.0);
+                lines += &Usage::of(pid).line(&what, &before, begun.elapsed(), 20.0);
                 up.end().await;
             }
         }
@@ -127,7 +132,7 @@ pub(crate) async fn agent(effort: Effort, table: &mut Table, pid: u32) {
     tokio::time::sleep(settle(effort)).await;
     let (before, begun) = (Usage::of(pid), Instant::now());
     tokio::time::sleep(window).await;
-    let line = Usage::of(pid).line("an agent after its turns", before, begun.elapsed(), 6.0);
+    let line = Usage::of(pid).line("an agent after its turns", &before, begun.elapsed(), 6.0);
     let seconds = window.as_secs();
     table.note(&format!("### An agent at rest in its container, for {seconds} s\n\n{HEAD}{line}"));
 }

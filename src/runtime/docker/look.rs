@@ -164,7 +164,7 @@ fn seen(
     let labels = container.labels.as_ref();
     let digest = labels.and_then(|labels| labels.get(SPEC)).filter(|_| group_of.is_some());
     let own = format!("{prefix}{group}");
-    let renamed = group_of.is_some() && named.clone().is_none_or(|name| name != own);
+    let renamed = group_of.is_some() && named.is_none_or(|name| name != own);
     let sandbox = SandboxSeen {
         name: named.or_else(|| names.next()).unwrap_or(id.as_str()).to_owned(),
         id,
