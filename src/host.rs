@@ -365,13 +365,6 @@ impl Worker {
         self.agent.subscribe()
     }
 
-    /// Whether an agent is just being started: then a sandbox may be there that nobody has a grip
-    /// on yet.
-    #[must_use]
-    pub fn starting(&self) -> tokio::sync::watch::Receiver<bool> {
-        self.starting.subscribe()
-    }
-
     /// What the generation says of the group.
     #[must_use]
     pub fn spec(&self) -> &GroupSpec {

@@ -601,11 +601,7 @@ async fn insisted(inbox: &mut mpsc::Receiver<Ask>) {
 }
 
 /// A lease of the agent that runs.
-fn lease_of(
-    shared: &Shared,
-    cell: &Cell,
-    agent: &watch::Receiver<Agent>,
-) -> Result<Lease, String> {
+fn lease_of(shared: &Shared, cell: &Cell, agent: &watch::Receiver<Agent>) -> Result<Lease, String> {
     let grip = agent.borrow().grip().cloned();
     let grip = grip.ok_or("the agent is just being started, or just ended")?;
     let runtime = shared.runtime_of(&cell.group);
