@@ -289,6 +289,13 @@ impl Keeper {
     /// Does what is asked while nothing is under way.
     async fn answer(&mut self, ask: Ask) {
         match ask {
+            // Somebody looks inside: it is done once they have gone.
+            Ask::Order(order @ (AgentOrder::Replace | AgentOrder::Stop), reply)
+                if self.cell.state().leases > 0 && !self.is_halted().await =>
+            {
+                self.later = Some(order);
+                let _ = reply.send(Ok(()));
+            }
             Ask::Order(order, reply) => {
                 let done = self.carry_out(order).await;
                 let _ = reply.send(done);
@@ -302,7 +309,12 @@ impl Keeper {
                     self.cell.give_back(lease.place.marker);
                 }
             }
-            Ask::Return(marker) => self.cell.give_back(marker),
+            Ask::Return(marker) => {
+                self.cell.give_back(marker);
+                if self.cell.state().leases == 0 {
+                    self.catch_up().await;
+                }
+            }
             Ask::Cancel(reply) => {
                 let cancelled = self.shared.host().cancel_all(&self.cell.group).await;
                 let _ = reply.send(cancelled.map_err(|error| chain(&error)));
@@ -316,11 +328,7 @@ impl Keeper {
             AgentOrder::Start => {}
             AgentOrder::Replace | AgentOrder::Stop => {
                 self.set_stage(Stage::Draining);
-                let sandbox = self.cell.state().sandbox.clone();
-                let halted = match sandbox {
-                    Some(sandbox) => self.shared.is_halted(&self.cell, &sandbox).await,
-                    None => false,
-                };
+                let halted = self.is_halted().await;
                 if halted {
                     // It can neither finish nor be told to.
                     self.worker.end().await;
@@ -335,6 +343,15 @@ impl Keeper {
             AgentOrder::Stop => Ok(()),
             _ if held => Err("the group is held".to_owned()),
             AgentOrder::Start | AgentOrder::Replace => self.wake().await,
+        }
+    }
+
+    /// Whether somebody halted its sandbox from outside.
+    async fn is_halted(&self) -> bool {
+        let sandbox = self.cell.state().sandbox.clone();
+        match sandbox {
+            Some(sandbox) => self.shared.is_halted(&self.cell, &sandbox).await,
+            None => false,
         }
     }
 
@@ -523,7 +540,9 @@ impl Keeper {
         if let Some(host) = self.next.take() {
             self.configure(host).await;
         }
-        if let Some(order) = self.later.take()
+        let looked_into = self.cell.state().leases > 0;
+        if !looked_into
+            && let Some(order) = self.later.take()
             && self.quit.is_none()
             && order != AgentOrder::Start
             && let Err(error) = self.carry_out(order).await

@@ -55,10 +55,10 @@ pub struct ViewSource {
 /// What tells a file from the same file after an edit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
-    size: u64,
+    size: i64,
     inode: u64,
-    modified: (i64, u64),
-    changed: (i64, u64),
+    modified: (i64, i64),
+    changed: (i64, i64),
 }
 
 /// The copy as it should be: what is in a folder, by name.
@@ -207,6 +207,18 @@ impl Project {
     }
 }
 
+impl Stamp {
+    /// Systems count in types of their own.
+    fn of(stat: &rustix::fs::Stat) -> Result<Self, std::num::TryFromIntError> {
+        Ok(Self {
+            size: stat.st_size,
+            inode: stat.st_ino,
+            modified: (stat.st_mtime, stat.st_mtime_nsec.try_into()?),
+            changed: (stat.st_ctime, stat.st_ctime_nsec.try_into()?),
+        })
+    }
+}
+
 impl ViewSource {
     /// The plain names in a folder, in order; what has another name is left out.
     fn list(&mut self, folder: &Folder, path: &Path) -> Vec<(String, FileType)> {
@@ -281,12 +293,9 @@ impl ViewSource {
             "the files before it leave no room"
         } else {
             self.bytes += size;
-            let (modified, changed) = (
-                (stat.st_mtime as i64, stat.st_mtime_nsec as u64),
-                (stat.st_ctime as i64, stat.st_ctime_nsec as u64),
-            );
-            let stamp = Stamp { size, inode: stat.st_ino as u64, modified, changed };
-            self.files.insert(path, stamp);
+            if let Ok(stamp) = Stamp::of(&stat) {
+                self.files.insert(path, stamp);
+            }
             return;
         };
         self.leave_out(&path, why);

@@ -15,6 +15,7 @@ mod life;
 mod look;
 mod mounts;
 mod run;
+mod screen;
 mod streams;
 
 use std::collections::BTreeMap;
@@ -216,7 +217,8 @@ impl Runtime for Docker {
     fn exec(&self, id: &SandboxId, command: ExecSpec) -> BoxFuture<'_, Result<Exec, RuntimeError>> {
         let id = id.clone();
         Box::pin(async move {
-            run::exec(&self.client, id.as_str(), command).await.map_err(|failure| failure.of(&id))
+            let started = run::exec(&self.client, &self.endpoint, id.as_str(), command).await;
+            started.map_err(|failure| failure.of(&id))
         })
     }
 

@@ -28,8 +28,8 @@ fn window(effort: Effort) -> Duration {
 /// What a process used within a time.
 #[derive(Clone, Copy, Debug)]
 struct Usage {
-    /// Its share of memory, in KiB; `None` where nobody may look.
-    memory: Option<u64>,
+    /// Its share of memory, in KiB, and what of it is its own alone; `None` where nobody may look.
+    memory: Option<(u64, u64)>,
     /// Processor time in nanoseconds, of all its threads.
     processor: u64,
     /// How often one of its threads was woken.
@@ -48,7 +48,9 @@ impl Usage {
             threads += 1;
         }
         let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"));
-        let memory = rollup.ok().and_then(|text| number_after(&text, "Pss:"));
+        let memory = rollup.ok().and_then(|text| {
+            Some((number_after(&text, "Pss:")?, number_after(&text, "Pss_Anon:")?))
+        });
         Self { memory, processor, wakes, threads }
     }
 
@@ -58,10 +60,14 @@ impl Usage {
         let seconds = took.as_secs_f64();
         let share = (self.processor - before.processor) as f64 / 1e7 / seconds;
         let wakes = (self.wakes - before.wakes) as f64 / seconds;
-        let memory = self.memory.map(|kib| kib as f64 * 1024.0 / 1e6);
-        let met = memory.map_or("", |memory| if memory <= most { "yes" } else { "NO" });
-        let memory =
-            memory.map_or("may not be read".to_owned(), |memory| format!("{memory:.1} MB"));
+        let megabytes = |kib: u64| kib as f64 * 1024.0 / 1e6;
+        let (memory, met) = match self.memory {
+            None => ("may not be read |".to_owned(), ""),
+            Some((pss, own)) => {
+                let met = if megabytes(pss) <= most { "yes" } else { "NO" };
+                (format!("{:.1} MB | {:.1} MB", megabytes(pss), megabytes(own)), met)
+            }
+        };
         let threads = self.threads;
         format!(
             "| {what} | {memory} | {share:.3} % | {wakes:.1} | {threads} | ≤ {most} MB | {met} |\n"
@@ -74,8 +80,8 @@ fn number_after(text: &str, label: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-const HEAD: &str = "| what | PSS | of a core | wakes a second | threads | target | met |\n\
-                    |---|---|---|---|---|---|---|\n";
+const HEAD: &str = "| what | PSS | not of the file | of a core | wakes a second | threads | target | met |\n\
+                    |---|---|---|---|---|---|---|---|\n";
 
 fn manifest(kind: &str, model: &str, groups: usize) -> String {
     let mut text = format!(

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use babybot::control::client::Client;
-use babybot::control::{ChatEnd, ChatEvent, ChatRequest, PostOutcome};
+use babybot::control::{ChatEnd, ChatEvent, ChatRequest, Condition, GroupStatus, PostOutcome};
 use babybot::name::{GroupName, InstanceId};
 use babybot::project::Project;
 use babybot::runtime::Runtime as _;
@@ -181,6 +181,20 @@ impl Up {
                 return containers;
             }
             assert!(Instant::now() < until, "{} containers instead of {count}", containers.len());
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Waits until every group is as it should be.
+    async fn wait_ready(&self) {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let status = self.client.status().await.unwrap();
+            let ready = |group: &GroupStatus| group.conditions[&Condition::Ready].holds;
+            if !status.groups.is_empty() && status.groups.values().all(ready) {
+                return;
+            }
+            assert!(Instant::now() < until, "{:?}", status.groups);
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
@@ -371,6 +385,7 @@ async fn killed_agents(effort: Effort, table: &mut Table, engine: &Engine) {
     let instant = Instantly::serve().await;
     let always = "lifecycle = \"always\"";
     let up = Up::new(&manifest("docker", &instant.lines(), names, always), Some(engine)).await;
+    up.wait_ready().await;
     let containers = up.wait_for(names.len()).await;
     let image = up.image(&containers[0].0).await;
     tokio::time::sleep(QUIET * 4).await;
@@ -395,7 +410,8 @@ async fn killed_agents(effort: Effort, table: &mut Table, engine: &Engine) {
     let mut times = Vec::new();
     for group in names.iter().copied() {
         let mut died = None;
-        for (at, what, _) in events.iter().filter(|(_, _, of)| *of == group) {
+        let own = events.iter().filter(|(_, what, of)| *of == group && what != "create");
+        for (at, what, _) in own {
             match (what.as_str(), died.take()) {
                 ("die", _) => died = Some(*at),
                 ("start", Some(died)) => times.push(*at - died),

@@ -580,8 +580,8 @@ fn help_reads_like_this() {
     let folder = Folder::empty();
     insta::assert_snapshot!("help", folder.run(&["-h"]).stdout);
     for verb in [
-        "init", "validate", "plan", "apply", "down", "status", "chat", "exec", "pause", "resume",
-        "logs", "history", "explain", "schema",
+        "init", "validate", "plan", "apply", "up", "down", "status", "chat", "exec", "pause",
+        "resume", "logs", "history", "explain", "schema",
     ] {
         insta::assert_snapshot!(format!("help-{verb}"), folder.run(&[verb, "--help"]).stdout);
     }

@@ -9,6 +9,8 @@ use bollard::query_parameters::ResizeExecOptionsBuilder;
 use tokio::io::AsyncWriteExt as _;
 
 use super::call::{Failure, within};
+use super::endpoint::Endpoint;
+use super::screen;
 use super::streams::{self, Of, Returned};
 use super::{CREATE_DEADLINE, LIST_DEADLINE};
 use crate::runtime::{Exec, ExecSpec, RuntimeError};
@@ -19,7 +21,12 @@ const ATTEMPTS_MAX: u32 = 100;
 const ATTEMPT_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Starts a command as the container's own user. Nothing ends it but itself: engines have no way.
-pub(super) async fn exec(client: &Client, id: &str, spec: ExecSpec) -> Result<Exec, Failure> {
+pub(super) async fn exec(
+    client: &Client,
+    endpoint: &Endpoint,
+    id: &str,
+    spec: ExecSpec,
+) -> Result<Exec, Failure> {
     let tty = spec.terminal.is_some();
     let config = ExecConfig {
         attach_stdin: Some(true),
@@ -32,11 +39,17 @@ pub(super) async fn exec(client: &Client, id: &str, spec: ExecSpec) -> Result<Ex
     };
     let call = client.create_exec(id, config);
     let exec = within("making the command", CREATE_DEADLINE, call).await?.id;
-    let options = StartExecOptions { detach: false, tty, output_capacity: None };
-    let call = client.start_exec(&exec, Some(options));
-    let started = within("starting the command", CREATE_DEADLINE, call).await?;
-    let StartExecResults::Attached { output, input } = started else {
-        return Err(Failure::Nonsense("the engine detached the command".to_owned()));
+    let (output, input) = if tty {
+        let starting = screen::start(endpoint, &exec);
+        let late = |_| Failure::Late { what: "starting the command", limit: CREATE_DEADLINE };
+        tokio::time::timeout(CREATE_DEADLINE, starting).await.map_err(late)??
+    } else {
+        let call = client.start_exec(&exec, Some(StartExecOptions::default()));
+        let started = within("starting the command", CREATE_DEADLINE, call).await?;
+        let StartExecResults::Attached { output, input } = started else {
+            return Err(Failure::Nonsense("the engine detached the command".to_owned()));
+        };
+        (output, input)
     };
     if let Some((columns, rows)) = spec.terminal {
         let size = ResizeExecOptionsBuilder::default().w(columns.into()).h(rows.into()).build();

@@ -325,6 +325,22 @@ async fn a_command_runs_inside_as_the_agents_user() {
     assert_eq!(screen, "33 91\r\n");
     assert_eq!(exec.exit.await, Ok(0));
 
+    // A piece of what a terminal shows may begin with any byte.
+    let script =
+        "printf '\\001\\000\\002 no frame'; sleep 0.3; printf '\\002\\n'; read a; echo $a; exit 5";
+    let argv = ["sh", "-c", script].map(ToOwned::to_owned).into();
+    let spec = ExecSpec { argv, terminal: Some((91, 33)), place: None };
+    let mut exec = place.runtime.exec(&id, spec).await.unwrap();
+    exec.stdin.write_all(b"typed\r").await.unwrap();
+    let mut screen = String::new();
+    exec.stdout.read_to_string(&mut screen).await.unwrap();
+    assert!(
+        screen.contains("\u{1}\u{0}\u{2} no frame") && screen.contains("\u{2}\r\n"),
+        "{screen:?}"
+    );
+    assert!(screen.ends_with("typed\r\n"), "{screen:?}");
+    assert_eq!(exec.exit.await, Ok(5));
+
     let Sandbox { exit, link, .. } = running.sandbox;
     drop(link);
     assert_eq!(exit.await, Exit::Code(0));
