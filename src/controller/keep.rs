@@ -35,6 +35,10 @@ const QUIET: Duration = Duration::from_millis(30);
 const QUIET_MAX: Duration = Duration::from_millis(250);
 /// How long after a runtime's events ended it is asked for more.
 const WATCH_AGAIN: Duration = Duration::from_secs(2);
+/// What others do to a container, and an engine may tell of before its own list shows it.
+const TOLD_EARLY: [&str; 4] = ["pause", "unpause", "rename", "update"];
+/// How long after such an event is looked once more.
+const ONCE_MORE: Duration = Duration::from_millis(500);
 /// How soon is looked again for a stranger who has a name of ours: no event tells that it is gone.
 const STRANGERS_AGAIN: Duration = Duration::from_secs(2);
 /// Entries of drift that are remembered for the status.
@@ -70,6 +74,10 @@ pub(super) async fn keep(shared: Arc<Shared>) {
             let wait = due.0.saturating_sub(shared.clock().now().0);
             Instant::now() + Duration::from_millis(u64::try_from(wait).unwrap_or_default())
         });
+        if std::mem::take(&mut events.told_early) {
+            let again = Instant::now() + ONCE_MORE;
+            due = Some(due.map_or(again, |due| due.min(again)));
+        }
         if round.observed.as_ref().is_some_and(has_strangers) {
             let again = Instant::now() + STRANGERS_AGAIN;
             due = Some(due.map_or(again, |due| due.min(again)));
@@ -316,11 +324,14 @@ struct Events {
     streams: SelectAll<BoxStream<'static, RuntimeEvent>>,
     watched: usize,
     again: Option<Instant>,
+    /// Whether one came that may have been early.
+    told_early: bool,
 }
 
 impl Events {
     fn new(shared: &Arc<Shared>) -> Self {
-        let mut events = Self { streams: SelectAll::new(), watched: 0, again: None };
+        let mut events =
+            Self { streams: SelectAll::new(), watched: 0, again: None, told_early: false };
         events.watch(shared);
         events
     }
@@ -343,7 +354,10 @@ impl Events {
         let again = self.again;
         tokio::select! {
             event = self.streams.next(), if !self.streams.is_empty() => match event {
-                Some(event) => tracing::debug!(?event, "something happened to a sandbox"),
+                Some(event) => {
+                    tracing::debug!(?event, "something happened to a sandbox");
+                    self.told_early |= TOLD_EARLY.contains(&event.what.as_str());
+                }
                 None => self.again = Some(Instant::now() + WATCH_AGAIN),
             },
             () = until(again) => self.watch(shared),
