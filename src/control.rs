@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, watch};
 use crate::clock::Timestamp;
 use crate::desired::Desired;
 use crate::error::chain;
-use crate::name::{GroupName, InstanceId, SandboxId, TurnId};
+use crate::name::{GroupName, InstanceId, MessageId, SandboxId, TurnId};
 use crate::observed::Observed;
 use crate::plan::Plan;
 use crate::resource::{Lifecycle, ResourceId, Risk, RuntimeKind};
@@ -415,6 +415,8 @@ pub struct ChatRequest {
     pub group: GroupName,
     /// What is said; `None`: nothing yet, only what was left over is wanted.
     pub text: Option<String>,
+    /// By which what is said is known, however often it is said.
+    pub id: MessageId,
     /// What was said before, to a controller that handed over: by this it is followed.
     pub said: Option<i64>,
 }

@@ -230,14 +230,29 @@ impl Machine {
         for folder in [session, mailbox] {
             self.project.make_private(&folder).map_err(|error| error.to_string())?;
         }
-        let Some(owner) = owner else { return Ok(()) };
         let folders = self.project.folders(group);
         // The main group keeps what all read.
         for path in folders.into_iter().chain([self.project.global()]) {
-            let given = self.project.folder(&path).and_then(|folder| folder.give_all(owner));
+            let given = self.project.folder(&path).and_then(|folder| match owner {
+                Some(owner) => folder.give_all(owner),
+                None => self.give_back(&folder),
+            });
             given.map_err(|error| format!("{}: {error}", path.display()))?;
         }
         Ok(())
+    }
+
+    /// Gives a folder that was given to the agents of another runtime back to the project's owner,
+    /// as whom agents run where nobody has to be given anything.
+    fn give_back(&self, folder: &Folder) -> std::io::Result<()> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        let (uid, gid) = self.project.owner().unwrap_or((0, 0));
+        match folder.owner()? {
+            present if present.uid == uid => Ok(()),
+            _ => folder.give_all(UserId { uid, gid }),
+        }
     }
 
     fn write_global_memory(&self) -> Result<(), String> {

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::chain;
-use crate::name::{ChannelName, ChatId, GroupName, InstanceId, ModelName, SandboxId};
+use crate::name::{ChannelName, ChatId, GroupName, InstanceId, MessageId, ModelName, SandboxId};
 use crate::process;
 use crate::project::Project;
 use crate::project::view::ViewSource;
@@ -248,6 +248,22 @@ impl Host {
         sender: &str,
         text: &str,
     ) -> Result<MessageSeq, HostError> {
+        let id = self.parts.clock.message_id();
+        self.accept_as(group, sender, text, id).await
+    }
+
+    /// Stores a message that was typed at the terminal, once, however often it is handed over under
+    /// this identifier.
+    ///
+    /// # Errors
+    /// As [`Host::accept`].
+    pub async fn accept_as(
+        &self,
+        group: &GroupName,
+        sender: &str,
+        text: &str,
+        id: MessageId,
+    ) -> Result<MessageSeq, HostError> {
         let now = self.parts.clock.now();
         let accepted = self
             .parts
@@ -255,7 +271,7 @@ impl Host {
             .accept(Incoming {
                 channel: ChannelName::terminal(),
                 chat: terminal_chat(group),
-                message_id: self.parts.clock.message_id(),
+                message_id: id,
                 group: group.clone(),
                 sender: sender.to_owned(),
                 text: text.to_owned(),

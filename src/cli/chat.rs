@@ -344,6 +344,7 @@ impl Talk {
         let mut request = ChatRequest {
             group: self.group.clone(),
             text: text.map(ToOwned::to_owned),
+            id: SystemClock.message_id(),
             said: None,
         };
         loop {
@@ -362,7 +363,12 @@ impl Talk {
     async fn follow(&mut self, request: &ChatRequest) -> Result<(ChatEnd, Option<i64>), Error> {
         let mut said = request.said;
         let failed = |error: ControlError| control_error("talk through the controller", &error);
-        let events = self.client.chat(request).await.map_err(failed)?;
+        let events = match self.client.chat(request).await {
+            Err(ControlError::Ended | ControlError::Broken(_)) => {
+                return Ok((ChatEnd::HandedOver, said));
+            }
+            events => events.map_err(failed)?,
+        };
         let mut events = std::pin::pin!(events);
         let mut stopping = false;
         loop {
@@ -379,7 +385,10 @@ impl Talk {
                     }
                     Some(Ok(ChatEvent::Stored { seq })) => said = Some(seq),
                     Some(Ok(event)) => self.show(event).await?,
-                    // A controller that was killed: whatever was stored is gone on with.
+                    // A controller that ended or was killed: whatever was stored is gone on with.
+                    Some(Err(ControlError::Ended | ControlError::Broken(_))) => {
+                        return Ok((ChatEnd::HandedOver, said));
+                    }
                     Some(Err(error)) => return Err(failed(error)),
                     None => return Ok((ChatEnd::HandedOver, said)),
                 },
@@ -447,11 +456,14 @@ impl Talk {
         // Its own controller makes way: its lock has to go first.
         let asked = self.own.is_some();
         end(self.own.take(), REST_MAX).await;
+        let ground = Ground::of_project(self.context.project())?;
         let until = Instant::now() + SUCCESSOR_MAX;
         // Whoever asked it to needs a moment to take over.
         let free = Instant::now() + if asked { COMING } else { Duration::ZERO };
         while Instant::now() < until {
-            match join(&self.context).await? {
+            // While one goes and another comes, what there is may close at once.
+            let found = join(&self.context).await;
+            match found.unwrap_or_else(|_| (ground.project.clone(), None)) {
                 (_, Some(client)) if !client.status().await.is_ok_and(|now| now.draining) => {
                     self.client = client;
                     return Ok(true);

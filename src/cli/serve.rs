@@ -42,6 +42,8 @@ pub const REST_MAX: Duration = Duration::from_secs(5);
 const STATUS_MAX: Duration = Duration::from_secs(2);
 /// How long a runtime's word that it is well counts.
 const WELL_FOR: Duration = Duration::from_secs(20);
+/// How long the store's last user may take to let go of it.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
 /// How long an engine of old may take to say what is left there.
 const OLD_ENGINE_MAX: Duration = Duration::from_secs(10);
 
@@ -147,7 +149,9 @@ impl Serving {
         drop(controller);
         // The socket goes before the lock does: whoever comes next makes its own.
         drop(place);
-        store.close().await;
+        // Whatever was acknowledged is committed; what still holds on to it may be waiting for an
+        // engine.
+        let _ = tokio::time::timeout(CLOSE_MAX, store.close()).await;
     }
 }
 

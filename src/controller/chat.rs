@@ -23,6 +23,9 @@ use crate::store::{MessageSeq, OutboxId, Post, PostKind, PostState, StoreError, 
 /// How long whoever shows a post may take to say so.
 const SHOWN_MAX: Duration = Duration::from_secs(60);
 
+/// How long nothing may happen until the store is asked again.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
 /// Why a conversation ends before its time.
 enum Broken {
     /// Whoever talked went away.
@@ -92,7 +95,8 @@ impl Shared {
             if self.closing.is_cancelled() {
                 return Err(Broken::Closing);
             }
-            let accepted = self.host().accept(&cell.group, "owner", &text).await;
+            let accepted =
+                self.host().accept_as(&cell.group, "owner", &text, request.id.clone()).await;
             let seq = accepted.map_err(|error| match error {
                 host::HostError::Store(error) => Broken::Store(error),
                 _ => Broken::Gone,
@@ -157,7 +161,7 @@ impl Shared {
                     }
                 }
                 Some(Happening::Waits(what)) => send(events, ChatEvent::Waits { what }).await?,
-                None => {}
+                Some(Happening::Rests) | None => {}
             }
         }
     }
@@ -176,6 +180,8 @@ impl Shared {
             },
             () = events.closed() => Err(Broken::Gone),
             () = self.closed.cancelled() => Err(Broken::Closing),
+            // What nothing told of.
+            () = tokio::time::sleep(LOOK_AGAIN) => Ok(None),
         }
     }
 

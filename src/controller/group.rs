@@ -63,6 +63,8 @@ pub(super) enum Happening {
     Ended(Worked),
     /// The group waits for something.
     Waits(String),
+    /// The group has nothing to do.
+    Rests,
 }
 
 /// A group as everybody but its own task sees it.
@@ -252,6 +254,8 @@ impl Keeper {
             (state.sandbox.is_some(), state.leases)
         };
         self.set_stage(if running { Stage::Idle } else { Stage::Asleep });
+        // Whoever found it at work looks again.
+        let _ = self.cell.happenings.send(Happening::Rests);
         let idle = if leases == 0 { self.worker.idle_after() } else { Duration::MAX };
         tokio::select! {
             ask = self.inbox.recv() => match ask {

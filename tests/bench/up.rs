@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use babybot::clock::{Clock as _, SystemClock};
 use babybot::control::client::Client;
 use babybot::control::{ChatEnd, ChatEvent, ChatRequest, Condition, GroupStatus, PostOutcome};
 use babybot::name::{GroupName, InstanceId};
@@ -138,6 +139,7 @@ impl Up {
     /// reply was there.
     async fn say(&self, group: &GroupName) -> (Instant, Instant) {
         let request = ChatRequest {
+            id: SystemClock.message_id(),
             group: group.clone(),
             text: Some("What is on today?".to_owned()),
             said: None,

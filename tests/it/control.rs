@@ -62,7 +62,12 @@ fn request() -> ApplyRequest {
 }
 
 fn talk(text: &str) -> ChatRequest {
-    ChatRequest { group: home(), text: Some(text.to_owned()), said: None }
+    ChatRequest {
+        group: home(),
+        text: Some(text.to_owned()),
+        id: "one".parse().unwrap(),
+        said: None,
+    }
 }
 
 #[tokio::test]

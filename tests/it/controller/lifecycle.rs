@@ -169,6 +169,6 @@ fn a_command_of_the_operator_runs_within_the_sandbox() {
         assert!(unknown.code != 0 && unknown.stderr.contains("garden"), "{unknown:?}");
         up.end();
         let none = home.place.run(&["exec", "home", "--", "true"]);
-        assert!(none.code != 0 && none.stderr.contains("babybot up"), "{none:?}");
+        assert_eq!(none.code, 0, "{none:?}");
     }
 }
