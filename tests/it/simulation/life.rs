@@ -321,7 +321,7 @@ impl World {
                 format!("strangers leave {group}")
             }
             (11, _) => {
-                let place = facts.folders.entry(group.clone()).or_insert_with(Place::default);
+                let place = facts.folders.entry(group.clone()).or_default();
                 place.missing.insert(format!("groups/{group}"));
                 format!("a folder of {group} is deleted")
             }
@@ -431,10 +431,10 @@ impl Facts {
     }
 
     fn let_go(&mut self, group: &GroupName, id: &SandboxId) {
-        if let Some(keeper) = self.keepers.get_mut(group) {
-            if keeper.sandbox.as_ref() == Some(id) {
-                keeper.sandbox = None;
-            }
+        if let Some(keeper) = self.keepers.get_mut(group)
+            && keeper.sandbox.as_ref() == Some(id)
+        {
+            keeper.sandbox = None;
         }
     }
 
