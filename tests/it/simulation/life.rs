@@ -9,7 +9,7 @@ use babybot::name::{GroupName, SandboxId};
 use babybot::observed::SandboxState;
 use babybot::resource::Lifecycle;
 
-use super::world::{Container, Facts, Keeper, Mutant, Place, Whose, World};
+use super::world::{Container, Facts, Keeper, Mutant, Whose, World};
 
 /// How long a group's agent may have nothing to do.
 const IDLE: Duration = Duration::from_secs(60);
