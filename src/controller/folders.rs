@@ -3,7 +3,8 @@
 //! An event only says that something may have changed. What agents write is not
 //! watched: only the folders that hold theirs, and files that are ours.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +21,8 @@ const OURS: [&str; 2] = ["settings.json", "MEMORY.md"];
 /// The watcher and what it told of.
 pub(super) struct Folders {
     watcher: Option<RecommendedWatcher>,
-    watched: BTreeSet<PathBuf>,
+    /// Each folder with what tells it from another that has its name later.
+    watched: BTreeMap<PathBuf, Identity>,
     told: Arc<Told>,
 }
 
@@ -56,7 +58,7 @@ impl Folders {
                 None
             }
         };
-        Self { watcher, watched: BTreeSet::new(), told }
+        Self { watcher, watched: BTreeMap::new(), told }
     }
 
     /// Watches the folders that are there by now, those that were made anew among them.
@@ -72,15 +74,18 @@ impl Folders {
         for cell in shared.cells() {
             wanted.insert(settings_folder(&project.session(&cell.group)));
         }
-        for gone in self.watched.difference(&wanted) {
-            let _ = watcher.unwatch(gone);
-        }
-        let mut watched = BTreeSet::new();
+        let mut watched = BTreeMap::new();
         for folder in wanted {
-            // One that was made anew is another; watching what is watched changes nothing.
-            if watcher.watch(&folder, RecursiveMode::NonRecursive).is_ok() {
-                watched.insert(folder);
+            // A link is not followed, and one that was made anew is another.
+            let Some(identity) = identity(&folder) else { continue };
+            if self.watched.get(&folder) == Some(&identity)
+                || watcher.watch(&folder, RecursiveMode::NonRecursive).is_ok()
+            {
+                watched.insert(folder, identity);
             }
+        }
+        for gone in self.watched.keys().filter(|folder| !watched.contains_key(*folder)) {
+            let _ = watcher.unwatch(gone);
         }
         self.watched = watched;
     }
@@ -94,6 +99,14 @@ impl Folders {
     pub(super) fn take_edit(&self) -> bool {
         self.told.edited.swap(false, Ordering::Relaxed)
     }
+}
+
+/// Device, inode and the time of its last change: a number is given out again, a time is not.
+type Identity = (u64, u64, i64, i64);
+
+fn identity(folder: &Path) -> Option<Identity> {
+    let metadata = std::fs::symlink_metadata(folder).ok().filter(std::fs::Metadata::is_dir)?;
+    Some((metadata.dev(), metadata.ino(), metadata.ctime(), metadata.ctime_nsec()))
 }
 
 fn settings_folder(home: &Path) -> PathBuf {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 
 use super::Shared;
@@ -13,6 +14,9 @@ use crate::observed::{
     AgentSeen, Applied, Controller, Known, Owner, SandboxSeen, SandboxState, Seen,
 };
 use crate::resource::{ImageSpec, ModelSpec, Spec, UserId};
+
+/// Sandboxes that are looked at closely at once.
+const LOOKS_AT_ONCE: usize = 8;
 
 /// Looks at the machine from within its controller.
 pub(super) struct Eyes {
@@ -121,11 +125,14 @@ impl Look for Eyes {
             }
             all.retain(|_, sandboxes| !sandboxes.is_empty());
             *self.agents.lock().unwrap_or_else(PoisonError::into_inner) = Some(agents);
-            for (group, sandboxes) in &mut all {
-                for seen in sandboxes {
-                    self.complete(group, seen).await;
-                }
-            }
+            let each = all.iter_mut().flat_map(|(group, sandboxes)| {
+                sandboxes.iter_mut().map(|seen| self.complete(group, seen))
+            });
+            // All at once would be a crowd at the engine.
+            futures_util::stream::iter(each.collect::<Vec<_>>())
+                .buffer_unordered(LOOKS_AT_ONCE)
+                .collect::<()>()
+                .await;
             Ok(all)
         })
     }
