@@ -253,9 +253,12 @@ impl Keeper {
             let state = self.cell.state();
             (state.sandbox.is_some(), state.leases)
         };
+        let worked = self.cell.state().stage == Stage::Working;
         self.set_stage(if running { Stage::Idle } else { Stage::Asleep });
-        // Whoever found it at work looks again.
-        let _ = self.cell.happenings.send(Happening::Rests);
+        if worked {
+            // Whoever found it at work looks again.
+            let _ = self.cell.happenings.send(Happening::Rests);
+        }
         let idle = if leases == 0 { self.worker.idle_after() } else { Duration::MAX };
         tokio::select! {
             ask = self.inbox.recv() => match ask {
