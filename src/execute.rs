@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use crate::name::{GroupName, ImageTag, SandboxId};
+use crate::name::{GroupName, ImageTag, InstanceId, SandboxId};
 use crate::observed::Owner;
 use crate::plan::{Plan, Step, Work};
 use crate::process;
@@ -301,22 +301,8 @@ impl Machine {
         else {
             return Ok(());
         };
-        let remembered = Store::sandboxes_left(&self.project.database());
-        let boot = process::boot_id();
-        let known: Vec<_> = remembered
-            .map_err(|error| error.to_string())?
-            .into_iter()
-            .filter_map(|sandbox| Some((sandbox.group.clone(), sandbox.process_in(&boot)?)))
-            .collect();
+        self.stop_ours(&instance, group, |_| true).await?;
         for runtime in self.runtimes.all() {
-            let all = runtime.list(&instance, known.clone()).await;
-            let mut all = all.map_err(|error| error.to_string())?;
-            for sandbox in all.remove(group).unwrap_or_default() {
-                if sandbox.owner == Owner::Ours {
-                    let stopped = runtime.stop(&sandbox.id, LEFTOVER_MAX).await;
-                    stopped.map_err(|error| error.to_string())?;
-                }
-            }
             // What an agent left behind, and what a list shows as one of several.
             runtime.sweep(&instance, group).await.map_err(|error| error.to_string())?;
         }
@@ -332,12 +318,24 @@ impl Machine {
         else {
             return Ok(());
         };
+        self.stop_ours(&instance, group, |id| sandboxes.contains(id)).await
+    }
+
+    /// Ends those sandboxes of a group that are chosen and, as they are listed now, still ours: a
+    /// name may be another's by now.
+    async fn stop_ours(
+        &self,
+        instance: &InstanceId,
+        group: &GroupName,
+        chosen: impl Fn(&SandboxId) -> bool,
+    ) -> Result<(), String> {
+        let known = Store::agents_left(&self.project.database(), &process::boot_id());
+        let known = known.map_err(|error| error.to_string())?;
         for runtime in self.runtimes.all() {
-            // A name may be another's by now: only what is still ours is touched.
-            let all = runtime.list(&instance, Vec::new()).await;
+            let all = runtime.list(instance, known.clone()).await;
             let ours = all.map_err(|error| error.to_string())?.remove(group).unwrap_or_default();
             for sandbox in ours {
-                if sandbox.owner == Owner::Ours && sandboxes.contains(&sandbox.id) {
+                if sandbox.owner == Owner::Ours && chosen(&sandbox.id) {
                     let stopped = runtime.stop(&sandbox.id, LEFTOVER_MAX).await;
                     stopped.map_err(|error| error.to_string())?;
                 }

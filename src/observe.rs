@@ -266,13 +266,8 @@ impl Look for Machine {
             let Some(instance) = self.project.known_instance().map_err(|e| e.to_string())? else {
                 return Ok(BTreeMap::new());
             };
-            let remembered = Store::sandboxes_left(&self.project.database());
-            let boot = process::boot_id();
-            let known: Vec<_> = remembered
-                .map_err(|error| error.to_string())?
-                .into_iter()
-                .filter_map(|sandbox| Some((sandbox.group.clone(), sandbox.process_in(&boot)?)))
-                .collect();
+            let known = Store::agents_left(&self.project.database(), &process::boot_id());
+            let known = known.map_err(|error| error.to_string())?;
             // Where one that was used cannot be asked, what is there is not known.
             if let Some(kind) = self.expected {
                 self.runtimes.get(kind).map_err(|error| error.to_string())?;

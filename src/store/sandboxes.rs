@@ -41,16 +41,24 @@ impl Sandbox {
 }
 
 impl Store {
-    /// As [`Store::open_sandboxes`], from the store at `path`, for whoever does not write to it.
-    /// Empty if there is no store.
+    /// The agents of [`Store::open_sandboxes`] that were started in this boot of the machine, each
+    /// with its group, from the store at `path`, for whoever does not write to it. Empty if there
+    /// is no store.
     ///
     /// # Errors
     /// They could not be read.
-    pub fn sandboxes_left(path: &Path) -> Result<Vec<Sandbox>, StoreError> {
-        match Self::read_only(path)? {
-            Some(reader) => reader.open_sandboxes(),
-            None => Ok(Vec::new()),
-        }
+    pub fn agents_left(
+        path: &Path,
+        boot_id: &str,
+    ) -> Result<Vec<(GroupName, Process)>, StoreError> {
+        let left = match Self::read_only(path)? {
+            Some(reader) => reader.open_sandboxes()?,
+            None => Vec::new(),
+        };
+        let agents = left
+            .into_iter()
+            .filter_map(|sandbox| Some((sandbox.group.clone(), sandbox.process_in(boot_id)?)));
+        Ok(agents.collect())
     }
 
     /// Records a start. The same start again changes nothing.
