@@ -304,6 +304,16 @@ pub fn containers(specs: &BTreeMap<ResourceId, Spec>) -> BTreeMap<GroupName, Con
     groups.collect()
 }
 
+/// What the sandboxes of these specs are made with; of several, the strongest.
+#[must_use]
+pub fn runtime(specs: &BTreeMap<ResourceId, Spec>) -> Option<RuntimeKind> {
+    let groups = specs.values().filter_map(|spec| match spec {
+        Spec::Group(group) => Some(group.runtime),
+        _ => None,
+    });
+    groups.max()
+}
+
 /// Where a group listens: a channel and, but for the terminal, one of its chats.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Binding {

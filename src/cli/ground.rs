@@ -13,7 +13,7 @@ use crate::manifest::{self, ImageSource, KindWish, Manifest};
 use crate::observe::{self, Holder};
 use crate::observed::{Applied, Known};
 use crate::project::Project;
-use crate::resource::{ImageSpec, ResourceId, RuntimeKind, Spec, UserId};
+use crate::resource::{self, ImageSpec, ResourceId, RuntimeKind, Spec, UserId};
 use crate::runtime::docker::endpoint::{self, Found};
 use crate::runtime::docker::{self, Docker, binary};
 use crate::runtime::process::{ProcessRuntime, Strays};
@@ -292,11 +292,7 @@ fn refuse_unenforced(manifest: &Manifest, reason: &str) -> Result<(), Error> {
 /// What a generation's sandboxes are made with.
 #[must_use]
 pub fn runtime_of(applied: &Applied) -> Option<RuntimeKind> {
-    let groups = applied.specs.values().filter_map(|spec| match spec {
-        Spec::Group(group) => Some(group.runtime),
-        _ => None,
-    });
-    groups.max()
+    resource::runtime(&applied.specs)
 }
 
 /// The engine that a generation names, if it names one.

@@ -13,7 +13,7 @@ use crate::observe::{self, Holder, Look};
 use crate::observed::{
     AgentSeen, Applied, Controller, Known, Owner, SandboxSeen, SandboxState, Seen,
 };
-use crate::resource::{ImageSpec, ModelSpec, Spec, UserId};
+use crate::resource::{self, ImageSpec, ModelSpec, UserId};
 
 /// Sandboxes that are looked at closely at once.
 const LOOKS_AT_ONCE: usize = 8;
@@ -36,12 +36,7 @@ impl Eyes {
             parts.runtimes.clone(),
             Holder::Ourselves,
         );
-        let host = shared.host();
-        let kinds = host.specs().values().filter_map(|spec| match spec {
-            Spec::Group(group) => Some(group.runtime),
-            _ => None,
-        });
-        let machine = machine.expecting(kinds.max());
+        let machine = machine.expecting(resource::runtime(shared.host().specs()));
         Self { shared: Arc::clone(shared), machine, agents: Mutex::default() }
     }
 
