@@ -387,12 +387,6 @@ impl Worker {
         &self.spec
     }
 
-    /// What the agent that runs was made of.
-    #[must_use]
-    pub fn container(&self) -> Option<&ContainerSpec> {
-        self.session.as_ref().map(Session::container)
-    }
-
     /// Goes on with what another generation says. An agent that runs is told; what it was made of
     /// stays until somebody replaces it.
     ///

@@ -41,11 +41,11 @@ use self::usage::keep_usage;
 use crate::clock::Clock;
 use crate::gateway::{Caller, Gateway};
 use crate::link::server;
-use crate::name::{GroupName, Incarnation, SandboxId, TurnId};
+use crate::name::{GroupName, Incarnation, ModelName, SandboxId, TurnId};
 use crate::process::{self, Process};
 use crate::project::Project;
 use crate::protocol::{Event, Failure, JournalRound, Order, TurnOrder, Welcome};
-use crate::resource::{ContainerSpec, Limits};
+use crate::resource::{ContainerSpec, Limits, ModelSpec};
 use crate::runtime::{ExecPlace, Exit, Runtime, RuntimeError, Runtimes, SandboxSpec};
 use crate::store::{self, Store, StoreError};
 
@@ -99,7 +99,7 @@ pub struct Purpose {
     /// What the agent is told.
     pub welcome: Welcome,
     /// Whom the gateway serves, but for the reports of usage.
-    pub model: (crate::name::ModelName, crate::resource::ModelSpec),
+    pub model: (ModelName, ModelSpec),
     /// What the group may use.
     pub limits: Limits,
 }
@@ -161,11 +161,7 @@ pub type Audience = mpsc::Sender<Progress>;
 /// A running agent.
 pub struct Session {
     shared: Arc<Shared>,
-    runtime: Arc<dyn Runtime>,
-    sandbox: SandboxId,
-    container: ContainerSpec,
-    place: ExecPlace,
-    folders: Arc<[Place]>,
+    grip: Grip,
     limits: Limits,
     quota: Quota,
     ended: watch::Receiver<Option<Exit>>,
@@ -185,6 +181,7 @@ struct Place {
 pub struct Grip {
     runtime: Arc<dyn Runtime>,
     sandbox: SandboxId,
+    container: ContainerSpec,
     place: ExecPlace,
     folders: Arc<[Place]>,
 }
@@ -194,6 +191,12 @@ impl Grip {
     #[must_use]
     pub fn sandbox(&self) -> &SandboxId {
         &self.sandbox
+    }
+
+    /// What it was made of.
+    #[must_use]
+    pub fn container(&self) -> &ContainerSpec {
+        &self.container
     }
 
     /// Where its tools run.
@@ -234,7 +237,7 @@ impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
             .field("group", &self.shared.group)
-            .field("sandbox", &self.sandbox)
+            .field("sandbox", self.grip.sandbox())
             .finish_non_exhaustive()
     }
 }
@@ -260,9 +263,7 @@ impl Session {
         let folders = folders.collect();
         let sandbox = runtime.launch(spec).await?;
         record_start(parts, &group, &incarnation, sandbox.process).await?;
-        let usage = keep_usage(Arc::clone(&shared));
-        let caller = Caller { group: group.clone(), name: model.0, spec: model.1, usage };
-        shared.open_gateway(&parts.gateway, caller);
+        answer_by(&shared, &parts.gateway, model);
         let router = routes(Arc::clone(&shared));
         let stop = CancellationToken::new();
         tokio::spawn(serve(sandbox.link, router, stop.clone(), group.clone()));
@@ -271,18 +272,8 @@ impl Session {
         let folder = parts.project.group(&shared.group);
         let quota = Quota { folder, limit: limits.disk.as_bytes(), every: MEASURE_EVERY };
         let guard = DropGuard(stop, Arc::clone(&shared));
-        let session = Self {
-            shared,
-            runtime,
-            sandbox: sandbox.id,
-            container,
-            place,
-            folders,
-            limits,
-            quota,
-            ended,
-            _link: guard,
-        };
+        let grip = Grip { runtime, sandbox: sandbox.id, container, place, folders };
+        let session = Self { shared, grip, limits, quota, ended, _link: guard };
         session.wait_ready().await
     }
 
@@ -316,21 +307,10 @@ impl Session {
             && self.shared.in_flight().is_none()
     }
 
-    /// What it was made of.
-    #[must_use]
-    pub fn container(&self) -> &ContainerSpec {
-        &self.container
-    }
-
-    /// A way to end it from another task.
+    /// A way to reach it from another task.
     #[must_use]
     pub fn grip(&self) -> Grip {
-        Grip {
-            runtime: Arc::clone(&self.runtime),
-            sandbox: self.sandbox.clone(),
-            place: self.place.clone(),
-            folders: Arc::clone(&self.folders),
-        }
+        self.grip.clone()
     }
 
     /// Becomes ready when the agent has ended.
@@ -344,16 +324,13 @@ impl Session {
         &mut self,
         gateway: &Gateway,
         welcome: Welcome,
-        model: (crate::name::ModelName, crate::resource::ModelSpec),
+        model: (ModelName, ModelSpec),
         limits: Limits,
     ) -> bool {
-        let usage = keep_usage(Arc::clone(&self.shared));
-        let group = self.shared.group.clone();
-        let caller = Caller { group, name: model.0, spec: model.1, usage };
-        self.shared.open_gateway(gateway, caller);
+        answer_by(&self.shared, gateway, model);
         self.limits = limits;
         self.quota.limit = limits.disk.as_bytes();
-        self.place.env = welcome.env.clone();
+        self.grip.place.env = welcome.env.clone();
         self.shared.welcome(welcome.clone());
         self.shared.orders.try_send(Order::Settle(Box::new(welcome))).is_ok()
     }
@@ -499,11 +476,17 @@ impl Session {
     }
 
     async fn stop_within(&mut self, grace: Duration) {
-        if let Err(error) = self.runtime.stop(&self.sandbox, grace).await {
+        if let Err(error) = self.grip.stop(grace).await {
             tracing::warn!(%error, "the agent cannot be stopped");
         }
         let _ = tokio::time::timeout(STOP_MAX, ended(&mut self.ended)).await;
     }
+}
+
+/// Has another model answer a session's agent from now on.
+fn answer_by(shared: &Arc<Shared>, gateway: &Gateway, (name, spec): (ModelName, ModelSpec)) {
+    let usage = keep_usage(Arc::clone(shared));
+    shared.open_gateway(gateway, Caller { group: shared.group.clone(), name, spec, usage });
 }
 
 impl Place {

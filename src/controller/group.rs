@@ -20,7 +20,7 @@ use crate::host::{Agent, Host, HostError, Worked, Worker};
 use crate::name::{GroupName, SandboxId};
 use crate::observed::SandboxState;
 use crate::process;
-use crate::resource::{ContainerSpec, Lifecycle};
+use crate::resource::Lifecycle;
 use crate::runtime::Exit;
 use crate::runtime::process::MARKER;
 use crate::session::Progress;
@@ -91,10 +91,6 @@ pub(super) struct State {
     /// Leases there ever were.
     leased: u64,
     pub(super) since: crate::clock::Timestamp,
-    pub(super) sandbox: Option<SandboxId>,
-    /// Whether an agent is just being started.
-    pub(super) starting: bool,
-    pub(super) container: Option<ContainerSpec>,
     /// How the agent ended that nobody had asked to.
     pub(super) lost: Option<String>,
     pub(super) strikes: Vec<Strike>,
@@ -112,14 +108,6 @@ impl std::fmt::Debug for Ask {
             Self::Cancel(_) => "Cancel",
             Self::Quit(_) => "Quit",
         })
-    }
-}
-
-impl State {
-    /// Takes note of the agent that there is.
-    fn take(&mut self, agent: &Agent) {
-        self.sandbox = agent.sandbox();
-        self.starting = matches!(agent, Agent::Starting);
     }
 }
 
@@ -190,9 +178,6 @@ pub(super) fn start(
         leases: 0,
         leased: 0,
         since: shared.clock().now(),
-        sandbox: None,
-        starting: false,
-        container: None,
         lost: None,
         strikes: Vec::new(),
         failure: None,
@@ -243,17 +228,16 @@ impl Keeper {
             }
             self.worker.end().await;
         }
-        self.set_agent();
         self.set_stage(Stage::Asleep);
     }
 
     /// Waits for something to do.
     async fn rest(&mut self) {
-        let (running, leases) = {
+        let running = self.cell.agent().sandbox().is_some();
+        let (worked, leases) = {
             let state = self.cell.state();
-            (state.sandbox.is_some(), state.leases)
+            (state.stage == Stage::Working, state.leases)
         };
-        let worked = self.cell.state().stage == Stage::Working;
         self.set_stage(if running { Stage::Idle } else { Stage::Asleep });
         if worked {
             // Whoever found it at work looks again.
@@ -269,14 +253,12 @@ impl Keeper {
             exit = self.worker.ended() => {
                 tracing::info!(group = %self.cell.group, %exit, "the agent ended");
                 self.worker.bury();
-                self.set_agent();
                 self.lose(&exit).await;
                 self.shared.nudge();
             }
             () = sleep(idle), if running => {
                 tracing::info!(group = %self.cell.group, "the agent has nothing to do and rests");
                 self.worker.rest().await;
-                self.set_agent();
             }
         }
     }
@@ -342,7 +324,6 @@ impl Keeper {
                 } else {
                     self.worker.rest().await;
                 }
-                self.set_agent();
             }
         }
         let held = self.cell.state().held;
@@ -355,8 +336,7 @@ impl Keeper {
 
     /// Whether somebody halted its sandbox from outside.
     async fn is_halted(&self) -> bool {
-        let sandbox = self.cell.state().sandbox.clone();
-        match sandbox {
+        match self.cell.agent().sandbox() {
             Some(sandbox) => self.shared.is_halted(&self.cell, &sandbox).await,
             None => false,
         }
@@ -364,17 +344,14 @@ impl Keeper {
 
     async fn wake(&mut self) -> Result<(), String> {
         self.set_stage(Stage::Starting);
-        // Before there can be a sandbox that nobody knows.
-        self.cell.state().starting = true;
         let woken = self.worker.wake().await.map_err(|error| chain(&error));
-        self.set_agent();
         self.set_failure(woken.as_ref().err().cloned());
         woken
     }
 
     async fn lease(&mut self) -> Result<Lease, String> {
         self.wake().await?;
-        lease_of(&self.shared, &self.cell, &self.agent)
+        lease_of(&self.shared, &self.cell)
     }
 
     /// Goes on holding a group that an earlier controller was told to hold.
@@ -405,7 +382,6 @@ impl Keeper {
         let Some(place) = self.place().await else { return };
         let ended = self.turn().await;
         drop(place);
-        self.set_agent();
         let held = self.cell.state().held;
         self.set_waiting(held.then(held_words));
         match ended {
@@ -465,7 +441,7 @@ impl Keeper {
         let Self { worker, inbox, agent, later, next, quit, pending, .. } = self;
         let mut work = std::pin::pin!(worker.work(&cancel, &audience));
         let mut cancelled: Vec<oneshot::Sender<Result<(), String>>> = Vec::new();
-        let mut lost = Lost::of(&agent.borrow());
+        let mut lost = Lost::of(&agent.borrow_and_update());
         loop {
             let until = quit.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
             tokio::select! {
@@ -489,7 +465,6 @@ impl Keeper {
                 },
                 changed = agent.changed() => if changed.is_ok() {
                     let present = agent.borrow_and_update().clone();
-                    cell.state().take(&present);
                     if let Some(text) = lost.replaced(&present) {
                         shared.tell_of_drift(&cell.group, text).await;
                     }
@@ -508,7 +483,7 @@ impl Keeper {
                         cancelled.push(reply);
                     }
                     Some(Ask::Lease(reply)) => {
-                        let lease = lease_of(&shared, &cell, agent);
+                        let lease = lease_of(&shared, &cell);
                         if let Err(Ok(lease)) = reply.send(lease) {
                             cell.give_back(lease.place.marker);
                         }
@@ -575,13 +550,6 @@ impl Keeper {
         self.cell.state().failure = failure;
         self.shared.tell();
     }
-
-    /// Makes known which agent runs.
-    fn set_agent(&mut self) {
-        let mut state = self.cell.state();
-        state.container = self.worker.container().cloned();
-        state.take(&self.agent.borrow_and_update());
-    }
 }
 
 /// The agents that a turn loses, so that each is told of once another is in its place.
@@ -627,8 +595,8 @@ async fn insisted(inbox: &mut mpsc::Receiver<Ask>) {
 }
 
 /// A lease of the agent that runs.
-fn lease_of(shared: &Shared, cell: &Cell, agent: &watch::Receiver<Agent>) -> Result<Lease, String> {
-    let grip = agent.borrow().grip().cloned();
+fn lease_of(shared: &Shared, cell: &Cell) -> Result<Lease, String> {
+    let grip = cell.agent().grip().cloned();
     let grip = grip.ok_or("the agent is just being started, or just ended")?;
     let runtime = shared.runtime_of(&cell.group);
     let number = {

@@ -46,15 +46,11 @@ impl Eyes {
         let agents = cells.map(|cell| {
             let busy = cell.is_busy();
             let agent = cell.agent();
-            let state = cell.state();
-            // What is about to be started is not there yet, and may be a moment later.
-            let starting = state.starting || matches!(agent, Agent::Starting);
-            let sandbox = agent.sandbox();
             let seen = AgentSeen {
-                starting: starting && sandbox.is_none(),
-                sandbox,
+                starting: matches!(agent, Agent::Starting),
+                sandbox: agent.sandbox(),
                 busy,
-                held: state.held,
+                held: cell.state().held,
             };
             (cell.group.clone(), seen)
         });
@@ -66,7 +62,7 @@ impl Eyes {
         let Some(cell) = self.shared.cell(group) else { return };
         let agent = cell.agent();
         let Some(grip) = agent.grip().filter(|grip| *grip.sandbox() == seen.id) else { return };
-        let Some(container) = cell.state().container.clone() else { return };
+        let container = grip.container();
         // A process carries no label.
         seen.digest.get_or_insert_with(|| container.digest());
         let gone = grip.displaced().into_iter();
@@ -76,7 +72,7 @@ impl Eyes {
             return;
         }
         let Ok(runtime) = self.shared.parts().runtimes.get(container.runtime) else { return };
-        match runtime.edits(&seen.id, &container).await {
+        match runtime.edits(&seen.id, container).await {
             Ok(edits) => seen.edits.extend(edits),
             Err(error) => tracing::debug!(%group, %error, "whether it was edited is unknown"),
         }

@@ -117,8 +117,9 @@ async fn group(
     let messages = work.waiting(&cell.group, host).await;
     let turn = work.turns.get(&cell.group).cloned();
     let state = cell.state().clone();
+    let sandbox = cell.agent().sandbox();
     let troubles = Troubles::of(shared, &cell.group, spec, host);
-    let conditions = conditions(shared, &state, &troubles, before, now);
+    let conditions = conditions(shared, &state, sandbox.is_some(), &troubles, before, now);
     let model = match host.specs().get(&ResourceId::Model(spec.model.clone())) {
         Some(Spec::Model(ModelSpec::Ollama { model, .. })) => format!("{} ({model})", spec.model),
         _ => spec.model.to_string(),
@@ -132,7 +133,7 @@ async fn group(
         held: state.held,
         messages,
         turn,
-        sandbox: state.sandbox,
+        sandbox,
         strikes: state.strikes,
     }
 }
@@ -180,6 +181,7 @@ impl Troubles {
 fn conditions(
     shared: &Shared,
     state: &super::group::State,
+    runs: bool,
     troubles: &Troubles,
     before: Option<&GroupStatus>,
     now: Timestamp,
@@ -190,10 +192,10 @@ fn conditions(
     let wrong = troubles
         .crashing
         .clone()
-        .filter(|_| state.sandbox.is_none())
+        .filter(|_| !runs)
         .or_else(|| state.failure.clone())
         .or_else(|| (!known.runtime.answers).then(|| known.runtime.detail.clone()));
-    let absent = troubles.missing_agent && state.sandbox.is_none() && !state.held;
+    let absent = troubles.missing_agent && !runs && !state.held;
     let ready = if state.held {
         Err("the operator holds it".to_owned())
     } else if let Some(wrong) = &wrong {
