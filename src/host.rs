@@ -98,7 +98,7 @@ pub enum Agent {
     /// One that does not answer yet.
     Starting,
     /// One that answers.
-    Held(Grip),
+    Held(Arc<Grip>),
 }
 
 impl Agent {
@@ -403,7 +403,7 @@ impl Worker {
         let (welcome, model, limits) = (self.welcome(), self.model.clone(), self.spec.limits);
         if let Some(session) = &mut self.session {
             session.settle(&self.host.parts.gateway, welcome, model, limits);
-            self.agent.send_replace(Agent::Held(session.grip()));
+            self.agent.send_replace(Agent::Held(Arc::new(session.grip())));
         }
         Ok(())
     }
@@ -440,7 +440,8 @@ impl Worker {
         }
         self.agent.send_replace(Agent::Starting);
         let started = Session::start(&self.host.parts, self.purpose()).await;
-        let held = started.as_ref().map_or(Agent::None, |session| Agent::Held(session.grip()));
+        let held =
+            started.as_ref().map_or(Agent::None, |session| Agent::Held(Arc::new(session.grip())));
         self.agent.send_replace(held);
         self.session = Some(started?);
         Ok(())

@@ -106,7 +106,7 @@ async fn begin(
     said: Option<&String>,
     context: &Context,
 ) -> Result<Result<Begun, Exit>, Error> {
-    let ground = Ground::of_project(context.project())?;
+    let mut ground = Ground::of_project(context.project())?;
     let (_, client) = join(context).await?;
     let look = ground.look(Holder::Another);
     match (client, look.applied()) {
@@ -124,7 +124,7 @@ async fn begin(
             choose_group(args.group.as_deref(), &applied)?;
             refuse_empty(said)?;
             let (lock, store, applied) = serve::take_up("chat", &ground)?;
-            mention_pending(&applied, context).await;
+            mention_pending(&applied, &mut ground, context).await;
             let (client, own) =
                 serve::serve_shortly(ground, lock, store, applied.clone(), context).await?;
             Ok(Ok((client, Some(own), applied)))
@@ -214,7 +214,7 @@ async fn apply_first(
 }
 
 /// One line where the manifest and what was applied differ.
-async fn mention_pending(applied: &Applied, context: &Context) {
+async fn mention_pending(applied: &Applied, ground: &mut Ground, context: &Context) {
     let running = format!("this runs generation {}", applied.number);
     let source = match source::read(&context.manifest) {
         Ok(source) => source,
@@ -224,7 +224,6 @@ async fn mention_pending(applied: &Applied, context: &Context) {
             return;
         }
     };
-    let Ok(mut ground) = Ground::of_project(context.project()) else { return };
     let Ok(desired) = ground.settle(&source.manifest).await else { return };
     let observed = observe::observe(&desired, &ground.look(Holder::Ourselves)).await;
     let pending = crate::plan::plan(&desired, &observed);

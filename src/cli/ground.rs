@@ -42,6 +42,8 @@ pub struct Ground {
     /// What the engine says of itself.
     pub info: Option<RuntimeInfo>,
     engine: Option<Docker>,
+    /// The engine that was named when one was looked for last; `None`: none was looked for.
+    asked: Option<Option<String>>,
     applied_kind: Option<RuntimeKind>,
 }
 
@@ -71,12 +73,22 @@ impl Ground {
             docker: Known::Absent,
             info: None,
             engine: None,
+            asked: None,
             applied_kind: None,
         })
     }
 
-    /// Looks for a Docker engine as well: the one that is named, or the first that answers.
+    /// Looks for a Docker engine, unless it was found already.
+    pub async fn need_docker(&mut self, named: Option<&str>) {
+        let asked = self.asked.as_ref().is_some_and(|asked| asked.as_deref() == named);
+        if !asked || !matches!(self.docker, Known::Is(_)) {
+            self.find_docker(named).await;
+        }
+    }
+
+    /// Looks for a Docker engine anew: the one that is named, or the first that answers.
     pub async fn find_docker(&mut self, named: Option<&str>) {
+        self.asked = Some(named.map(ToOwned::to_owned));
         match endpoint::find(named).await {
             Found::Is(engine, info) => {
                 self.runtimes.add(Arc::new(engine.clone()));
@@ -136,7 +148,7 @@ impl Ground {
             || applied == Some(RuntimeKind::Docker)
             || self.used_engines()
         {
-            self.find_docker(named).await;
+            self.need_docker(named).await;
         }
         let runtime = desired::choose(wish, &self.docker, applied).map_err(|error| {
             Error::new(Exit::Failed, error.to_string())

@@ -90,8 +90,8 @@ pub async fn serve(start: Start, context: &Context) -> Result<Serving, Error> {
         .map_err(|error| setup(error.into()))?;
     let instance = ground.project.instance(&SystemClock).map_err(project_error)?;
     let kind = runtime_of(&applied).unwrap_or(RuntimeKind::None);
-    if (kind == RuntimeKind::Docker || ground.used_engines()) && ground.info.is_none() {
-        ground.find_docker(engine_of(&applied).as_deref()).await;
+    if kind == RuntimeKind::Docker || ground.used_engines() {
+        ground.need_docker(engine_of(&applied).as_deref()).await;
     }
     reap_old_engines(&ground, &store).await;
     let parts = Parts {
