@@ -27,6 +27,7 @@ use crate::name::{GroupName, InstanceId, MessageId, SandboxId, TurnId};
 use crate::observed::Observed;
 use crate::plan::Plan;
 use crate::resource::{Lifecycle, ResourceId, Risk, RuntimeKind};
+use crate::wire::Bounds;
 
 /// What is spoken over the socket. It grows with every change of a type that travels over it.
 pub const PROTOCOL: u32 = 1;
@@ -34,12 +35,8 @@ pub const PROTOCOL: u32 = 1;
 pub const BODY_MAX: usize = 64 << 20;
 /// Largest headers of a request, in bytes.
 const HEADERS_MAX: u32 = 16 << 10;
-/// How much may be under way unread, in bytes.
-const WINDOW: u32 = 256 << 10;
-/// How often a silent connection is pinged.
-const PING_EVERY: Duration = Duration::from_secs(5);
-/// How long a ping may stay unanswered: after both, the other end is dead.
-const PING_PATIENCE: Duration = Duration::from_secs(10);
+/// What the connection of one client may hold.
+const BOUNDS: Bounds = Bounds { streams: 16, window: 256 << 10, headers: HEADERS_MAX };
 
 /// What can go wrong on the way to a controller, or on the way to become one.
 #[derive(Debug, Error)]

@@ -55,6 +55,7 @@
 //! - [`clock`]: moments, and the one way to ask the machine for one
 //! - [`process`]: the machine's processes, named so that none is mistaken for another
 //! - [`line`](mod@line): lines out of bytes, however they were cut
+//! - [`wire`]: how both ends of an HTTP/2 connection are set up, within bounds
 //! - [`logging`]: what is written to stderr while a verb runs
 
 #[cfg(not(target_os = "linux"))]
@@ -92,3 +93,4 @@ pub mod session;
 pub mod source;
 pub mod store;
 pub mod unit;
+pub mod wire;

@@ -8,16 +8,14 @@
 pub mod client;
 pub mod server;
 
-use std::time::Duration;
-
 use thiserror::Error;
 
 use crate::error::chain;
+use crate::protocol::{HEADERS_MAX, STREAMS_MAX, WINDOW};
+use crate::wire::Bounds;
 
-/// How often a silent link is pinged.
-pub const PING_EVERY: Duration = Duration::from_secs(5);
-/// How long a ping may stay unanswered: after both, the link is dead.
-pub const PING_PATIENCE: Duration = Duration::from_secs(10);
+/// What one link may hold.
+const BOUNDS: Bounds = Bounds { streams: STREAMS_MAX, window: WINDOW, headers: HEADERS_MAX };
 
 /// What can go wrong on a link.
 #[derive(Debug, Error)]

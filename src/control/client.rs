@@ -10,10 +10,10 @@ use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
-use hyper::client::conn::http2::{self, SendRequest};
+use hyper::client::conn::http2::SendRequest;
 use hyper::header::CONTENT_TYPE;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use rustix::process::geteuid;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -22,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::place::{self, Notice};
 use super::{
-    ApplyEvent, ApplyRequest, BODY_MAX, ChatEvent, ChatRequest, ControlError, HEADERS_MAX, Hello,
-    Lease, PING_EVERY, PING_PATIENCE, PROTOCOL, PostOutcome, Refusal, Status, WINDOW,
+    ApplyEvent, ApplyRequest, BODY_MAX, BOUNDS, ChatEvent, ChatRequest, ControlError, Hello, Lease,
+    PROTOCOL, PostOutcome, Refusal, Status,
 };
 use crate::desired::Desired;
 use crate::name::{GroupName, InstanceId};
@@ -94,18 +94,8 @@ impl Client {
         let Some(stream) = reach(notice).await? else { return Ok(None) };
         // Whatever happens before the greeting is answered is no word of a controller.
         let closed = |_| ControlError::Closed { pid: notice.pid };
-        let (requests, connection) = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(WINDOW)
-            .initial_connection_window_size(WINDOW * super::server::STREAMS_MAX)
-            .max_send_buf_size(WINDOW as usize)
-            .max_header_list_size(HEADERS_MAX)
-            .keep_alive_interval(PING_EVERY)
-            .keep_alive_timeout(PING_PATIENCE)
-            .keep_alive_while_idle(true)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(closed)?;
+        let connected = BOUNDS.client().handshake(TokioIo::new(stream)).await;
+        let (requests, connection) = connected.map_err(closed)?;
         let gone = CancellationToken::new();
         let ended = gone.clone().drop_guard();
         tokio::spawn(async move {

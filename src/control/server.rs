@@ -15,9 +15,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::Stream;
 use futures_util::future::BoxFuture;
-use hyper::server::conn::http2;
 use hyper::service::Service as _;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use rustix::process::geteuid;
 use serde::Serialize;
@@ -28,20 +27,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::{Held, ShutDown};
 use super::{
-    ApplyEvent, ApplyRequest, BODY_MAX, ChatEnd, ChatEvent, ChatRequest, HEADERS_MAX, Hello, Lease,
-    PING_EVERY, PING_PATIENCE, PROTOCOL, PostOutcome, Refusal, Service, Status, WINDOW,
+    ApplyEvent, ApplyRequest, BODY_MAX, BOUNDS, ChatEnd, ChatEvent, ChatRequest, Hello, Lease,
+    PROTOCOL, PostOutcome, Refusal, Service, Status,
 };
 use crate::desired::Desired;
 use crate::name::GroupName;
 
 /// Clients at once.
 pub const CONNECTIONS_MAX: usize = 64;
-/// Requests of one client at once.
-pub const STREAMS_MAX: u32 = 16;
 /// Largest body of a request that carries neither manifest nor plan, in bytes.
 const SMALL_BODY_MAX: usize = 1 << 20;
-/// Requests that a client may open and reset before they are answered.
-const RESETS_MAX: usize = 64;
 /// How long a client may take until its first request.
 pub const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// How long what is under way may take once the controller is to stop serving.
@@ -111,19 +106,7 @@ async fn attend(client: UnixStream, router: Router, stop: CancellationToken) {
             router.call(request)
         })
     };
-    let connection = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS_MAX)
-        .max_header_list_size(HEADERS_MAX)
-        .initial_stream_window_size(WINDOW)
-        // The connection holds what its streams hold, so that one that is not read blocks no other.
-        .initial_connection_window_size(WINDOW * STREAMS_MAX)
-        .max_send_buf_size(WINDOW as usize)
-        .max_pending_accept_reset_streams(RESETS_MAX)
-        .max_local_error_reset_streams(RESETS_MAX)
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PING_PATIENCE)
-        .serve_connection(TokioIo::new(client), answers);
+    let connection = BOUNDS.server().serve_connection(TokioIo::new(client), answers);
     let mut connection = std::pin::pin!(connection);
     let silent = async {
         if tokio::time::timeout(SILENCE_MAX, asked.cancelled()).await.is_ok() {

@@ -5,18 +5,18 @@ use futures_util::Stream;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Body, Incoming};
-use hyper::client::conn::http2::{self, SendRequest};
+use hyper::client::conn::http2::SendRequest;
 use hyper::header::CONTENT_TYPE;
 use hyper::{Method, Request, Response, Uri};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{LinkError, PING_EVERY, PING_PATIENCE};
+use super::{BOUNDS, LinkError};
 use crate::line::{LINE_MAX, LineTooLong, Lines};
 use crate::name::TurnId;
-use crate::protocol::{BODY_MAX, Event, HEADERS_MAX, Hello, Order, STREAMS_MAX, WINDOW, Welcome};
+use crate::protocol::{BODY_MAX, Event, HEADERS_MAX, Hello, Order, Welcome};
 
 /// A body of a request, whole or as it comes.
 type Sent = UnsyncBoxBody<Bytes, Cause>;
@@ -38,18 +38,7 @@ pub async fn connect<Io>(
 where
     Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let (requests, connection) = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(WINDOW)
-        // As on the host's end: one that is not read blocks no other.
-        .initial_connection_window_size(WINDOW * STREAMS_MAX)
-        .max_send_buf_size(WINDOW as usize)
-        .max_header_list_size(HEADERS_MAX)
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PING_PATIENCE)
-        .keep_alive_while_idle(true)
-        .handshake(TokioIo::new(io))
-        .await?;
+    let (requests, connection) = BOUNDS.client().handshake(TokioIo::new(io)).await?;
     Ok((Link { requests }, async move { connection.await.map_err(LinkError::from) }))
 }
 

@@ -11,7 +11,10 @@ pub(crate) const FLOORS: &[(&str, &[&str])] = &[
     ("hands", &["session", "observe", "execute"]),
     ("doors", &["source", "runtime", "link", "gateway", "control", "store", "project"]),
     ("paper", PAPER),
-    ("foundations", &["name", "unit", "resource", "error", "clock", "process", "line", "logging"]),
+    (
+        "foundations",
+        &["name", "unit", "resource", "error", "clock", "process", "line", "wire", "logging"],
+    ),
 ];
 
 /// The rooms that touch nothing but their arguments.
@@ -31,6 +34,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("process", &[]),
     ("line", &[]),
+    ("wire", &[]),
     ("logging", &[]),
     ("resource", &["name", "unit"]),
     ("clock", &["name", "unit"]),
