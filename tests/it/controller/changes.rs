@@ -1,6 +1,7 @@
 //! Changes that somebody asks for while a controller runs.
 
-use crate::support::home::{ALWAYS, Home, LONG, YES, condition, needs_engine};
+use crate::support::docker::needs_engine;
+use crate::support::home::{ALWAYS, Home, LONG, YES, condition};
 use crate::support::installation::wait_until;
 
 /// The group with another limit of memory.

@@ -9,9 +9,8 @@ use bollard::query_parameters::{
     RenameContainerOptionsBuilder, StopContainerOptionsBuilder,
 };
 
-use crate::support::home::{
-    ALWAYS, Event, Events, HOME, Home, LONG, condition, needs_engine, report,
-};
+use crate::support::docker::{engine_here, needs_engine};
+use crate::support::home::{ALWAYS, Event, Events, HOME, Home, LONG, condition, report};
 use crate::support::installation::{comes_true, wait_until};
 
 /// Within which something is back on a machine that has other things to do as well; it is to be
@@ -314,7 +313,7 @@ fn files_that_were_edited_or_deleted_are_back_at_once() {
 fn a_folder_that_was_deleted_is_back_and_so_is_its_agent() {
     for home in [
         Some(Home::none("", ALWAYS, LONG)),
-        crate::support::home::engine_here().map(|engine| Home::docker(engine, "", ALWAYS, LONG)),
+        engine_here().map(|engine| Home::docker(engine, "", ALWAYS, LONG)),
     ]
     .into_iter()
     .flatten()

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::home::{ALWAYS, HOME, Home, LONG, YES, engine_here, report};
+use crate::support::docker::engine_here;
+use crate::support::home::{ALWAYS, HOME, Home, LONG, YES, report};
 use crate::support::installation::{PATIENCE, comes_true, wait_for_end, wait_until};
 
 fn everywhere(groups: &str) -> Vec<Home> {

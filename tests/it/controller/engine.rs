@@ -2,10 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::docker::Front;
-use crate::support::home::{
-    ALWAYS, HOME, Home, LONG, YES, condition, needs_engine, report, within_tasks,
-};
+use crate::support::docker::{Front, needs_engine};
+use crate::support::home::{ALWAYS, HOME, Home, LONG, YES, condition, report, within_tasks};
 use crate::support::installation::{PATIENCE, comes_true, wait_until};
 
 /// What `runtime.docker` says of a socket of a test.
@@ -135,7 +133,7 @@ fn nothing_is_asked_while_nothing_happens() {
 fn an_agent_that_cannot_start_is_tried_less_and_less_often() {
     let engine = needs_engine!();
     let image = format!("[runtime.image]\nref = \"{}\"\n", engine.image);
-    let good = Home::agent_image(&engine);
+    let good = engine.agent_image();
     let home = Home::docker_with(engine, "", &image, ALWAYS, LONG);
     home.apply();
     let events = home.events();

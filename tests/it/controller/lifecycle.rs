@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::home::{ALWAYS, Home, LONG, engine_here};
+use crate::support::docker::engine_here;
+use crate::support::home::{ALWAYS, Home, LONG};
 use crate::support::installation::wait_until;
 
 /// Turns that are under way until a file says that they may go on.

@@ -4,14 +4,20 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
+use babybot::name::InstanceId;
 use babybot::resource::digest;
+use babybot::runtime::docker::INSTANCE;
 use babybot::runtime::docker::endpoint::{self, Endpoint, Found, Machine};
-use bollard::query_parameters::BuildImageOptionsBuilder;
+use bollard::query_parameters::{
+    BuildImageOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
+    RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
+};
 use futures_util::StreamExt as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 
@@ -30,6 +36,35 @@ macro_rules! needs {
     };
 }
 pub(crate) use needs;
+
+/// The same for a test that is no task.
+macro_rules! needs_engine {
+    () => {
+        match $crate::support::docker::engine_here() {
+            Some(engine) => engine,
+            None => return,
+        }
+    };
+}
+pub(crate) use needs_engine;
+
+/// The engine of this machine, for tests that are no tasks.
+pub(crate) fn engine_here() -> Option<Engine> {
+    block_on(engine())
+}
+
+/// Where tests that are no tasks have theirs.
+pub(crate) fn outside() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+    })
+}
+
+/// Waits for something that is asked of an engine, in a test that is no task.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    outside().block_on(future)
+}
 
 /// An engine that answers, and an image in it that has a shell.
 #[derive(Clone, Debug)]
@@ -76,6 +111,40 @@ pub(crate) fn client(endpoint: &Endpoint) -> bollard::Docker {
 impl Engine {
     pub(crate) fn client(&self) -> bollard::Docker {
         client(&self.endpoint)
+    }
+
+    /// An image with a shell and this babybot, the same for all tests.
+    pub(crate) fn agent_image(&self) -> String {
+        static IMAGE: OnceCell<String> = OnceCell::const_new();
+        let build = async {
+            let file = format!("FROM {}\nCOPY babybot /usr/local/bin/babybot\n", self.image);
+            let mut context = Context::new(&file);
+            let program = std::fs::read(env!("CARGO_BIN_EXE_babybot")).unwrap();
+            context.file("babybot", 0o755, &program);
+            context.build(&self.client(), "localhost/babybot-test-agent").await
+        };
+        block_on(IMAGE.get_or_init(|| build)).clone()
+    }
+
+    /// Removes what a failed test left: the containers and images of an installation.
+    pub(crate) async fn sweep(&self, instance: &InstanceId) {
+        let client = self.client();
+        let filters = HashMap::from([("label", vec![format!("{INSTANCE}={instance}")])]);
+        let all = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        for container in client.list_containers(Some(all)).await.unwrap_or_default() {
+            let force = RemoveContainerOptionsBuilder::default().force(true).build();
+            let _ = client.remove_container(&container.id.unwrap_or_default(), Some(force)).await;
+        }
+        let options = ListImagesOptionsBuilder::default().filters(&filters).build();
+        for image in client.list_images(Some(options)).await.unwrap_or_default() {
+            self.remove_image(&image.id).await;
+        }
+    }
+
+    /// Removes an image, if it is there.
+    pub(crate) async fn remove_image(&self, image: &str) {
+        let force = RemoveImageOptionsBuilder::default().force(true).build();
+        let _ = self.client().remove_image(image, Some(force), None).await;
     }
 }
 

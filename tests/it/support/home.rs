@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use babybot::process::Process;
@@ -18,15 +18,13 @@ use bollard::Docker;
 use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, EventsOptionsBuilder, ListContainersOptionsBuilder,
-    ListImagesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
+    ListImagesOptionsBuilder, RemoveContainerOptionsBuilder,
 };
 use futures_util::StreamExt as _;
 use rustix::process::Signal;
 use serde_json::Value;
-use tokio::runtime::Runtime;
-use tokio::sync::OnceCell;
 
-use super::docker::{Context, Engine, engine};
+use super::docker::{Engine, block_on, outside};
 use super::installation::{Ended, Installation, PATIENCE, User, comes_true, wait_for_end};
 
 /// Everything that can be approved.
@@ -52,46 +50,9 @@ when = "quick"
 steps = [ { reply = "done with {message}" } ]
 "#;
 
-/// The engine of this machine, for tests that are no tasks.
-pub(crate) fn engine_here() -> Option<Engine> {
-    outside().block_on(engine())
-}
-
-/// Gives an engine, or ends the test and says so.
-macro_rules! needs_engine {
-    () => {
-        match $crate::support::home::engine_here() {
-            Some(engine) => engine,
-            None => return,
-        }
-    };
-}
-pub(crate) use needs_engine;
-
-/// Where tests that are no tasks ask their engine.
-fn outside() -> &'static Runtime {
-    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    RUNTIME.get_or_init(|| {
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
-    })
-}
-
 /// What a test that is no task starts tasks with.
 pub(crate) fn within_tasks() -> tokio::runtime::EnterGuard<'static> {
     outside().enter()
-}
-
-/// An image with a shell and this babybot, the same for all tests.
-fn agent_image(engine: &Engine) -> String {
-    static IMAGE: OnceCell<String> = OnceCell::const_new();
-    let build = async {
-        let file = format!("FROM {}\nCOPY babybot /usr/local/bin/babybot\n", engine.image);
-        let mut context = Context::new(&file);
-        let program = std::fs::read(env!("CARGO_BIN_EXE_babybot")).unwrap();
-        context.file("babybot", 0o755, &program);
-        context.build(&engine.client(), "localhost/babybot-test-agent").await
-    };
-    outside().block_on(IMAGE.get_or_init(|| build)).clone()
 }
 
 /// A project with a controller of its own.
@@ -108,13 +69,8 @@ impl Home {
 
     /// In containers, from an image with a shell.
     pub(crate) fn docker(engine: Engine, settings: &str, groups: &str, script: &str) -> Self {
-        let image = format!("[runtime.image]\nref = \"{}\"\n", agent_image(&engine));
+        let image = format!("[runtime.image]\nref = \"{}\"\n", engine.agent_image());
         Self::new(Some(engine), "docker", settings, &image, groups, script)
-    }
-
-    /// The image of [`Self::docker`].
-    pub(crate) fn agent_image(engine: &Engine) -> String {
-        agent_image(engine)
     }
 
     /// In containers, from an image that is described.
@@ -338,7 +294,7 @@ impl Home {
         let asked = async {
             tokio::time::timeout(PATIENCE, ask(self.engine().client())).await.unwrap().unwrap()
         };
-        outside().block_on(asked)
+        block_on(asked)
     }
 
     /// What the engine has of this installation, by name; the ids.
@@ -410,22 +366,7 @@ impl Drop for Home {
         for process in self.place.processes().keys() {
             let _ = process.signal(Signal::KILL);
         }
-        outside().block_on(sweep(&engine.client(), &format!("{INSTANCE}={instance}")));
-    }
-}
-
-/// Removes what a failed test left at an engine.
-async fn sweep(client: &Docker, label: &str) {
-    let filters = HashMap::from([("label".to_owned(), vec![label.to_owned()])]);
-    let all = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-    for container in client.list_containers(Some(all)).await.unwrap_or_default() {
-        let force = RemoveContainerOptionsBuilder::default().force(true).build();
-        let _ = client.remove_container(&container.id.unwrap_or_default(), Some(force)).await;
-    }
-    let options = ListImagesOptionsBuilder::default().filters(&filters);
-    for image in client.list_images(Some(options.build())).await.unwrap_or_default() {
-        let force = RemoveImageOptionsBuilder::default().force(true);
-        let _ = client.remove_image(&image.id, Some(force.build()), None).await;
+        block_on(engine.sweep(&instance));
     }
 }
 
@@ -637,7 +578,7 @@ pub(crate) struct Stranger {
 impl Stranger {
     fn started_at(&self) -> Option<String> {
         let client = self.engine.client();
-        let found = outside().block_on(client.inspect_container(&self.id, None)).ok()?;
+        let found = block_on(client.inspect_container(&self.id, None)).ok()?;
         found.state?.started_at
     }
 
@@ -651,7 +592,7 @@ impl Drop for Stranger {
     fn drop(&mut self) {
         let client = self.engine.client();
         let force = RemoveContainerOptionsBuilder::default().force(true).build();
-        let _ = outside().block_on(client.remove_container(&self.id, Some(force)));
+        let _ = block_on(client.remove_container(&self.id, Some(force)));
     }
 }
 

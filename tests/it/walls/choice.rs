@@ -5,9 +5,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 
-use super::house::{HOME, House, RUN, VERB_MAX, needs_engine, outside};
-use crate::support::docker::Front;
+use super::house::{House, RUN, VERB_MAX};
+use crate::support::docker::{Front, needs_engine, outside};
 use crate::support::folder::Folder;
+use crate::support::home::{HOME, YES};
 use crate::support::installation::{User, wait_for_end};
 
 /// The runtime of a manifest that leaves the choice, and this engine.
@@ -51,7 +52,7 @@ fn once_in_containers_nothing_falls_back_to_plain_processes() {
         let said = format!("{}{}", plan.stdout, plan.stderr);
         assert!(said.contains("docker"), "{change}: {plan:?}");
         assert!(!said.contains("runtime none"), "{change}: {plan:?}");
-        let applied = run(&["apply", super::house::YES]);
+        let applied = run(&["apply", YES]);
         assert!(!applied.stderr.contains("runtime none"), "{change}: {applied:?}");
         let chat = run(&["chat", "home", "run"]);
         assert_ne!(chat.code, 0, "{change}: {chat:?}");
@@ -100,7 +101,7 @@ fn an_engine_that_does_not_answer_is_named_before_anything_goes_without_it() {
         let strict =
             runtime.replace("kind = \"auto\"\n", "kind = \"auto\"\nfallback = \"error\"\n");
         let house = House::written(&engine, User::Oneself, &strict, HOME, RUN);
-        for verb in [&["plan"][..], &["apply", super::house::YES], &["chat", "home", "hello"]] {
+        for verb in [&["plan"][..], &["apply", YES], &["chat", "home", "hello"]] {
             let ended = house.run(verb);
             assert_ne!(ended.code, 0, "{verb:?}: {ended:?}");
             assert!(ended.stderr.contains("runtime.fallback"), "{verb:?}: {ended:?}");
@@ -130,7 +131,7 @@ fn the_environment_has_its_say_and_the_plan_says_so() {
     for name in ["CONTAINER_RUNTIME", "CONTAINER_IMAGE", "CONTAINER_TIMEOUT"] {
         assert!(plan.stdout.contains(name), "{name}: {plan:?}");
     }
-    let applied = run(&["apply", super::house::YES]);
+    let applied = run(&["apply", YES]);
     assert_eq!(applied.code, 0, "{applied:?}");
     house.installation.write("groups/home/run.sh", "tr '\\0' ' ' < /proc/1/cmdline; sleep 30\n");
     let ended = run(&["chat", "home", "run"]);

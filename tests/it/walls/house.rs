@@ -1,36 +1,25 @@
 //! An installation whose agents run in containers, and what the engine says of them.
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use babybot::name::InstanceId;
 use babybot::process::Process;
 use babybot::project::Project;
 use babybot::runtime::docker::{GROUP, INSTANCE};
-use bollard::query_parameters::{
-    ListContainersOptionsBuilder, ListImagesOptionsBuilder, RemoveContainerOptionsBuilder,
-    RemoveImageOptionsBuilder,
-};
+use bollard::query_parameters::{ListContainersOptionsBuilder, ListImagesOptionsBuilder};
 use rustix::process::Signal;
-use tokio::runtime::Runtime;
-use tokio::sync::OnceCell;
 
-use crate::support::docker::{Context, Engine};
+use crate::support::docker::{Engine, block_on};
+use crate::support::home::YES;
 use crate::support::installation::{
     Ended, Installation, PATIENCE, User, comes_true, wait_for_end, wait_until,
 };
 
 /// Longest that one verb may take, a start or two of a container included.
 pub(super) const VERB_MAX: Duration = Duration::from_secs(60);
-/// Everything that can be approved.
-pub(super) const YES: &str = "--yes=safe,disruptive,destructive,privileged";
-/// One group, at the terminal.
-pub(super) const HOME: &str = "[groups.home]\nbind = [\"terminal\"]\nrequires_trigger = false\n";
-
 /// A script by which the message `run` runs `run.sh` of the group's folder and replies with its
 /// result; all else is answered at once.
 pub(super) const RUN: &str = r#"
@@ -43,43 +32,6 @@ steps = [
 [[rule]]
 steps = [{ reply = "here" }]
 "#;
-
-/// Gives the engine of this machine, or ends the test and says so.
-macro_rules! needs_engine {
-    () => {
-        match $crate::walls::house::block_on($crate::support::docker::engine()) {
-            Some(engine) => engine,
-            None => return,
-        }
-    };
-}
-pub(super) use needs_engine;
-
-/// Waits for something that is asked of an engine, in a test that is no task.
-pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
-    outside().block_on(future)
-}
-
-/// Where the tests' own tasks run.
-pub(super) fn outside() -> &'static Runtime {
-    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    RUNTIME.get_or_init(|| {
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
-    })
-}
-
-/// An image with a shell and this babybot, the same for all tests.
-fn agent_image(engine: &Engine) -> String {
-    static IMAGE: OnceCell<String> = OnceCell::const_new();
-    let build = async {
-        let file = format!("FROM {}\nCOPY babybot /usr/local/bin/babybot\n", engine.image);
-        let mut context = Context::new(&file);
-        let program = std::fs::read(env!("CARGO_BIN_EXE_babybot")).unwrap();
-        context.file("babybot", 0o755, &program);
-        context.build(&engine.client(), "localhost/babybot-test-agent").await
-    };
-    block_on(IMAGE.get_or_init(|| build)).clone()
-}
 
 /// An installation and its engine.
 pub(super) struct House {
@@ -103,7 +55,7 @@ impl House {
         groups: &str,
         script: &str,
     ) -> Self {
-        let image = format!("[runtime.image]\nref = \"{}\"\n", agent_image(engine));
+        let image = format!("[runtime.image]\nref = \"{}\"\n", engine.agent_image());
         let runtime = format!("kind = \"docker\"\n{runtime}\n{image}");
         Self::written(engine, user, &runtime, groups, script)
     }
@@ -276,14 +228,9 @@ impl Drop for House {
         let (engine, base) = (self.engine.clone(), self.base.clone());
         let clean = move || {
             block_on(async {
-                let client = engine.client();
-                let force = RemoveContainerOptionsBuilder::default().force(true).build();
-                for container in containers(&engine, &instance).await {
-                    let _ = client.remove_container(&container.id, Some(force.clone())).await;
-                }
-                let force = RemoveImageOptionsBuilder::default().force(true).build();
-                for image in images(&engine, &instance).await.into_iter().chain(base) {
-                    let _ = client.remove_image(&image, Some(force.clone()), None).await;
+                engine.sweep(&instance).await;
+                if let Some(base) = base {
+                    engine.remove_image(&base).await;
                 }
             });
         };

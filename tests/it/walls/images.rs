@@ -6,8 +6,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bollard::query_parameters::{EventsOptionsBuilder, RemoveImageOptionsBuilder};
 use futures_util::StreamExt as _;
 
-use super::house::{HOME, House, RUN, YES, block_on, needs_engine};
-use crate::support::docker::Engine;
+use super::house::{House, RUN};
+use crate::support::docker::{Engine, block_on, needs_engine};
+use crate::support::home::{HOME, YES};
 use crate::support::installation::wait_until;
 
 #[test]

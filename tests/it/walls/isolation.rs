@@ -6,7 +6,9 @@ use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-use super::house::{HOME, House, RUN, YES, needs_engine};
+use super::house::{House, RUN};
+use crate::support::docker::needs_engine;
+use crate::support::home::{HOME, YES};
 use crate::support::installation::{wait_for_end, wait_until};
 
 #[test]

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::Signal;
 
-use super::house::{Container, HOME, House, VERB_MAX, needs_engine};
-use crate::support::docker::Engine;
+use super::house::{Container, House, VERB_MAX};
+use crate::support::docker::{Engine, needs_engine};
+use crate::support::home::HOME;
 use crate::support::installation::{comes_true, wait_for_end, wait_until};
 use crate::survival::kills::{Dice, SEED, check_store};
 

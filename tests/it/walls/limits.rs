@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::house::{HOME, House, RUN, VERB_MAX, needs_engine};
-use crate::support::docker::Engine;
+use super::house::{House, RUN, VERB_MAX};
+use crate::support::docker::{Engine, needs_engine};
+use crate::support::home::HOME;
 use crate::support::installation::{User, wait_for_end, wait_until};
 
 /// A house with one group that has these limits.

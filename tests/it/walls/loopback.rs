@@ -1,6 +1,8 @@
 //! An Ollama client in a container that knows nothing of babybot: it finds its server on loopback.
 
-use super::house::{HOME, House, RUN, needs_engine};
+use super::house::{House, RUN};
+use crate::support::docker::needs_engine;
+use crate::support::home::HOME;
 
 /// A client in a few lines: `ask METHOD PATH [BODY]`.
 const CLIENT: &str = r#"

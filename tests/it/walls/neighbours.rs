@@ -2,7 +2,9 @@
 
 use std::process::Command;
 
-use super::house::{HOME, House, RUN, VERB_MAX, YES, block_on, needs_engine};
+use super::house::{House, RUN, VERB_MAX};
+use crate::support::docker::{block_on, needs_engine};
+use crate::support::home::{HOME, YES};
 use crate::support::installation::{Ended, wait_for_end, wait_until};
 
 /// A group whose agent always runs.

@@ -3,8 +3,9 @@
 use std::fs::{Permissions, hard_link, metadata, set_permissions, symlink_metadata, write};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
-use super::house::{HOME, House, RUN, needs_engine, outside};
-use crate::support::docker::Front;
+use super::house::{House, RUN};
+use crate::support::docker::{Front, needs_engine, outside};
+use crate::support::home::HOME;
 use crate::support::installation::User;
 
 /// What says who it is and leaves a file.
