@@ -43,6 +43,8 @@ use group::{Ask, Cell};
 const DRIFT_SHOWN: usize = 8;
 /// What an agent that is being ended may take longer than what is under way may.
 const ENDING_MAX: Duration = Duration::from_secs(15);
+/// How long whoever is in a conversation may take to hear its end.
+const PARTING_MAX: Duration = Duration::from_secs(2);
 
 /// Why there is no controller.
 #[derive(Debug, Error)]
@@ -148,6 +150,8 @@ struct Shared {
     /// Everything is ended.
     closed: CancellationToken,
     tasks: TaskTracker,
+    /// Those whom a conversation goes on with.
+    conversations: TaskTracker,
 }
 
 /// What rounds of looking found out.
@@ -215,6 +219,7 @@ impl Controller {
             closing: CancellationToken::new(),
             closed: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            conversations: TaskTracker::new(),
         });
         shared.serve_groups()?;
         tokio::spawn(status::keep(Arc::clone(&shared)));
@@ -377,6 +382,9 @@ impl Shared {
             tracing::warn!("an agent does not end; the next start ends it");
         }
         self.closed.cancel();
+        // Whoever talks is given the last replies, and says that it has them.
+        self.conversations.close();
+        let _ = tokio::time::timeout(PARTING_MAX, self.conversations.wait()).await;
     }
 }
 

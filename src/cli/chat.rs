@@ -4,6 +4,7 @@
 //! the terminal as its only channel. Either way it talks through the control
 //! socket. The reply is the result and goes to stdout; all else goes to stderr.
 
+use std::collections::BTreeSet;
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 use std::time::Duration;
 
@@ -66,6 +67,9 @@ struct Talk {
     interrupts: Signal,
     /// The controller, where it is in this process.
     own: Option<Own>,
+    /// The posts shown since something was said: where a controller ended before it heard so, the
+    /// next one gives them again, and a person sees them once.
+    shown: BTreeSet<i64>,
 }
 
 /// Talks.
@@ -89,7 +93,8 @@ pub async fn run(args: &ChatArgs, context: &Context) -> Outcome {
     // Until here, Ctrl-C ends the process, and that is all there is to end.
     let interrupts = signal(SignalKind::interrupt())
         .map_err(|error| Error::failed("listen for Ctrl-C", &error))?;
-    let mut talk = Talk { context: context.clone(), client, group, interrupts, own };
+    let mut talk =
+        Talk { context: context.clone(), client, group, interrupts, own, shown: BTreeSet::new() };
     let outcome = match said {
         Some(message) => talk.say(&message).await,
         None => talk.converse().await,
@@ -340,6 +345,7 @@ impl Talk {
     /// Says something, or nothing, and shows what comes until it is over; through another
     /// controller, where this one makes way.
     async fn ask(&mut self, text: Option<&str>) -> Result<ChatEnd, Error> {
+        self.shown.clear();
         let mut request = ChatRequest {
             group: self.group.clone(),
             text: text.map(ToOwned::to_owned),
@@ -426,6 +432,7 @@ impl Talk {
             }
             ChatEvent::Post { id, reply, text, uncertain, earlier } => {
                 let handed = match earlier {
+                    _ if self.shown.contains(&id) => Ok(()),
                     Some(asked) => {
                         hand_over_earlier(&text, &asked, uncertain);
                         Ok(())
@@ -433,7 +440,10 @@ impl Talk {
                     None => hand_over(reply, &text),
                 };
                 let outcome = match &handed {
-                    Ok(()) => PostOutcome::Shown,
+                    Ok(()) => {
+                        self.shown.insert(id);
+                        PostOutcome::Shown
+                    }
                     Err(error) => PostOutcome::NotShown { why: error.to_string() },
                 };
                 let told = self.client.acknowledge(id, &outcome).await;

@@ -51,6 +51,7 @@ impl Shared {
         request: ChatRequest,
         events: &mpsc::Sender<ChatEvent>,
     ) {
+        let _going = self.conversations.token();
         let end = match self.cell(&request.group) {
             None => ChatEnd::Failed { why: format!("there is no group {}", request.group) },
             Some(cell) => match self.talk(&cell, request, events).await {
@@ -134,6 +135,8 @@ impl Shared {
         let mut happenings = cell.happenings.subscribe();
         let mut last = None;
         loop {
+            // What ended before everything did is in the store, and is handed over still.
+            let over = self.closed.is_cancelled();
             self.hand_over(cell, said, events).await?;
             if cell.state().stage != Stage::Working && !self.anything_waits(cell).await? {
                 // What came in between is in the store by now.
@@ -144,6 +147,9 @@ impl Shared {
                     }
                 }
                 return Ok(last);
+            }
+            if over {
+                return Err(Broken::Closing);
             }
             cell.nudge();
             match self.next(&mut happenings, events).await? {
@@ -179,7 +185,7 @@ impl Shared {
                 Err(RecvError::Closed) => Err(Broken::Closing),
             },
             () = events.closed() => Err(Broken::Gone),
-            () = self.closed.cancelled() => Err(Broken::Closing),
+            () = self.closed.cancelled() => Ok(None),
             // What nothing told of.
             () = tokio::time::sleep(LOOK_AGAIN) => Ok(None),
         }

@@ -1,5 +1,6 @@
 //! How a controller begins and ends, and who goes on when it does.
 
+use std::io::Read as _;
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
@@ -74,6 +75,37 @@ fn an_end_lets_the_turn_under_way_finish() {
         assert_nothing_is_left(&home, number == 1);
         // Where nothing runs, there is nothing to end.
         assert_eq!(home.place.run(&["down"]).code, 0);
+    }
+}
+
+/// Whoever shows a reply says so afterwards. Until then the reply is as good as not shown, to all
+/// but the one who did.
+#[test]
+fn a_reply_whose_controller_ends_while_it_is_shown_is_shown_once() {
+    /// More than a pipe holds: the reply is under way until somebody reads.
+    const TWICE: &str =
+        "[[rule]]\nwhen = \"quick\"\nsteps = [{ reply = \"done {message} {message}\" }]\n";
+    let message = format!("quick {}", "x".repeat(60_000));
+    for kill in [false, true] {
+        let home = Home::none("", HOME, TWICE);
+        let up = home.up();
+        let mut said = home.say("home", &message);
+        let mut reply = [0; 5];
+        said.stdout.as_mut().unwrap().read_exact(&mut reply).unwrap();
+        assert_eq!(&reply, b"done ");
+        if kill {
+            up.kill();
+        } else {
+            up.end();
+        }
+        let mut rest = String::new();
+        said.stdout.as_mut().unwrap().read_to_string(&mut rest).unwrap();
+        let ended = wait_for_end(said, PATIENCE);
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        let shown = rest.matches("quick ").count();
+        assert_eq!(shown, 2, "kill: {kill}\n{}\n{}", ended.stderr, home.log());
+        home.assert_each_message_has_one_reply(1);
+        home.place.wait_until_nothing_runs(PATIENCE);
     }
 }
 
