@@ -287,8 +287,6 @@ pub enum Stage {
     Working,
     /// A turn waits for one of the places that `runtime.parallel` gives.
     Queued,
-    /// A turn is tried again in a while, or an agent started again.
-    Retrying,
     /// It finishes and ends.
     Draining,
 }
@@ -555,8 +553,8 @@ pub trait Service: Send + Sync + 'static {
     fn acknowledge(&self, post: i64, outcome: PostOutcome) -> BoxFuture<'_, Result<(), Refusal>>;
     /// Stops whatever of a group is not answered.
     fn cancel(&self, group: GroupName) -> BoxFuture<'_, Result<(), Refusal>>;
-    /// Holds a group, or lets it go on.
-    fn hold(&self, group: GroupName, held: bool) -> BoxFuture<'_, Result<(), Refusal>>;
+    /// Holds a group, or lets it go on; says whether it was not so before.
+    fn hold(&self, group: GroupName, held: bool) -> BoxFuture<'_, Result<bool, Refusal>>;
     /// Starts a group's agent if need be, sends what it is, and keeps it until the future is dropped.
     fn lease(
         &self,

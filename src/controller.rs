@@ -8,6 +8,7 @@
 
 mod apply;
 mod chat;
+mod edits;
 mod folders;
 mod group;
 mod keep;
@@ -15,8 +16,9 @@ mod look;
 mod service;
 mod status;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
@@ -30,6 +32,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::control::{Drift, Pending, PostOutcome, Role, RuntimeStatus, Service, Status};
 use crate::desired::Desired;
+use crate::error::chain;
 use crate::execute::BinarySource;
 use crate::host::{Host, HostError};
 use crate::name::{GroupName, ProjectName};
@@ -37,7 +40,7 @@ use crate::reconcile::mend::Attempts;
 use crate::resource::{PARALLEL_DEFAULT, ResourceId, RuntimeKind, Spec};
 use crate::session::Parts;
 
-use group::{Ask, Cell};
+use group::{Ask, Cell, Until};
 
 /// Entries of drift that a status shows.
 const DRIFT_SHOWN: usize = 8;
@@ -64,8 +67,8 @@ pub struct Setup {
     pub host: Host,
     /// Where the binary of an image comes from.
     pub binary: BinarySource,
-    /// Reads the manifest, and says what it asks for.
-    pub manifest: ManifestReader,
+    /// The manifest, and what it asks for.
+    pub manifest: Manifest,
     /// Whether safe changes of the manifest are applied without a word.
     pub follow: bool,
     /// What sandboxes are made with, in words.
@@ -74,9 +77,33 @@ pub struct Setup {
     pub find: FindRuntimes,
 }
 
-/// Reads the manifest anew. The text is for history.
-pub type ManifestReader =
-    Arc<dyn Fn() -> BoxFuture<'static, Result<(Desired, String), String>> + Send + Sync>;
+/// The manifest as a controller sees it.
+#[derive(Clone)]
+pub struct Manifest {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Reads it anew.
+    pub read: ReadManifest,
+}
+
+/// Reads the manifest anew, and says what it asks for. The text is for history.
+pub type ReadManifest =
+    Arc<dyn Fn() -> BoxFuture<'static, Result<(Desired, String), Unread>> + Send + Sync>;
+
+/// Why it is not known what the manifest asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// It is no manifest: its problems, for a person.
+    Invalid(String),
+    /// What it asks for depends on something that cannot be told for now.
+    Unsettled(String),
+}
+
+impl fmt::Debug for Manifest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Manifest").field("path", &self.path).finish_non_exhaustive()
+    }
+}
 
 /// Looks again for runtimes, and says what sandboxes are made with now.
 pub type FindRuntimes = Arc<dyn Fn() -> BoxFuture<'static, RuntimeStatus> + Send + Sync>;
@@ -96,14 +123,21 @@ pub struct Spur {
 impl Spur {
     /// Ends at once what [`Controller::end`] still waits for.
     pub async fn hurry(&self) {
-        let cells = self.shared.upgrade().map(|shared| shared.cells());
-        for cell in cells.into_iter().flatten() {
-            let _ = cell.ask(Ask::Quit(Instant::now())).await;
+        let Some(shared) = self.shared.upgrade() else { return };
+        shared.hurried.cancel();
+        for cell in shared.cells() {
+            let _ = cell.ask(Ask::Quit(Until::now())).await;
         }
     }
 }
 
 impl Spur {
+    /// Whether an apply goes on through it.
+    #[must_use]
+    pub fn applies(&self) -> bool {
+        self.shared.upgrade().is_some_and(|shared| !shared.applies.is_empty())
+    }
+
     /// Stops whatever of a group is not answered, before anything else is asked of it.
     pub async fn stop(&self, group: &GroupName) {
         let cell = self.shared.upgrade().and_then(|shared| shared.cell(group));
@@ -127,17 +161,21 @@ struct Shared {
     follow: bool,
     host: RwLock<Host>,
     binary: BinarySource,
-    manifest: ManifestReader,
+    manifest: Manifest,
     find: FindRuntimes,
     groups: RwLock<BTreeMap<GroupName, Arc<Cell>>>,
     places: Arc<Semaphore>,
     parallel: Mutex<usize>,
-    /// One apply or one round of mending at a time.
+    /// One apply at a time.
+    applying: tokio::sync::Mutex<()>,
+    /// What an apply is at work on, by whom it belongs to: rounds leave it alone.
+    touched: Mutex<BTreeSet<ResourceId>>,
+    /// An apply neither begins nor ends in the middle of a round.
     changing: tokio::sync::Mutex<()>,
     /// Wakes the loop that looks.
     wake: Notify,
-    /// Whether the manifest may have been edited.
-    edited: Mutex<bool>,
+    /// Told whenever the manifest may have been edited.
+    edited: Notify,
     known: Mutex<Known>,
     /// Told whenever something that a status shows may have changed.
     status: watch::Sender<Arc<Status>>,
@@ -150,6 +188,10 @@ struct Shared {
     /// Everything is ended.
     closed: CancellationToken,
     tasks: TaskTracker,
+    /// Applies under way.
+    applies: TaskTracker,
+    /// Somebody does not want to wait for the end any longer.
+    hurried: CancellationToken,
     /// Those whom a conversation goes on with.
     conversations: TaskTracker,
 }
@@ -158,6 +200,8 @@ struct Shared {
 struct Known {
     runtime: RuntimeStatus,
     pending: Option<Pending>,
+    /// Why it is not known what the manifest asks for.
+    unread: Option<String>,
     drift: VecDeque<Drift>,
     warnings: Vec<String>,
     /// What is wrong with a resource, and is not put right yet.
@@ -200,12 +244,15 @@ impl Controller {
             groups: RwLock::default(),
             places: Arc::new(Semaphore::new(parallel)),
             parallel: Mutex::new(parallel),
+            applying: tokio::sync::Mutex::default(),
+            touched: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             wake: Notify::new(),
-            edited: Mutex::new(true),
+            edited: Notify::new(),
             known: Mutex::new(Known {
                 runtime,
                 pending: None,
+                unread: None,
                 drift: VecDeque::new(),
                 warnings: Vec::new(),
                 troubles: BTreeMap::new(),
@@ -219,6 +266,8 @@ impl Controller {
             closing: CancellationToken::new(),
             closed: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            applies: TaskTracker::new(),
+            hurried: CancellationToken::new(),
             conversations: TaskTracker::new(),
         });
         shared.serve_groups()?;
@@ -226,6 +275,8 @@ impl Controller {
         // One that does not last mends nothing: its groups are whoever is talked to.
         if role == Role::Up {
             tokio::spawn(keep::keep(Arc::clone(&shared)));
+            shared.note_edit();
+            tokio::spawn(edits::keep(Arc::clone(&shared)));
         }
         Ok(Self { shared })
     }
@@ -269,6 +320,10 @@ impl Shared {
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn touched(&self) -> MutexGuard<'_, BTreeSet<ResourceId>> {
+        self.touched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn cell(&self, group: &GroupName) -> Option<Arc<Cell>> {
@@ -324,15 +379,12 @@ impl Shared {
             ResourceId::Group(group) => Some(group.clone()),
             _ => None,
         });
-        let wanted: std::collections::BTreeSet<GroupName> = wanted.collect();
-        groups.retain(|name, cell| {
-            let stays = wanted.contains(name);
-            if !stays {
-                let (cell, until) = (Arc::clone(cell), Instant::now() + ENDING_MAX);
-                tokio::spawn(async move { cell.ask(Ask::Quit(until)).await });
-            }
-            stays
-        });
+        let wanted: BTreeSet<GroupName> = wanted.collect();
+        // Whoever is at work finishes first, and stays known until it has left.
+        for (_, leaving) in groups.iter().filter(|(name, _)| !wanted.contains(*name)) {
+            let leaving = Arc::clone(leaving);
+            tokio::spawn(async move { leaving.ask(Ask::Quit(Until::Over)).await });
+        }
         for name in wanted {
             match groups.get(&name) {
                 Some(cell) => {
@@ -348,6 +400,21 @@ impl Shared {
         drop(groups);
         self.nudge();
         Ok(())
+    }
+
+    /// Forgets a group that has ended. If it came back meanwhile, another takes its place.
+    fn let_leave(self: &Arc<Self>, leaving: &Arc<Cell>) {
+        if self.closing.is_cancelled() {
+            return;
+        }
+        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
+        if groups.get(&leaving.group).is_some_and(|cell| Arc::ptr_eq(cell, leaving)) {
+            groups.remove(&leaving.group);
+        }
+        drop(groups);
+        if let Err(error) = self.serve_groups() {
+            tracing::error!(error = chain(&error), "a group is not served");
+        }
     }
 
     fn set_parallel(&self, wanted: usize) {
@@ -374,8 +441,9 @@ impl Shared {
         self.tell();
         let until = Instant::now() + patience;
         for cell in self.cells() {
-            let _ = cell.ask(Ask::Quit(until)).await;
+            let _ = cell.ask(Ask::Quit(Until::At(until))).await;
         }
+        let until = self.end_applies(until).await;
         self.tasks.close();
         let ended = tokio::time::timeout_at(until + ENDING_MAX, self.tasks.wait()).await;
         if ended.is_err() {
@@ -385,6 +453,27 @@ impl Shared {
         // Whoever talks is given the last replies, and says that it has them.
         self.conversations.close();
         let _ = tokio::time::timeout(PARTING_MAX, self.conversations.wait()).await;
+    }
+}
+
+impl Shared {
+    /// Lets an apply under way come to its end; gives until when the rest may take. Where this is
+    /// one of a conversation, whoever applies through it does not know that it may end, and has as
+    /// long as it takes.
+    async fn end_applies(&self, until: Instant) -> Instant {
+        self.applies.close();
+        let late = async {
+            match self.role {
+                Role::Up => tokio::time::sleep_until(until).await,
+                Role::Short => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.applies.wait() => {}
+            () = late => tracing::warn!("an apply does not end in time: what is left is for the next"),
+            () = self.hurried.cancelled() => {}
+        }
+        until.max(Instant::now())
     }
 }
 

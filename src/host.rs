@@ -555,23 +555,29 @@ impl Worker {
         cancel: &CancellationToken,
         audience: &Audience,
     ) -> Result<TurnEnd, HostError> {
-        if let Some(missing) = self.missing_folder() {
-            let message = format!("{missing} is not there; `babybot apply` makes it");
-            return Ok(TurnEnd::Failed { reason: Failure::Agent, message });
+        // Only a controller that lasts makes again by itself what is missing.
+        let lasts = self.host.outages_max == OUTAGES_MAX;
+        match self.missing_folder() {
+            None => {}
+            Some(missing) if lasts => {
+                return Ok(TurnEnd::Outage(format!("{missing} is not there")));
+            }
+            Some(missing) => {
+                let message = format!("{missing} is not there; `babybot apply` makes it");
+                return Ok(TurnEnd::Failed { reason: Failure::Agent, message });
+            }
         }
         match self.wake().await {
             Ok(()) => {}
             Err(SessionError::Store(error)) => return Err(error.into()),
-            // Only a controller that lasts builds it again by itself.
-            Err(SessionError::Runtime(error @ RuntimeError::ImageMissing(_)))
-                if self.host.outages_max < OUTAGES_MAX =>
-            {
+            Err(SessionError::Runtime(error @ RuntimeError::ImageMissing(_))) if !lasts => {
                 let message = format!("{error}; `babybot apply` builds what is missing");
                 return Ok(TurnEnd::Failed { reason: Failure::Agent, message });
             }
             // None of them is for long, and nothing that another agent could do better.
             Err(SessionError::Runtime(
                 error @ (RuntimeError::Unavailable { .. }
+                | RuntimeError::Timeout { .. }
                 | RuntimeError::NameTaken { .. }
                 | RuntimeError::ImageMissing(_)),
             )) => return Ok(TurnEnd::Outage(chain(&error))),

@@ -4,6 +4,7 @@
 //! in it. Knows nothing of what a manifest means.
 
 use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use rustix::fs::{FileType, Mode, OFlags};
@@ -33,6 +34,27 @@ pub struct Report {
     pub text: String,
     /// The problems, in the order of the text; never none.
     pub problems: Vec<Diagnostic>,
+}
+
+/// What tells a file from what it was before, without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    file: (u64, u64),
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// The stamp of the file at `path`; `None` where there is none.
+    #[must_use]
+    pub fn of(path: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some(Self {
+            file: (metadata.dev(), metadata.ino()),
+            size: metadata.size(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
 }
 
 impl Report {

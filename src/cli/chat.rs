@@ -287,6 +287,10 @@ impl Talk {
         let Some(own) = self.own.take() else { return };
         let stopped = matches!(outcome, Err(error) if error.exit() == Exit::Interrupted);
         let spur = own.spur.clone();
+        if spur.applies() {
+            self.context
+                .progress("Waiting for an apply that goes on through this; Ctrl-C ends it.\n");
+        }
         let mut ending =
             std::pin::pin!(end(Some(own), if stopped { Duration::ZERO } else { REST_MAX }));
         tokio::select! {

@@ -22,11 +22,11 @@ pub async fn run(args: &PauseArgs, context: &Context) -> Outcome {
     let failed = |error| control_error("hold the group", &error);
     let status = client.status().await.map_err(failed)?;
     let (group, known) = known_group(&args.group, &status)?;
-    if known.held {
+    // Only the controller knows for sure: what it tells of itself may be a moment old.
+    if !client.hold(group, true).await.map_err(failed)? {
         print(&format!("{group} is held already.\n"))?;
         return Ok(Exit::Ok);
     }
-    client.hold(group, true).await.map_err(failed)?;
     let first = if known.turn.is_some() { "It finishes its turn; then its" } else { "Its" };
     let manifest = context.manifest_argument();
     print(&format!(

@@ -20,11 +20,10 @@ pub async fn run(args: &ResumeArgs, context: &Context) -> Outcome {
     let failed = |error| control_error("let the group go on", &error);
     let status = client.status().await.map_err(failed)?;
     let (group, known) = known_group(&args.group, &status)?;
-    if !known.held {
+    if !client.hold(group, false).await.map_err(failed)? {
         print(&format!("{group} is not held.\n"))?;
         return Ok(Exit::Ok);
     }
-    client.hold(group, false).await.map_err(failed)?;
     let waiting = match known.messages {
         0 => "Nothing waits.".to_owned(),
         1 => "1 message waits.".to_owned(),

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use jiff::tz::TimeZone;
 use rustix::process::DumpableBehavior;
 use tokio::sync::oneshot;
@@ -19,7 +20,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::control::client::Client;
 use crate::control::place::{self, Bases, Place};
 use crate::control::{Role, RuntimeStatus, server};
-use crate::controller::{Controller, FindRuntimes, ManifestReader, Setup, Spur};
+use crate::controller::{Controller, FindRuntimes, Manifest, Setup, Spur, Unread};
 use crate::desired::Desired;
 use crate::error::{Error, Exit, chain};
 use crate::host::{Host, HostError};
@@ -122,7 +123,7 @@ pub async fn serve(start: Start, context: &Context) -> Result<Serving, Error> {
         role,
         name: name_of(context),
         binary: ground.binary(None),
-        manifest: reader(context),
+        manifest: manifest(context),
         runtime: status_of(&ground, kind),
         find: finder(ground, kind),
         host,
@@ -271,23 +272,28 @@ fn name_of(context: &Context) -> ProjectName {
     named.unwrap_or_else(|_| ProjectName::new("project").expect("it is a plain word"))
 }
 
-/// Reads the manifest anew, whenever it may have been edited.
-fn reader(context: &Context) -> ManifestReader {
-    let (manifest, project) = (context.manifest.clone(), context.project().to_path_buf());
-    Arc::new(move || {
-        let (manifest, project) = (manifest.clone(), project.clone());
-        Box::pin(async move { read(&manifest, &project).await })
-    })
+/// The manifest, read anew whenever it may have been edited.
+fn manifest(context: &Context) -> Manifest {
+    let (path, project) = (context.manifest.clone(), context.project().to_path_buf());
+    let read = {
+        let path = path.clone();
+        Arc::new(move || -> BoxFuture<'static, _> {
+            let (path, project) = (path.clone(), project.clone());
+            Box::pin(async move { read(&path, &project).await })
+        })
+    };
+    Manifest { path, read }
 }
 
 async fn read(
     manifest: &std::path::Path,
     project: &std::path::Path,
-) -> Result<(Desired, String), String> {
-    let source = source::read(manifest).map_err(|report| report.human(Colors::Plain))?;
-    let mut ground = Ground::of_project(project).map_err(|error| error.to_string())?;
-    let settled = ground.settle(&source.manifest).await;
-    let mut desired = settled.map_err(|error| error.to_string())?;
+) -> Result<(Desired, String), Unread> {
+    let invalid = |report: source::Report| Unread::Invalid(report.human(Colors::Plain));
+    let unsettled = |error: Error| Unread::Unsettled(error.to_string());
+    let source = source::read(manifest).map_err(invalid)?;
+    let mut ground = Ground::of_project(project).map_err(unsettled)?;
+    let mut desired = ground.settle(&source.manifest).await.map_err(unsettled)?;
     remark_on_root(&mut desired, &ground);
     Ok((desired, source.text))
 }

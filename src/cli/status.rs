@@ -429,7 +429,6 @@ fn stage(stage: Stage) -> &'static str {
         Stage::Idle => "idle",
         Stage::Working => "working",
         Stage::Queued => "queued",
-        Stage::Retrying => "retrying",
         Stage::Draining => "draining",
     }
 }

@@ -206,6 +206,11 @@ async fn serve(ready: Ready, args: &UpArgs, context: &Context) -> Outcome {
     context.progress(&format!(
         "Up: generation {number}, {groups} group{plural}. `babybot status` shows more, Ctrl-C ends.\n"
     ));
+    if std::env::var_os(DETACHED).is_some() {
+        // Nobody reads on: all else is in the log, which has a bound.
+        let null = std::fs::File::options().write(true).open("/dev/null").map_err(failed)?;
+        rustix::stdio::dup2_stderr(null).map_err(|error| failed(error.into()))?;
+    }
     let manager = tokio::spawn(tell_manager());
     let patience = tokio::select! {
         patience = serving.controller.asked_to_end() => patience.unwrap_or(PATIENCE),
@@ -276,7 +281,7 @@ async fn detach(args: &UpArgs, context: &Context, project: &Project) -> Outcome 
     if args.follow {
         command.arg("--follow");
     }
-    command.env(DETACHED, "1");
+    command.arg("--wait").arg(args.wait.to_string()).env(DETACHED, "1");
     let errors = tempfile::NamedTempFile::new().map_err(failed)?;
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors.reopen().map_err(failed)?);
     let mut child = command.spawn().map_err(failed)?;
@@ -286,7 +291,9 @@ async fn detach(args: &UpArgs, context: &Context, project: &Project) -> Outcome 
         if let Some(status) = child.try_wait().map_err(failed)? {
             let said = std::fs::read_to_string(errors.path()).unwrap_or_default();
             tell(&said);
-            return Err(Error::new(Exit::Failed, format!("the controller ended with {status}")));
+            // What it said says why, and its code is the verb's.
+            let code = status.code().and_then(|code| u8::try_from(code).ok());
+            return Ok(code.map_or(Exit::Failed, Exit::Command));
         }
         let client = Client::connect(&project.data(), &instance).await;
         if let Ok(Some(client)) = client

@@ -210,13 +210,13 @@ impl Client {
         self.ask(Method::POST, &path, Bytes::new(), WORK_PATIENCE).await.map(drop)
     }
 
-    /// Holds a group, or lets it go on.
+    /// Holds a group, or lets it go on. Says whether it was not so before.
     ///
     /// # Errors
     /// When the controller refuses or does not answer.
-    pub async fn hold(&self, group: &GroupName, held: bool) -> Result<(), ControlError> {
+    pub async fn hold(&self, group: &GroupName, held: bool) -> Result<bool, ControlError> {
         let path = format!("/groups/{group}/held");
-        self.ask(Method::POST, &path, body(&Held { held })?, WORK_PATIENCE).await.map(drop)
+        parse(&self.ask(Method::POST, &path, body(&Held { held })?, WORK_PATIENCE).await?)
     }
 
     /// Has a group's sandbox kept, and started first if need be, for as long as the guard is held.

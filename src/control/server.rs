@@ -229,7 +229,10 @@ async fn hold(
     Path(group): Path<GroupName>,
     Json(Held { held }): Json<Held>,
 ) -> Response {
-    done(desk.service.hold(group, held)).await
+    match desk.service.hold(group, held).await {
+        Ok(changed) => Json(changed).into_response(),
+        Err(refusal) => refuse(refusal),
+    }
 }
 
 async fn shut_down(

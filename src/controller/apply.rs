@@ -6,21 +6,37 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Shared;
-use super::group::Ask;
+use super::group::{Ask, Cell};
 use super::look::Eyes;
 use crate::control::{ApplyEvent, ApplyRequest};
 use crate::error::chain;
 use crate::execute::{self, AgentOrder, Direct, Lines, Outcome, Tools};
 use crate::host::Host;
 use crate::name::GroupName;
+use crate::reconcile::mend::share;
 use crate::reconcile::{self, ApplyError, Approved};
 use crate::resource::{ResourceId, Spec};
+
+/// Room for events that is kept from the lines of a build.
+const EVENTS_SPARED: usize = 32;
 
 /// Directs the groups of this controller.
 pub(super) struct Orders {
     shared: Arc<Shared>,
     /// What the groups are to be from now on, where that is not what they are.
     next: Option<Host>,
+}
+
+impl Orders {
+    /// Asks a group; `None` where nobody serves it any more.
+    async fn order(&self, cell: &Cell, order: AgentOrder) -> Option<Result<(), String>> {
+        if let Some(next) = &self.next {
+            cell.ask(Ask::Configure(next.clone())).await.ok()?;
+        }
+        let (reply, done) = oneshot::channel();
+        cell.ask(Ask::Order(order, reply)).await.ok()?;
+        done.await.ok()
+    }
 }
 
 impl Direct for Orders {
@@ -31,12 +47,12 @@ impl Direct for Orders {
     ) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async move {
             let cell = self.shared.cell(group).ok_or("the group is not served yet")?;
-            if let Some(next) = &self.next {
-                cell.ask(Ask::Configure(next.clone())).await?;
+            match self.order(&cell, order).await {
+                Some(done) => done,
+                // All agents end, and whatever starts one next makes it as it is to be.
+                None if self.shared.closing.is_cancelled() => Ok(()),
+                None => Err("the group is no longer served".to_owned()),
             }
-            let (reply, done) = oneshot::channel();
-            cell.ask(Ask::Order(order, reply)).await?;
-            done.await.map_err(|_| "the group is no longer served".to_owned())?
         })
     }
 }
@@ -61,12 +77,27 @@ impl Shared {
         request: ApplyRequest,
         events: &mpsc::Sender<ApplyEvent>,
     ) {
-        let _changing = self.changing.lock().await;
+        let _applying = self.applying.lock().await;
         if self.closing.is_cancelled() {
             let why = "the controller is ending: try again in a moment".to_owned();
             let _ = events.send(ApplyEvent::Error { why }).await;
             return;
         }
+        {
+            let _changing = self.changing.lock().await;
+            *self.touched() = request.plan.steps.iter().map(|step| share(&step.id)).collect();
+        }
+        let end = self.apply(request, events).await;
+        self.touched().clear();
+        self.nudge();
+        let _ = events.send(end).await;
+    }
+
+    async fn apply(
+        self: &Arc<Self>,
+        request: ApplyRequest,
+        events: &mpsc::Sender<ApplyEvent>,
+    ) -> ApplyEvent {
         (self.find)().await;
         let ApplyRequest { desired, text, plan, risks } = request;
         let specs = desired.resources.iter();
@@ -75,7 +106,10 @@ impl Shared {
         let next = host.with_generation(plan.generation(), Arc::new(specs));
         let told = events.clone();
         let lines: Lines = Arc::new(move |line: &str| {
-            let _ = told.try_send(ApplyEvent::Line { text: line.to_owned() });
+            // Rather a line of a build goes missing than what became of a step.
+            if told.capacity() > EVENTS_SPARED {
+                let _ = told.try_send(ApplyEvent::Line { text: line.to_owned() });
+            }
         });
         let hands = self.hands(Some(next), Some(lines));
         let eyes = Eyes::new(self);
@@ -94,9 +128,10 @@ impl Shared {
         let clock = self.clock();
         let applied =
             reconcile::apply(&approved, &eyes, &hands, &parts.store, &*clock, progress).await;
-        let end = match applied {
+        match applied {
             Ok(applied) => {
                 let complete = applied.report.is_complete();
+                let _changing = self.changing.lock().await;
                 match self.take_up_generation().await {
                     Ok(()) => ApplyEvent::Applied {
                         generation: applied.generation,
@@ -112,8 +147,7 @@ impl Shared {
                 ApplyEvent::Error { why: format!("the plan is refused: {}", lines.join("; ")) }
             }
             Err(error @ ApplyError::Store(_)) => ApplyEvent::Error { why: chain(&error) },
-        };
-        let _ = events.send(end).await;
+        }
     }
 
     /// Goes on with what was applied last.

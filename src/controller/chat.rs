@@ -36,6 +36,8 @@ enum Broken {
     Store(StoreError),
     /// What had to be shown could not be.
     NotShown,
+    /// Nobody serves the group any more.
+    Removed,
 }
 
 impl From<StoreError> for Broken {
@@ -61,6 +63,10 @@ impl Shared {
                 Err(Broken::Store(error)) => ChatEnd::Failed { why: chain(&error) },
                 Err(Broken::NotShown) => {
                     ChatEnd::Failed { why: "the reply is kept, and the next chat gives it".into() }
+                }
+                Err(Broken::Removed) => {
+                    let why = format!("the group {} was removed: what waits is kept", cell.group);
+                    ChatEnd::Failed { why }
                 }
             },
         };
@@ -96,9 +102,16 @@ impl Shared {
             if self.closing.is_cancelled() {
                 return Err(Broken::Closing);
             }
-            let accepted =
-                self.host().accept_as(&cell.group, "owner", &text, request.id.clone()).await;
-            let seq = accepted.map_err(|error| match error {
+            let (shared, waking) = (Arc::clone(self), Arc::clone(cell));
+            // Whoever talks may go away right now: what is stored is answered all the same.
+            let accepted = tokio::spawn(async move {
+                let host = shared.host();
+                let seq = host.accept_as(&waking.group, "owner", &text, request.id).await?;
+                waking.nudge();
+                shared.tell();
+                Ok(seq)
+            });
+            let seq = accepted.await.map_err(|_| Broken::Gone)?.map_err(|error| match error {
                 host::HostError::Store(error) => Broken::Store(error),
                 _ => Broken::Gone,
             })?;
@@ -151,6 +164,9 @@ impl Shared {
             if over {
                 return Err(Broken::Closing);
             }
+            if cell.is_gone() && !self.closing.is_cancelled() {
+                return Err(Broken::Removed);
+            }
             cell.nudge();
             match self.next(&mut happenings, events).await? {
                 Some(Happening::Ended(worked)) => {
@@ -194,11 +210,12 @@ impl Shared {
     /// Whether something of the group is not answered yet.
     async fn anything_waits(&self, cell: &Cell) -> Result<bool, StoreError> {
         let store = self.parts().store;
-        if !store.unfinished(Some(&cell.group)).await?.is_empty() {
+        // In the order in which a message goes: what is taken up in between is seen as a turn.
+        let waiting = store.waiting(&cell.group).await?;
+        if waiting.iter().any(|message| message.incoming.wakes) {
             return Ok(true);
         }
-        let waiting = store.waiting(&cell.group).await?;
-        Ok(waiting.iter().any(|message| message.incoming.wakes))
+        Ok(!store.unfinished(Some(&cell.group)).await?.is_empty())
     }
 
     /// Hands over what waits for this terminal: stored before, marked after.

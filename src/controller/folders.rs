@@ -8,9 +8,11 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::Shared;
 use crate::name::GroupName;
@@ -18,12 +20,37 @@ use crate::name::GroupName;
 /// Files of ours among what agents write.
 const OURS: [&str; 2] = ["settings.json", "MEMORY.md"];
 
+/// Changes that are told of at once.
+const CHANGES_AT_ONCE: u32 = 10;
+/// How long it takes until one more is.
+const CHANGE_EVERY: Duration = Duration::from_secs(1);
+
 /// The watcher and what it told of.
 pub(super) struct Folders {
     watcher: Option<RecommendedWatcher>,
     /// Each folder with what tells it from another that has its name later.
     watched: BTreeMap<PathBuf, Identity>,
     told: Arc<Told>,
+    pace: Pace,
+    /// When something that changed is told of.
+    due: Option<Instant>,
+}
+
+/// How often changes are told of: at once, unless there were many. Agents can make some, and looks
+/// at everything are not theirs to ask for.
+#[derive(Debug, Default)]
+struct Pace {
+    /// When all of them would have been, one after the other.
+    until: Option<Instant>,
+}
+
+impl Pace {
+    /// When the next one may be, if it is asked for now.
+    fn next(&mut self, now: Instant) -> Instant {
+        let until = self.until.map_or(now, |until| until.max(now));
+        self.until = Some(until + CHANGE_EVERY);
+        now.max(until.checked_sub(CHANGE_EVERY * CHANGES_AT_ONCE).unwrap_or(now))
+    }
 }
 
 #[derive(Default)]
@@ -43,6 +70,12 @@ impl Folders {
                 tell.changed.notify_one();
                 return;
             };
+            if event.need_rescan() {
+                // Something was missed, and anything may have been it.
+                tell.edited.store(true, Ordering::Relaxed);
+                tell.changed.notify_one();
+                return;
+            }
             if event.kind.is_access() || !event.paths.iter().any(|path| matters(&root, path)) {
                 return;
             }
@@ -58,7 +91,7 @@ impl Folders {
                 None
             }
         };
-        Self { watcher, watched: BTreeMap::new(), told }
+        Self { watcher, watched: BTreeMap::new(), told, pace: Pace::default(), due: None }
     }
 
     /// Watches the folders that are there by now, those that were made anew among them.
@@ -91,8 +124,16 @@ impl Folders {
     }
 
     /// Becomes ready when something may have changed.
-    pub(super) async fn changed(&self) {
-        self.told.changed.notified().await;
+    pub(super) async fn changed(&mut self) {
+        let due = match self.due {
+            Some(due) => due,
+            None => {
+                self.told.changed.notified().await;
+                *self.due.insert(self.pace.next(Instant::now()))
+            }
+        };
+        tokio::time::sleep_until(due).await;
+        self.due = None;
     }
 
     /// Whether a manifest may have been edited since this was asked last.

@@ -8,7 +8,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -42,16 +42,25 @@ pub(super) enum Ask {
     Order(AgentOrder, oneshot::Sender<Result<(), String>>),
     /// Go on with what another generation says.
     Configure(Host),
-    /// Hold the group, or let it go on.
-    Hold(bool),
+    /// Somebody holds the group, or lets it go on.
+    Held,
     /// Keep an agent running, and say which.
     Lease(oneshot::Sender<Result<Lease, String>>),
     /// A lease ended: the mark of what was started under it.
     Return(String),
     /// Stop whatever is not answered.
     Cancel(oneshot::Sender<Result<(), String>>),
-    /// Finish what is under way until then, end the agent, and end.
-    Quit(Instant),
+    /// Finish what is under way, end the agent, and end.
+    Quit(Until),
+}
+
+/// Until when what is under way may go on, once a group is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Until {
+    /// This moment.
+    At(Instant),
+    /// As long as it takes.
+    Over,
 }
 
 /// What happens to a group.
@@ -77,6 +86,8 @@ pub(super) struct Cell {
     agent: watch::Receiver<Agent>,
     /// Something may wait in the store.
     work: Notify,
+    /// One at a time holds the group or lets it go on.
+    pub(super) holding: tokio::sync::Mutex<()>,
     /// One conversation at the terminal at a time, in the order in which they came.
     pub(super) conversation: tokio::sync::Mutex<()>,
 }
@@ -102,7 +113,7 @@ impl std::fmt::Debug for Ask {
         f.write_str(match self {
             Self::Order(..) => "Order",
             Self::Configure(_) => "Configure",
-            Self::Hold(_) => "Hold",
+            Self::Held => "Held",
             Self::Lease(_) => "Lease",
             Self::Return(_) => "Return",
             Self::Cancel(_) => "Cancel",
@@ -140,6 +151,11 @@ impl Cell {
         tokio::task::spawn_blocking(move || process::kill_marked(MARKER, &marker));
     }
 
+    /// Whether nobody serves it any more.
+    pub(super) fn is_gone(&self) -> bool {
+        self.asks.is_closed()
+    }
+
     /// Says that something may wait in the store.
     pub(super) fn nudge(&self) {
         self.work.notify_one();
@@ -160,7 +176,7 @@ pub(super) struct Keeper {
     /// What to be from the next turn on.
     next: Option<Host>,
     /// Until when what is under way may go on, once it is to end.
-    quit: Option<Instant>,
+    quit: Option<Until>,
 }
 
 /// Starts the task of a group.
@@ -189,6 +205,7 @@ pub(super) fn start(
         state: Mutex::new(state),
         agent: worker.agent(),
         work: Notify::new(),
+        holding: tokio::sync::Mutex::default(),
         conversation: tokio::sync::Mutex::default(),
     });
     let keeper = Keeper {
@@ -202,7 +219,12 @@ pub(super) fn start(
         next: None,
         quit: None,
     };
-    shared.tasks.spawn(keeper.run());
+    let (shared, leaving) = (Arc::clone(shared), Arc::clone(&cell));
+    let tasks = shared.tasks.clone();
+    tasks.spawn(async move {
+        keeper.run().await;
+        shared.let_leave(&leaving);
+    });
     Ok(cell)
 }
 
@@ -217,7 +239,7 @@ impl Keeper {
             }
         }
         self.set_stage(Stage::Draining);
-        let insists = || self.quit.is_some_and(|until| until <= Instant::now());
+        let insists = || self.quit.is_some_and(Until::is_past);
         if insists() {
             self.worker.end().await;
         } else {
@@ -234,20 +256,13 @@ impl Keeper {
     /// Waits for something to do.
     async fn rest(&mut self) {
         let running = self.cell.agent().sandbox().is_some();
-        let (worked, leases) = {
-            let state = self.cell.state();
-            (state.stage == Stage::Working, state.leases)
-        };
+        let leases = self.cell.state().leases;
         self.set_stage(if running { Stage::Idle } else { Stage::Asleep });
-        if worked {
-            // Whoever found it at work looks again.
-            let _ = self.cell.happenings.send(Happening::Rests);
-        }
         let idle = if leases == 0 { self.worker.idle_after() } else { Duration::MAX };
         tokio::select! {
             ask = self.inbox.recv() => match ask {
                 Some(ask) => self.answer(ask).await,
-                None => self.quit = Some(Instant::now()),
+                None => quit(&mut self.quit, Until::now()),
             },
             () = self.cell.work.notified() => self.pending = true,
             exit = self.worker.ended() => {
@@ -290,7 +305,7 @@ impl Keeper {
                 let _ = reply.send(done);
             }
             Ask::Configure(host) => self.configure(host).await,
-            Ask::Hold(held) => self.hold(held),
+            Ask::Held => self.heed_hold(),
             Ask::Lease(reply) => {
                 let lease = self.lease().await;
                 if let Err(Ok(lease)) = reply.send(lease) {
@@ -308,7 +323,7 @@ impl Keeper {
                 let cancelled = self.shared.host().cancel_all(&self.cell.group).await;
                 let _ = reply.send(cancelled.map_err(|error| chain(&error)));
             }
-            Ask::Quit(until) => self.quit = Some(until),
+            Ask::Quit(until) => quit(&mut self.quit, until),
         }
     }
 
@@ -358,16 +373,18 @@ impl Keeper {
     async fn remember_hold(&mut self) {
         let group = &self.cell.group;
         match self.shared.parts().store.holds().await {
-            Ok(holds) if holds.contains_key(group) => self.hold(true),
+            Ok(holds) if holds.contains_key(group) => {
+                self.cell.state().held = true;
+                self.heed_hold();
+            }
             Ok(_) => {}
             Err(error) => tracing::warn!(%group, %error, "whether it is held is unknown"),
         }
     }
 
-    fn hold(&mut self, held: bool) {
-        self.cell.state().held = held;
-        self.pending |= !held;
-        self.set_waiting(held.then(held_words));
+    fn heed_hold(&mut self) {
+        self.pending |= !self.cell.state().held;
+        self.wait_for_hold();
         self.shared.nudge();
     }
 
@@ -381,9 +398,11 @@ impl Keeper {
     async fn work(&mut self) {
         let Some(place) = self.place().await else { return };
         let ended = self.turn().await;
+        // Before its place is another's, and before anybody hears of the end: whoever looks then
+        // must not find it at work any more.
+        self.set_stage(Stage::Idle);
+        self.wait_for_hold();
         drop(place);
-        let held = self.cell.state().held;
-        self.set_waiting(held.then(held_words));
         match ended {
             Some(Ok(Some(worked))) => {
                 let failure = match &worked {
@@ -391,11 +410,12 @@ impl Keeper {
                     _ => None,
                 };
                 self.set_failure(failure);
-                // Whoever hears of the end must not find it at work any more.
-                self.set_stage(Stage::Idle);
                 let _ = self.cell.happenings.send(Happening::Ended(worked));
             }
-            Some(Ok(None)) => self.pending = false,
+            Some(Ok(None)) => {
+                self.pending = false;
+                let _ = self.cell.happenings.send(Happening::Rests);
+            }
             Some(Err(error)) => {
                 tracing::error!(group = %self.cell.group, error = chain(&error), "a turn waits");
                 self.set_failure(Some(chain(&error)));
@@ -413,6 +433,12 @@ impl Keeper {
         if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
             return Some(place);
         }
+        let place = self.queue(places).await;
+        self.wait_for_hold();
+        place
+    }
+
+    async fn queue(&mut self, places: Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
         self.set_stage(Stage::Queued);
         self.set_waiting(Some("one of the agents at work (runtime.parallel)".to_owned()));
         let mut waiting = std::pin::pin!(places.acquire_owned());
@@ -421,7 +447,7 @@ impl Keeper {
                 place = &mut waiting => return place.ok(),
                 ask = self.inbox.recv() => match ask {
                     Some(ask) => self.answer(ask).await,
-                    None => self.quit = Some(Instant::now()),
+                    None => quit(&mut self.quit, Until::now()),
                 }
             }
             if self.quit.is_some() || self.cell.state().held {
@@ -438,12 +464,12 @@ impl Keeper {
         let shared = Arc::clone(&self.shared);
         let cell = Arc::clone(&self.cell);
         shared.set_stage(&cell, Stage::Working);
-        let Self { worker, inbox, agent, later, next, quit, pending, .. } = self;
+        let Self { worker, inbox, agent, later, next, quit: ending, pending, .. } = self;
         let mut work = std::pin::pin!(worker.work(&cancel, &audience));
         let mut cancelled: Vec<oneshot::Sender<Result<(), String>>> = Vec::new();
         let mut lost = Lost::of(&agent.borrow_and_update());
         loop {
-            let until = quit.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
+            let until = *ending;
             tokio::select! {
                 biased;
                 worked = &mut work => {
@@ -470,14 +496,11 @@ impl Keeper {
                     }
                 },
                 ask = inbox.recv() => match ask {
-                    None => *quit = Some(Instant::now()),
-                    Some(Ask::Quit(at)) => *quit = Some(at),
+                    None => quit(ending, Until::now()),
+                    Some(Ask::Quit(until)) => quit(ending, until),
                     Some(Ask::Configure(host)) => *next = Some(host),
                     Some(Ask::Return(marker)) => cell.give_back(marker),
-                    Some(Ask::Hold(held)) => {
-                        cell.state().held = held;
-                        *pending |= !held;
-                    }
+                    Some(Ask::Held) => *pending |= !cell.state().held,
                     Some(Ask::Cancel(reply)) => {
                         cancel.cancel();
                         cancelled.push(reply);
@@ -506,7 +529,7 @@ impl Keeper {
                         let _ = reply.send(done);
                     }
                 },
-                () = tokio::time::sleep_until(until), if quit.is_some() => {
+                () = past(until) => {
                     // What was stopped does not come back at the next start.
                     if !cancelled.is_empty() {
                         let _ = shared.host().cancel_all(&cell.group).await;
@@ -546,6 +569,12 @@ impl Keeper {
         self.shared.tell();
     }
 
+    /// Waits for the operator, where they hold it, and otherwise for nothing.
+    fn wait_for_hold(&self) {
+        let held = self.cell.state().held;
+        self.set_waiting(held.then(|| "`babybot resume`: the operator holds it".to_owned()));
+    }
+
     fn set_failure(&self, failure: Option<String>) {
         self.cell.state().failure = failure;
         self.shared.tell();
@@ -583,11 +612,34 @@ impl Lost {
     }
 }
 
+impl Until {
+    /// Not a moment longer.
+    pub(super) fn now() -> Self {
+        Self::At(Instant::now())
+    }
+
+    fn is_past(self) -> bool {
+        matches!(self, Self::At(at) if at <= Instant::now())
+    }
+}
+
+/// Has a group end. Who has less patience has their way.
+fn quit(ending: &mut Option<Until>, until: Until) {
+    *ending = Some(ending.map_or(until, |before| before.min(until)));
+}
+
+async fn past(until: Option<Until>) {
+    match until {
+        Some(Until::At(at)) => tokio::time::sleep_until(at).await,
+        Some(Until::Over) | None => std::future::pending().await,
+    }
+}
+
 /// Becomes ready when somebody does not want to wait any longer.
 async fn insisted(inbox: &mut mpsc::Receiver<Ask>) {
     loop {
         match inbox.recv().await {
-            Some(Ask::Quit(until)) if until <= Instant::now() => return,
+            Some(Ask::Quit(until)) if until.is_past() => return,
             Some(_) => {}
             None => return std::future::pending().await,
         }
@@ -616,11 +668,6 @@ fn lease_of(shared: &Shared, cell: &Cell) -> Result<Lease, String> {
     };
     let endpoint = shared.endpoint(runtime);
     Ok(Lease { runtime, endpoint, sandbox: grip.sandbox().clone(), place })
-}
-
-/// What a group waits for that is held.
-fn held_words() -> String {
-    "`babybot resume`: the operator holds it".to_owned()
 }
 
 async fn sleep(time: Duration) {
@@ -652,12 +699,14 @@ impl Shared {
                 // Whatever keeps it from starting may be something to mend.
                 self.wake.notify_one();
             }
-            Progress::Tool { .. } => {
+            Progress::Tool { .. } | Progress::Text(_) => {
                 let mut state = cell.state();
-                state.failure = None;
-                state.waits_for = None;
+                // Told only of what changed: a text comes in many pieces.
+                if state.failure.take().is_none() & state.waits_for.take().is_none() {
+                    return;
+                }
             }
-            Progress::ToolEnded | Progress::Text(_) => return,
+            Progress::ToolEnded => return,
         }
         self.tell();
     }

@@ -14,16 +14,13 @@ use tokio::time::Instant;
 use super::Shared;
 use super::folders::Folders;
 use super::look::Eyes;
-use crate::control::{ApplyEvent, ApplyRequest, Drift, Pending};
+use crate::control::Drift;
 use crate::desired::Desired;
 use crate::execute::Change;
 use crate::name::GroupName;
-use crate::observe;
 use crate::observed::{Known, Observed, Owner, Seen};
-use crate::plan::render::{self, Color, Heading};
-use crate::plan::{check, plan};
 use crate::reconcile::mend::{Mended, Mender, Round};
-use crate::resource::{ResourceId, Risk};
+use crate::resource::ResourceId;
 use crate::runtime::RuntimeEvent;
 use crate::store;
 
@@ -68,6 +65,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
             if shared.closing.is_cancelled() {
                 return;
             }
+            mender.leave(shared.touched().clone());
             round(&shared, &mut mender).await
         };
         due = round.due.map(|due| {
@@ -83,17 +81,19 @@ pub(super) async fn keep(shared: Arc<Shared>) {
             due = Some(due.map_or(again, |due| due.min(again)));
         }
         let before = std::mem::replace(&mut hindered, is_hindered(&shared, &round));
-        let image =
-            |mended: &Mended| matches!(mended.id, ResourceId::Image(_)) && mended.failure.is_none();
-        if (before && !hindered) || round.mended.iter().any(image) {
+        let missed = |mended: &Mended| {
+            matches!(mended.id, ResourceId::Image(_) | ResourceId::Folder(_))
+                && mended.failure.is_none()
+        };
+        if (before && !hindered) || round.mended.iter().any(missed) {
             shared.host().try_again();
         }
-        note(&shared, &mender, round).await;
         // What is asked for may be so by now without another edit.
-        let asked = shared.known().pending.as_ref().is_some_and(|pending| pending.valid);
-        if folders.take_edit() | shared.take_edit() | asked {
-            look_at_manifest(&shared).await;
+        let asked = !round.mended.is_empty() && shared.known().pending.is_some();
+        if folders.take_edit() || asked {
+            shared.note_edit();
         }
+        note(&shared, &mender, round).await;
         shared.tell();
     }
 }
@@ -202,72 +202,6 @@ fn tell(mended: &Mended) {
     }
 }
 
-/// Finds out whether the manifest asks for something that was not applied. Only a human, or
-/// `--follow` for what is safe, makes it so.
-async fn look_at_manifest(shared: &Arc<Shared>) {
-    let (desired, text) = match (shared.manifest)().await {
-        Ok(read) => read,
-        Err(text) => {
-            let pending = Pending { changes: 0, risk: None, text, valid: false };
-            shared.known().pending = Some(pending);
-            return;
-        }
-    };
-    let eyes = Eyes::new(shared);
-    let observed = observe::observe(&desired, &eyes).await;
-    let plan = plan(&desired, &observed);
-    // What only drifted is mended anyway, and waits for nobody.
-    let own = |step: &&crate::plan::Step| step.action != crate::plan::Action::Mend;
-    let changes = plan.steps.iter().filter(own).count();
-    // An agent that is not yet as was applied becomes so by itself as well.
-    let waits = |step: &crate::plan::Step| !matches!(step.id, ResourceId::Container(_));
-    if !plan.steps.iter().filter(own).any(waits) {
-        shared.known().pending = None;
-        return;
-    }
-    let risk = plan.steps.iter().map(|step| step.risk).max();
-    if shared.follow && risk <= Some(Risk::Safe) {
-        if let Err(findings) = check::check(&plan, &desired, &observed) {
-            tracing::error!(?findings, "the manifest's plan is refused");
-            return;
-        }
-        let request = ApplyRequest { desired, text, plan, risks: vec![Risk::Safe] };
-        follow(shared, request).await;
-        return;
-    }
-    let heading = Heading {
-        manifest: "babybot.toml".to_owned(),
-        runtime: desired.runtime.kind,
-        reason: desired.runtime.reason.clone(),
-    };
-    let text = render::text(&plan, &heading, Color::Never);
-    let pending = Some(Pending { changes, risk, text, valid: true });
-    if shared.known().pending != pending {
-        tracing::info!(changes, "the manifest asks for changes that are not applied");
-        shared.known().pending = pending;
-    }
-}
-
-async fn follow(shared: &Arc<Shared>, request: ApplyRequest) {
-    let (events, mut inbox) = tokio::sync::mpsc::channel(64);
-    let work = {
-        let shared = Arc::clone(shared);
-        tokio::spawn(async move { shared.carry_out(request, &events).await })
-    };
-    while let Some(event) = inbox.recv().await {
-        match event {
-            ApplyEvent::Applied { generation, .. } => {
-                tracing::info!(generation, "an edit of the manifest was applied");
-                shared.known().pending = None;
-            }
-            ApplyEvent::Failed { id, why } => tracing::warn!(%id, why, "a step failed"),
-            ApplyEvent::Error { why } => tracing::warn!(why, "an edit is not applied"),
-            _ => {}
-        }
-    }
-    let _ = work.await;
-}
-
 impl Shared {
     /// What was started because it had been lost is drift, and no ordinary start.
     fn with_loss(&self, mended: Mended) -> Mended {
@@ -289,7 +223,7 @@ impl Shared {
     /// Tells of a group's agent that was lost.
     pub(super) async fn tell_of_drift(&self, group: &GroupName, text: String) {
         let id = ResourceId::Container(group.clone());
-        tracing::warn!(%id, "drift was mended: {text}");
+        tracing::warn!(%group, %id, "drift was mended: {text}");
         self.record_drift(id, text, true).await;
         self.tell();
     }
@@ -307,15 +241,9 @@ impl Shared {
         known.drift.drain(..extra);
     }
 
-    /// Whether the manifest may have been edited since this was asked last.
-    fn take_edit(&self) -> bool {
-        let mut edited = self.edited.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        std::mem::take(&mut edited)
-    }
-
     /// Has the manifest looked at again.
     pub(super) fn note_edit(&self) {
-        *self.edited.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = true;
+        self.edited.notify_one();
     }
 }
 

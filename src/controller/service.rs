@@ -59,7 +59,8 @@ impl Service for Served {
         let shared = Arc::clone(&self.0);
         Box::pin(async move {
             // What was approved is carried out, whether or not somebody goes on listening.
-            let work = tokio::spawn(async move { shared.carry_out(request, &events).await });
+            let applies = shared.applies.clone();
+            let work = applies.spawn(async move { shared.carry_out(request, &events).await });
             let _ = work.await;
         })
     }
@@ -88,16 +89,22 @@ impl Service for Served {
         })
     }
 
-    fn hold(&self, group: GroupName, held: bool) -> BoxFuture<'_, Result<(), Refusal>> {
+    fn hold(&self, group: GroupName, held: bool) -> BoxFuture<'_, Result<bool, Refusal>> {
         Box::pin(async move {
             let cell = self.0.served(&group)?;
+            // One after the other, so that the store and the group end up with the same.
+            let _holding = cell.holding.lock().await;
             tracing::info!(%group, held, "the operator holds the group, or lets it go on");
             let (store, now) = (self.0.parts().store, self.0.clock().now());
             // Stored first: a controller that dies forgets no hold that somebody was told of.
             let stored =
                 if held { store.hold(&group, now).await } else { store.let_go(&group).await };
             stored.map_err(|error| refused(chain(&error)))?;
-            cell.ask(Ask::Hold(held)).await.map_err(refused)
+            // At once, whatever the group is at: whoever asks next is told what holds by now.
+            let before = std::mem::replace(&mut cell.state().held, held);
+            self.0.tell();
+            cell.ask(Ask::Held).await.map_err(refused)?;
+            Ok(before != held)
         })
     }
 

@@ -64,6 +64,8 @@ pub struct Mender {
     places: Arc<Semaphore>,
     /// What ended and was not reported yet.
     ended: Vec<Mended>,
+    /// What somebody else is at work on, by whom it belongs to.
+    elsewhere: BTreeSet<ResourceId>,
 }
 
 /// A resource, and whether it is about clearing what is in its way: that is no attempt at the
@@ -121,6 +123,7 @@ impl Default for Mender {
             tasks: JoinSet::new(),
             places: Arc::new(Semaphore::new(AT_ONCE_MAX)),
             ended: Vec::new(),
+            elsewhere: BTreeSet::new(),
         }
     }
 }
@@ -166,6 +169,11 @@ impl Mender {
         round
     }
 
+    /// From now on leaves alone what somebody else is at work on, by whom it belongs to.
+    pub fn leave(&mut self, elsewhere: BTreeSet<ResourceId>) {
+        self.elsewhere = elsewhere;
+    }
+
     /// Becomes ready when something ends that went on beside the rounds; never, where nothing
     /// does. The next round reports it.
     pub async fn ended(&mut self) {
@@ -202,6 +210,11 @@ impl Mender {
         let mut again: Option<Timestamp> = None;
         let told = plan.steps.iter();
         for step in told.filter(|s| !matches!(s.work, Work::Record { .. } | Work::Forget)) {
+            if self.elsewhere.contains(&share(&step.id)) {
+                later.insert(&step.id);
+                round.waiting.push((step.id.clone(), "an apply is at work on it".to_owned()));
+                continue;
+            }
             let below = stands_on(step, plan, desired).into_iter().find(|below| {
                 let beside = |due: &Step| due.id == *below && share(below) != share(&step.id);
                 later.contains(below) || due.iter().any(beside)
@@ -350,7 +363,8 @@ fn track(step: &Step) -> Track {
 }
 
 /// Whom a resource belongs to: what belongs together is mended one after the other.
-fn share(id: &ResourceId) -> ResourceId {
+#[must_use]
+pub fn share(id: &ResourceId) -> ResourceId {
     id.group().map_or_else(|| id.clone(), |group| ResourceId::Group(group.clone()))
 }
 

@@ -28,12 +28,13 @@ pub struct Drift {
 }
 
 impl Store {
-    /// Records that something was found changed from outside. The newest [`DRIFT_KEPT`] stay.
+    /// Records that something was found changed from outside. The newest [`DRIFT_KEPT`] stay, and
+    /// of a longer text the first [`DRIFT_TEXT_MAX`].
     ///
     /// # Errors
-    /// The text is larger than [`DRIFT_TEXT_MAX`], or it could not be written.
-    pub async fn record_drift(&self, drift: Drift) -> Result<(), StoreError> {
-        check_size("an entry of drift", drift.text.len(), DRIFT_TEXT_MAX)?;
+    /// It could not be written.
+    pub async fn record_drift(&self, mut drift: Drift) -> Result<(), StoreError> {
+        drift.text.truncate(drift.text.floor_char_boundary(DRIFT_TEXT_MAX));
         self.call(move |connection| record(connection, &drift)).await
     }
 

@@ -88,7 +88,7 @@ async fn what_is_asked_arrives_and_what_is_answered_comes_back() {
 
     client.acknowledge(7, &PostOutcome::Shown).await.unwrap();
     client.cancel(&home()).await.unwrap();
-    client.hold(&home(), true).await.unwrap();
+    assert!(client.hold(&home(), true).await.unwrap());
     let (lease, guard) = client.lease(&home()).await.unwrap();
     assert_eq!(lease, fake::lease());
     drop(guard);
@@ -106,7 +106,7 @@ async fn a_refusal_is_told_in_its_own_words() {
     let refused = [
         client.observe(&desired()).await.map(drop),
         client.acknowledge(7, &PostOutcome::Shown).await,
-        client.hold(&home(), true).await,
+        client.hold(&home(), true).await.map(drop),
         client.lease(&home()).await.map(drop),
         client.shut_down(PATIENCE).await,
     ];

@@ -1,7 +1,8 @@
 //! A controller that plays scenarios, and the places it is served at.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use babybot::clock::{Clock as _, SystemClock, Timestamp};
@@ -43,6 +44,7 @@ pub(super) struct Fake {
     /// Told whenever something that never ends was dropped.
     pub(super) dropped: Arc<Notify>,
     heard: watch::Sender<Vec<String>>,
+    held: Mutex<BTreeMap<GroupName, bool>>,
     play: Play,
 }
 
@@ -62,6 +64,7 @@ impl Fake {
             stop: CancellationToken::new(),
             dropped: Arc::default(),
             heard: watch::Sender::new(Vec::new()),
+            held: Mutex::default(),
             play,
         }
     }
@@ -158,11 +161,11 @@ impl Service for Fake {
         self.answer(format!("cancel {group}"))
     }
 
-    fn hold(&self, group: GroupName, held: bool) -> BoxFuture<'_, Result<(), Refusal>> {
-        if self.play == Play::Well {
-            self.change(|status| status.groups.get_mut(&group).unwrap().held = held);
-        }
-        self.answer(format!("{group} {}", if held { "held" } else { "let go" }))
+    fn hold(&self, group: GroupName, held: bool) -> BoxFuture<'_, Result<bool, Refusal>> {
+        // What it tells of itself is never up to date.
+        let before = self.held.lock().unwrap().insert(group.clone(), held);
+        let told = self.answer(format!("{group} {}", if held { "held" } else { "let go" }));
+        Box::pin(async move { told.await.map(|()| before.unwrap_or_default() != held) })
     }
 
     fn lease(

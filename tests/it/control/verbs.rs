@@ -248,7 +248,10 @@ async fn a_group_is_held_and_let_go() {
         let ran = site.run(&verb).await;
         assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), expected), "{verb:?} {ran:?}");
     }
-    assert_eq!(site.fake.heard(), ["home held", "home let go", "family held", "family let go"]);
+    assert_eq!(
+        site.fake.heard(),
+        ["home held", "home held", "home let go", "home let go", "family held", "family let go"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
