@@ -43,7 +43,8 @@ fn a_command_has_its_streams_and_ends_as_it_ends_with_nothing_left() {
     let ran = shell(&folder, "cat; echo out; echo err >&2; exit 7");
     let all = (ran.code, ran.stdout.as_str(), ran.stderr.as_str());
     assert_eq!(all, (Some(7), "typed\nout\n", "err\n"));
-    assert_eq!(shell(&folder, "kill -9 $$").code, Some(128 + 9));
+    let killed = shell(&folder, "kill -9 $$");
+    assert_eq!(killed.code, Some(128 + 9), "{killed:?}");
     let none = folder.run(&["exec", "home", "--", "/no/such"]);
     assert_eq!((none.code, none.stderr.contains("cannot run /no/such")), (Some(127), true));
     assert_eq!(folder.run(&["exec", "home", "--", "/etc/passwd"]).code, Some(126));
