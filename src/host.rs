@@ -427,7 +427,11 @@ impl Worker {
     /// # Errors
     /// Why there is none.
     pub async fn wake(&mut self) -> Result<(), SessionError> {
-        let ready = self.session.as_ref().is_some_and(Session::is_ready);
+        // One that was given folders that are not those any more would go on in the old ones.
+        let ready = self
+            .session
+            .as_ref()
+            .is_some_and(|session| session.is_ready() && session.grip().displaced().is_empty());
         if self.spec.main {
             self.show_project(ready).await;
         }

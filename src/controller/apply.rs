@@ -85,7 +85,14 @@ impl Shared {
         }
         {
             let _changing = self.changing.lock().await;
-            *self.touched() = request.plan.steps.iter().map(|step| share(&step.id)).collect();
+            // What it builds is of no generation yet. Of all else, only what is just being changed
+            // is its own: agents live on while an image is built.
+            let images = request.plan.steps.iter().map(|step| &step.id);
+            let images = images.filter(|id| matches!(id, ResourceId::Image(_)));
+            *self.touched() = images.cloned().collect();
+        }
+        if let Some(first) = request.plan.steps.first() {
+            self.touched().insert(share(&first.id));
         }
         let end = self.apply(request, events).await;
         self.touched().clear();
@@ -115,7 +122,11 @@ impl Shared {
         let eyes = Eyes::new(self);
         let parts = self.parts();
         let told = events.clone();
-        let progress = move |id: &ResourceId, outcome: &Outcome| {
+        let mut next = plan.steps.iter().skip(1);
+        let progress = |id: &ResourceId, outcome: &Outcome| {
+            if let Some(next) = next.next() {
+                self.touched().insert(share(&next.id));
+            }
             let id = id.clone();
             let event = match outcome {
                 Outcome::Done => ApplyEvent::Done { id },

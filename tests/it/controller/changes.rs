@@ -1,8 +1,8 @@
 //! Changes that somebody asks for while a controller runs.
 
 use crate::support::docker::needs_engine;
-use crate::support::home::{ALWAYS, Home, LONG, YES, condition};
-use crate::support::installation::wait_until;
+use crate::support::home::{ALWAYS, HOME, Home, LONG, YES, condition};
+use crate::support::installation::{PATIENCE, wait_for_end, wait_until};
 
 /// The group with another limit of memory.
 fn edit_memory(home: &Home, memory: &str) {
@@ -133,6 +133,87 @@ fn a_group_that_is_applied_from_another_shell_is_served_and_one_that_is_taken_ou
     assert_ne!(home.place.run(&["chat", "garden", "quick 2"]).code, 0);
     home.ask("quick 3");
     home.assert_each_message_has_one_reply(2);
+    up.end();
+}
+
+/// What it said is kept, whoever waits is told, and one that comes back is the only one.
+#[test]
+fn a_group_that_is_taken_out_at_work_finishes_and_may_come_back() {
+    let home = Home::none("", &format!("{HOME}[groups.garden]\n"), LONG);
+    let up = home.up();
+    let both = std::fs::read_to_string(home.place.root().join("babybot.toml")).unwrap();
+    let without = both.replace(HOME, "");
+    assert_ne!(without, both);
+    let said = home.say("home", "long 1");
+    home.wait_until_begun(1);
+    home.place.write("babybot.toml", &without);
+    let applied = home.apply();
+    assert!(applied.stdout.contains("waits for the turn under way"), "{applied:?}");
+    home.place.write("babybot.toml", &both);
+    home.apply();
+    home.let_go();
+    home.assert_answers(said, "long 1");
+    home.ask("quick 2");
+    assert_eq!(home.place.lines("ran"), ["begun", "ended"], "it ran twice");
+
+    std::fs::remove_file(home.place.workplace("go")).unwrap();
+    let said = home.say("home", "long 3");
+    home.wait_until_begun(2);
+    let waits = home.say("home", "quick 4");
+    home.place.write("babybot.toml", &without);
+    home.apply();
+    home.let_go();
+    home.assert_answers(said, "long 3");
+    let ended = wait_for_end(waits, PATIENCE);
+    assert!(ended.code == 1 && ended.stderr.contains("home was removed"), "{ended:?}");
+    up.end();
+}
+
+/// What was built takes long, and nobody waits for it whose agent it is not.
+#[test]
+fn an_agent_that_is_killed_while_an_image_is_built_is_back_before_that_is_done() {
+    let engine = needs_engine!();
+    let base = engine.slow_base();
+    let image = format!("[runtime.image]\nbase = \"{base}\"\n");
+    let home = Home::docker_with(engine, "", &image, ALWAYS, LONG);
+    let up = home.up();
+    home.wait_for_agent();
+    let events = home.events();
+    let manifest = std::fs::read_to_string(home.place.root().join("babybot.toml")).unwrap();
+    let more = manifest.replace(&image, &format!("{image}packages = [\"curl\"]\n"));
+    home.place.write("babybot.toml", &more);
+    let apply = home.start(&mut home.place.command(["apply", YES]));
+    wait_until("it is being built", || apply.said().contains("installing slowly"));
+    let container = home.container("home");
+    home.ask_engine(|client| async move { client.kill_container(&container, None).await });
+    events.wait("it is back", |event| event.action == "start");
+    assert!(apply.process.is_alive(), "the build was waited for: {}", apply.said());
+    let (code, told) = apply.wait(PATIENCE);
+    assert_eq!(code, 0, "{told}");
+    events.assert_one_at_a_time();
+    home.ask("quick 1");
+    up.end();
+}
+
+/// A safe edit that cannot be carried out is tried once: each attempt is a generation.
+#[test]
+fn an_edit_that_fails_when_it_is_followed_waits_for_another() {
+    let engine = needs_engine!();
+    // Nothing in it installs packages.
+    let image = format!("[runtime.image]\nbase = \"{}\"\n", engine.image);
+    let home = Home::docker_with(engine, "", &image, HOME, LONG);
+    let up = home.up_with(&[YES, "--follow"]);
+    let good = std::fs::read_to_string(home.place.root().join("babybot.toml")).unwrap();
+    let bad = good.replace(&image, &format!("{image}packages = [\"no-such-package\"]\n"));
+    home.place.write("babybot.toml", &bad);
+    home.status_when("it is left", |status| status["pending"]["valid"] == true);
+    let generation = home.status()["generation"].as_u64().unwrap();
+    assert!(generation <= 2, "{generation}");
+    home.place.write("babybot.toml", &format!("{good}\n[groups.garden]\n"));
+    home.status_when("the next is followed", |status| {
+        status["groups"]["garden"].is_object() && status["pending"].is_null()
+    });
+    assert_eq!(home.status()["generation"].as_u64().unwrap(), generation + 1);
     up.end();
 }
 

@@ -322,6 +322,8 @@ fn a_folder_that_was_deleted_is_back_and_so_is_its_agent() {
         let before = home.wait_for_agent();
         let folder = home.place.root().join("groups/home");
         std::fs::remove_dir_all(&folder).unwrap();
+        // What is said right now waits for it.
+        home.ask("quick 1");
         wait_until("the folder is back", || folder.exists());
         home.status_when("another agent runs", |status| {
             let home = &status["groups"]["home"];
@@ -331,9 +333,9 @@ fn a_folder_that_was_deleted_is_back_and_so_is_its_agent() {
         home.assert_drift_is_told("folder/home", "");
         // The agent works in the folder that there is now.
         home.let_go();
-        home.ask("long 1");
+        home.ask("long 2");
         assert_eq!(home.place.lines("ran"), ["begun", "ended"]);
-        home.assert_each_message_has_one_reply(1);
+        home.assert_each_message_has_one_reply(2);
         up.end();
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::docker::engine_here;
-use crate::support::home::{ALWAYS, Home, LONG};
+use crate::support::home::{ALWAYS, HOME, Home, LONG};
 use crate::support::installation::wait_until;
 
 /// Turns that are under way until a file says that they may go on.
@@ -129,6 +129,30 @@ fn a_group_never_has_two_agents() {
     events.assert_one_at_a_time();
     home.assert_each_message_has_one_reply(5);
     assert_eq!((events.count("create"), events.count("destroy")), (2, 2), "{:#?}", events.all());
+}
+
+/// Whoever asks is told what holds now, whatever the group is at.
+#[test]
+fn a_group_is_held_and_let_go_in_the_middle_of_a_turn() {
+    let home = Home::none("", HOME, LONG);
+    let up = home.up();
+    let said = home.say("home", "long 1");
+    home.wait_until_begun(1);
+    for (verb, words) in [
+        ("pause", "is held. It finishes its turn"),
+        ("pause", "is held already"),
+        ("resume", "goes on"),
+        ("resume", "is not held"),
+        ("pause", "is held."),
+        ("resume", "goes on"),
+    ] {
+        let ran = home.place.run(&[verb, "home"]);
+        assert!(ran.code == 0 && ran.stdout.contains(words), "{verb} {words}: {ran:?}");
+    }
+    home.let_go();
+    home.assert_answers(said, "long 1");
+    home.ask("quick 2");
+    up.end();
 }
 
 #[test]

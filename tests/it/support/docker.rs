@@ -126,6 +126,15 @@ impl Engine {
         block_on(IMAGE.get_or_init(|| build)).clone()
     }
 
+    /// An image to build on, in which installing a package takes long enough to be noticed.
+    pub(crate) fn slow_base(&self) -> String {
+        let file = format!("FROM {}\nCOPY apt-get /bin/apt-get\n", self.image);
+        let mut context = Context::new(&file);
+        let script = b"#!/bin/sh\n[ $1 = update ] && exit\necho installing slowly\nsleep 6\n";
+        context.file("apt-get", 0o755, script);
+        block_on(context.build(&self.client(), "localhost/babybot-test-slow"))
+    }
+
     /// Removes what a failed test left: the containers and images of an installation.
     pub(crate) async fn sweep(&self, instance: &InstanceId) {
         let client = self.client();
