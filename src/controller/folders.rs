@@ -172,3 +172,23 @@ fn matters(root: &Path, path: &Path) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_told_of_at_once_until_there_are_many() {
+        let (mut pace, now) = (Pace::default(), Instant::now());
+        let mut told = || pace.next(now);
+        for _ in 0..=CHANGES_AT_ONCE {
+            assert_eq!(told(), now);
+        }
+        assert_eq!(told(), now + CHANGE_EVERY);
+        assert_eq!(told(), now + 2 * CHANGE_EVERY);
+        // After a while of nothing they are few again.
+        let later = now + CHANGE_EVERY * 100;
+        assert_eq!(pace.next(later), later);
+        assert_eq!(pace.next(later), later);
+    }
+}

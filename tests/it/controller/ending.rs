@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::docker::engine_here;
+use crate::support::docker::{engine_here, needs_engine};
 use crate::support::home::{ALWAYS, HOME, Home, LONG, YES, report};
 use crate::support::installation::{PATIENCE, comes_true, wait_for_end, wait_until};
 
@@ -78,6 +78,37 @@ fn an_end_lets_the_turn_under_way_finish() {
     }
 }
 
+/// Half of an apply is nobody's wish, whoever it goes through.
+#[test]
+fn an_apply_is_finished_before_the_controller_that_carries_it_out_ends() {
+    for through_up in [true, false] {
+        let engine = needs_engine!();
+        let image = format!("[runtime.image]\nbase = \"{}\"\n", engine.slow_base());
+        let home = Home::docker_with(engine, "", &image, HOME, LONG);
+        home.apply();
+        let up = through_up.then(|| home.up());
+        let said = home.say("home", "long 1");
+        home.wait_until_begun(1);
+        let manifest = std::fs::read_to_string(home.place.root().join("babybot.toml")).unwrap();
+        let more = manifest.replace(&image, &format!("{image}packages = [\"curl\"]\n"));
+        home.place.write("babybot.toml", &more);
+        let apply = home.start(&mut home.place.command(["apply", YES]));
+        wait_until("it is being built", || apply.said().contains("installing slowly"));
+        home.let_go();
+        let down = up.as_ref().map(|_| home.start(&mut home.place.command(["down"])));
+        home.assert_answers(said, "long 1");
+        let (code, told) = apply.wait(PATIENCE);
+        assert_eq!(code, 0, "{told}");
+        for ending in up.into_iter().chain(down) {
+            let (code, told) = ending.wait(PATIENCE);
+            assert_eq!(code, 0, "{told}");
+        }
+        let outcomes = home.place.column("SELECT outcome FROM generations ORDER BY number");
+        assert_eq!(outcomes, ["applied", "applied"]);
+        home.ask("quick 2");
+    }
+}
+
 /// Whoever shows a reply says so afterwards. Until then the reply is as good as not shown, to all
 /// but the one who did.
 #[test]
@@ -140,6 +171,9 @@ fn a_controller_in_the_background_is_seen_heard_and_ended() {
     let status = home.status();
     let pid = status["controller"]["pid"].as_u64().unwrap();
     assert!(up.stderr.contains(&pid.to_string()), "{up:?}");
+    // What nobody reads grows nowhere.
+    let errors = std::fs::read_link(format!("/proc/{pid}/fd/2")).unwrap();
+    assert_eq!(errors, std::path::Path::new("/dev/null"));
     home.wait_for_agent();
     home.ask("quick 1");
     let human = home.place.run(&["status"]);
