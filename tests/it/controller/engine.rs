@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::docker::{Front, needs_engine};
+use crate::support::docker::{Daemon, Front, needs_engine};
 use crate::support::home::{ALWAYS, HOME, Home, LONG, YES, condition, report, within_tasks};
 use crate::support::installation::{PATIENCE, comes_true, wait_until};
 
@@ -46,6 +46,38 @@ fn a_turn_outlasts_an_engine_that_is_gone_for_a_while() {
     home.ask("quick 2");
     home.assert_each_message_has_one_reply(2);
     events.assert_one_at_a_time();
+    up.end();
+    assert_eq!(home.containers().len(), 0);
+}
+
+/// A real one is, with all its containers, in the middle of a turn.
+#[test]
+fn a_turn_outlasts_an_engine_that_is_restarted() {
+    let Some((mut daemon, engine)) = Daemon::start() else { return };
+    let host = format!("\n[runtime.docker]\nhost = \"{}\"\n", engine.endpoint.url);
+    let home = Home::docker(engine, &host, ALWAYS, LONG);
+    let up = home.up();
+    let before = home.wait_for_agent();
+    let said = home.say("home", "long 1");
+    home.wait_until_begun(1);
+    daemon.stop();
+    home.status_when("it is said", |status| {
+        condition(status, "Degraded").is_some()
+            && status["controller"]["runtime"]["answers"] == false
+    });
+    daemon.start_again();
+    home.let_go();
+    home.assert_answered(said);
+    home.status_when("all is well", |status| {
+        let agent = &status["groups"]["home"]["sandbox"];
+        agent.as_str().is_some_and(|agent| agent != before)
+            && condition(status, "Degraded").is_none()
+            && condition(status, "Ready").is_some()
+    });
+    home.ask("quick 2");
+    home.assert_each_message_has_one_reply(2);
+    // What the engine itself had ended is gone as well.
+    assert_eq!(home.containers().len(), 1, "{:?}", home.containers());
     up.end();
     assert_eq!(home.containers().len(), 0);
 }

@@ -1,12 +1,14 @@
 //! A container engine for tests, where there is one, and an image out of nothing but busybox.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use babybot::name::InstanceId;
+use babybot::process::Process;
 use babybot::resource::digest;
 use babybot::runtime::docker::INSTANCE;
 use babybot::runtime::docker::endpoint::{self, Endpoint, Found, Machine};
@@ -15,12 +17,14 @@ use bollard::query_parameters::{
     RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
 };
 use futures_util::StreamExt as _;
+use rustix::process::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 
+use super::installation::{PATIENCE, comes_true};
 use super::skipped;
 
 /// Whom agents of containers run as in tests.
@@ -115,15 +119,16 @@ impl Engine {
 
     /// An image with a shell and this babybot, the same for all tests.
     pub(crate) fn agent_image(&self) -> String {
-        static IMAGE: OnceCell<String> = OnceCell::const_new();
-        let build = async {
+        static IMAGES: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
+        let mut images = IMAGES.lock().unwrap_or_else(PoisonError::into_inner);
+        let build = || {
             let file = format!("FROM {}\nCOPY babybot /usr/local/bin/babybot\n", self.image);
             let mut context = Context::new(&file);
             let program = std::fs::read(env!("CARGO_BIN_EXE_babybot")).unwrap();
             context.file("babybot", 0o755, &program);
-            context.build(&self.client(), "localhost/babybot-test-agent").await
+            block_on(context.build(&self.client(), "localhost/babybot-test-agent"))
         };
-        block_on(IMAGE.get_or_init(|| build)).clone()
+        images.entry(self.endpoint.url.clone()).or_insert_with(build).clone()
     }
 
     /// An image to build on, in which installing a package takes long enough to be noticed.
@@ -178,7 +183,7 @@ const DOCKERFILE: &str =
 /// Builds the image with a shell, unless it is there.
 async fn base(client: &bollard::Docker, busybox: &Path) -> String {
     let bytes = std::fs::read(busybox).unwrap();
-    let list = std::process::Command::new(busybox).arg("--list").output().unwrap();
+    let list = Command::new(busybox).arg("--list").output().unwrap();
     let applets = String::from_utf8(list.stdout).unwrap();
     let mut context = Context::new(DOCKERFILE);
     for folder in FOLDERS {
@@ -257,6 +262,72 @@ fn header(kind: tar::EntryType, mode: u32, size: usize) -> tar::Header {
     header.set_mtime(0);
     header.set_size(size as u64);
     header
+}
+
+/// An engine of a test's own, which may be ended and started again. Nothing of it is shared with
+/// the engine of this machine.
+pub(crate) struct Daemon {
+    folder: tempfile::TempDir,
+    child: Option<Child>,
+}
+
+impl Daemon {
+    /// Starts one, or says that the test is skipped: it takes a root, and Docker's own daemon.
+    pub(crate) fn start() -> Option<(Self, Engine)> {
+        let busybox = engine_here().and_then(|_| busybox())?;
+        if !rustix::process::geteuid().is_root() || which::which("dockerd").is_err() {
+            skipped("no dockerd can be started");
+            return None;
+        }
+        let mut daemon = Self { folder: tempfile::tempdir().unwrap(), child: None };
+        daemon.start_again();
+        let (url, reason) = (daemon.url(), "the engine of a test".to_owned());
+        let endpoint = Endpoint { url, reason };
+        let image = block_on(base(&client(&endpoint), &busybox));
+        Some((daemon, Engine { endpoint, image }))
+    }
+
+    fn url(&self) -> String {
+        format!("unix://{}", self.folder.path().join("docker.sock").display())
+    }
+
+    pub(crate) fn start_again(&mut self) {
+        let below = |name: &str| self.folder.path().join(name);
+        let log = std::fs::File::create(below("log")).unwrap();
+        let child = Command::new("dockerd")
+            .args(["--bridge", "none", "--iptables=false", "--ip6tables=false"])
+            .args(["--host", &self.url()])
+            .arg("--data-root")
+            .arg(below("data"))
+            .arg("--exec-root")
+            .arg(below("exec"))
+            .arg("--pidfile")
+            .arg(below("pid"))
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn();
+        self.child = Some(child.unwrap());
+        let endpoint = Endpoint { url: self.url(), reason: String::new() };
+        let answers =
+            || below("docker.sock").exists() && block_on(client(&endpoint).ping()).is_ok();
+        let said = || std::fs::read_to_string(below("log")).unwrap_or_default();
+        assert!(comes_true(PATIENCE, answers), "it does not start: {}", said());
+    }
+
+    /// Ends it, and with it all its containers.
+    pub(crate) fn stop(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        if let Some(process) = Process::find(i32::try_from(child.id()).unwrap()) {
+            let _ = process.signal(Signal::TERM);
+        }
+        let _ = child.wait();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.stop();
+    }
 }
 
 /// A socket that leads to the engine until it is cut.
