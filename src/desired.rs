@@ -239,12 +239,13 @@ fn image(manifest: &Manifest, setting: &Setting) -> Option<(ImageTag, Wanted)> {
     let wish = &manifest.runtime.image;
     let spec = match &wish.source {
         ImageSource::Named(reference) => ImageSpec::Named { reference: reference.clone() },
-        ImageSource::Built { base, packages, .. } => ImageSpec::Built {
+        ImageSource::Built { base, packages, binary } => ImageSpec::Built {
             base: base.clone(),
             packages: packages.clone(),
             // Without a program there is no content: such an image is never built.
             content: setting.binary.clone().unwrap_or_default(),
             user: setting.user.unwrap_or(USER_DEFAULT),
+            binary: binary.clone(),
         },
     };
     let tag = spec.tag();

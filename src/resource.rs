@@ -212,6 +212,9 @@ pub enum ImageSpec {
         content: String,
         /// Whom its agents run as, so that their user has a name.
         user: UserId,
+        /// Where that babybot is, as it was named; `None`: the one that builds it, or its source.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        binary: Option<String>,
     },
     /// One that exists and contains babybot.
     Named {
@@ -525,19 +528,17 @@ impl Spec {
         match self {
             Self::GlobalMemory | Self::Folder => Vec::new(),
             Self::GivenFolder(user) => vec![field("owner", user)],
-            Self::Image(ImageSpec::Built { base, packages, content, user }) => vec![
-                field("base", base),
-                field("packages", &packages.join(", ")),
-                field(
-                    "binary",
-                    &content
-                        .strip_prefix("sha256:")
-                        .unwrap_or(content)
-                        .get(..12)
-                        .unwrap_or(content),
-                ),
-                field("user", user),
-            ],
+            Self::Image(ImageSpec::Built { base, packages, content, user, binary }) => {
+                let short = content.strip_prefix("sha256:").unwrap_or(content);
+                let short = short.get(..12).unwrap_or(content);
+                let named = binary.as_ref().map(|path| format!("{path} ({short})"));
+                vec![
+                    field("base", base),
+                    field("packages", &packages.join(", ")),
+                    field("binary", &named.as_deref().unwrap_or(short)),
+                    field("user", user),
+                ]
+            }
             Self::Image(ImageSpec::Named { reference }) => vec![field("ref", reference)],
             Self::Channel(ChannelSpec::Terminal) => vec![field("kind", &"terminal")],
             Self::Settings { env } => {

@@ -7,18 +7,17 @@ use std::sync::Arc;
 use crate::cli::preview::project_error;
 use crate::desired::{self, Desired, Setting};
 use crate::error::{Error, Exit};
-use crate::execute::BinarySource;
+use crate::execute::{BinarySource, Lines};
 use crate::gateway::Gateway;
 use crate::manifest::{self, ImageSource, KindWish, Manifest};
 use crate::observe::{self, Holder};
 use crate::observed::{Applied, Known};
 use crate::project::Project;
 use crate::resource::{self, ImageSpec, ResourceId, RuntimeKind, Spec, UserId};
-use crate::runtime::docker::endpoint::{self, Found};
+use crate::runtime::docker::endpoint::{self, Endpoint, Found};
 use crate::runtime::docker::{self, Docker, binary};
 use crate::runtime::process::{ProcessRuntime, Strays};
-use crate::runtime::{Runtime, RuntimeInfo, Runtimes};
-use crate::source::Source;
+use crate::runtime::{Binary, Runtime, RuntimeInfo, Runtimes};
 use crate::store::Store;
 
 /// This executable, even where its file was replaced since.
@@ -41,7 +40,6 @@ pub struct Ground {
     pub docker: Known<String>,
     /// What the engine says of itself.
     pub info: Option<RuntimeInfo>,
-    engine: Option<Docker>,
     /// The engine that was named when one was looked for last; `None`: none was looked for.
     asked: Option<Option<String>>,
     applied_kind: Option<RuntimeKind>,
@@ -72,7 +70,6 @@ impl Ground {
             runtimes,
             docker: Known::Absent,
             info: None,
-            engine: None,
             asked: None,
             applied_kind: None,
         })
@@ -91,11 +88,10 @@ impl Ground {
         self.asked = Some(named.map(ToOwned::to_owned));
         match endpoint::find(named).await {
             Found::Is(engine, info) => {
-                self.runtimes.add(Arc::new(engine.clone()));
+                self.runtimes.add(Arc::new(engine));
                 let version = if info.version.is_empty() { "docker" } else { &info.version };
                 self.docker = Known::Is(format!("{version} at {}", info.endpoint));
                 self.info = Some(info);
-                self.engine = Some(engine);
             }
             Found::Absent => self.docker = Known::Absent,
             Found::Unknown(why) => self.docker = Known::Unknown(why),
@@ -235,52 +231,49 @@ impl Ground {
 
     /// Reads the binary of an image, or has it built.
     #[must_use]
-    pub fn binary(&self, named: Option<String>) -> BinarySource {
+    pub fn binary(&self) -> BinarySource {
         let ground = self.clone();
-        Arc::new(move |image: &ImageSpec| {
-            let (ground, named, image) = (ground.clone(), named.clone(), image.clone());
-            Box::pin(async move { ground.read_binary(named.as_deref(), &image).await })
+        Arc::new(move |image: &ImageSpec, lines: Lines| {
+            let (ground, image) = (ground.clone(), image.clone());
+            Box::pin(async move { ground.read_binary(&image, &*lines).await })
         })
     }
 
     async fn read_binary(
-        mut self,
-        named: Option<&str>,
+        &self,
         image: &ImageSpec,
-    ) -> Result<crate::runtime::Binary, String> {
-        if self.info.is_none() {
-            self.find_docker(None).await;
-        }
-        let (Some(info), Some(engine)) = (&self.info, &self.engine) else {
-            return Err("docker does not answer".to_owned());
+        progress: &(dyn Fn(&str) + Send + Sync),
+    ) -> Result<Binary, String> {
+        let ImageSpec::Built { binary: named, content, .. } = image else {
+            return Err("the image is not one that is built".to_owned());
         };
-        let origin = self.origin(named, &info.architecture).map_err(|error| error.to_string())?;
-        let binary = match &origin {
+        // The engine that is in use by now: it may not have been there when this began.
+        let engine = self.runtimes.get(RuntimeKind::Docker).map_err(|error| error.to_string())?;
+        let info = engine.probe().await.map_err(|error| error.to_string())?;
+        let origin = self.origin(named.as_deref(), &info.architecture);
+        let (binary, digest) = match origin.map_err(|error| error.to_string())? {
             Origin::File(path) => {
-                let path = path.clone();
                 let read = tokio::task::spawn_blocking(move || binary::read(&path)).await;
-                read.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?
+                let binary = read.map_err(|error| error.to_string())?;
+                let binary = binary.map_err(|error| error.to_string())?;
+                let digest = resource::digest(&binary.bytes);
+                (binary, digest)
             }
             Origin::Source(source) => {
-                docker::build_binary_from_source(engine, source, RUST_IMAGE, &|line| {
-                    tracing::info!("{line}");
-                })
-                .await
-                .map_err(|error| error.to_string())?
+                let (url, reason) = (engine.endpoint().unwrap_or_default(), String::new());
+                let engine = Docker::new(Endpoint { url, reason });
+                let engine = engine.map_err(|error| error.to_string())?;
+                let built =
+                    docker::build_binary_from_source(&engine, &source, RUST_IMAGE, progress).await;
+                let binary = built.map_err(|error| error.to_string())?;
+                let digest = docker::source_digest(&source).map_err(|error| error.to_string())?;
+                (binary, digest)
             }
         };
-        let digest = match &origin {
-            Origin::File(_) => crate::resource::digest(&binary.bytes),
-            Origin::Source(source) => {
-                docker::source_digest(source).map_err(|error| error.to_string())?
-            }
-        };
-        match image {
-            ImageSpec::Built { content, .. } if *content != docker::content(&digest) => {
-                Err("this is another babybot than the one that was planned with".to_owned())
-            }
-            _ => Ok(binary),
+        if *content != docker::content(&digest) {
+            return Err("this is another babybot than the one that was planned with".to_owned());
         }
+        Ok(binary)
     }
 }
 
@@ -314,15 +307,6 @@ pub fn engine_of(applied: &Applied) -> Option<String> {
         (ResourceId::Group(_), Spec::Group(group)) => group.engine.clone(),
         _ => None,
     })
-}
-
-/// The binary that a manifest names for its image.
-#[must_use]
-pub fn binary_of(source: &Source) -> Option<String> {
-    match &source.manifest.runtime.image.source {
-        ImageSource::Built { binary, .. } => binary.clone(),
-        ImageSource::Named(_) => None,
-    }
 }
 
 fn head(path: &Path) -> std::io::Result<Vec<u8>> {

@@ -121,7 +121,7 @@ pub async fn serve(start: Start, context: &Context) -> Result<Serving, Error> {
     let setup = Setup {
         role,
         name: name_of(context),
-        binary: ground.binary(None),
+        binary: ground.binary(),
         manifest: reader(context),
         runtime: status_of(&ground, kind),
         find: finder(ground, kind),

@@ -148,7 +148,7 @@ pub(super) async fn build(
     if has(client, &reference).await.map_err(|failure| docker.lost(failure))? {
         return Ok(());
     }
-    let ImageSpec::Built { base, packages, content, user } = image else {
+    let ImageSpec::Built { base, packages, content, user, .. } = image else {
         return Err(RuntimeError::ImageMissing(reference));
     };
     check_packages(base, packages)?;

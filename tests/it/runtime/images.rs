@@ -20,6 +20,7 @@ fn image(base: &str, packages: &[&str]) -> ImageSpec {
         packages: packages.iter().map(|name| (*name).to_owned()).collect(),
         content: digest(SystemClock.random_bits().as_bytes()),
         user: USER,
+        binary: None,
     }
 }
 

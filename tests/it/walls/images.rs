@@ -85,6 +85,41 @@ fn what_is_unchanged_is_not_built_again_and_what_is_superseded_goes() {
     let _ = block_on(engine.client().remove_image(&other, Some(options), None));
 }
 
+/// The one that is named is not the one that runs: a controller finds it again all the same.
+#[test]
+fn a_controller_builds_around_the_babybot_that_is_named() {
+    let engine = needs_engine!();
+    let house = House::building(&engine, HOME, RUN);
+    let named = house.root().join("dist/babybot");
+    std::fs::create_dir(named.parent().unwrap()).unwrap();
+    // What is behind a program's end changes what it is and not what it does.
+    let mut program = std::fs::read(env!("CARGO_BIN_EXE_babybot")).unwrap();
+    program.extend_from_slice(b"another");
+    std::fs::write(&named, program).unwrap();
+    house.edit("base = ", "binary = \"dist/babybot\"\nbase = ");
+    let up = house.up();
+    let first = house.images();
+    assert_eq!(first.len(), 1, "{first:?}");
+
+    let good = house.read("babybot.toml");
+    let base = good.split("base = \"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let other = format!("{base}-other");
+    house.name_base(&other);
+    house.edit(&base, &other);
+    house.apply();
+    let second = house.images();
+    let second: Vec<&String> = second.iter().filter(|image| !first.contains(image)).collect();
+    assert_eq!(second.len(), 1, "{second:?}");
+    assert_eq!(house.chat("home", "hello").stdout, "here\n");
+
+    // The same where it is mended.
+    block_on(engine.remove_image(second[0]));
+    wait_until("it is built again", || house.images().contains(second[0]));
+    assert_eq!(house.chat("home", "hello").stdout, "here\n");
+    up.down();
+    block_on(engine.remove_image(&other));
+}
+
 fn seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
