@@ -69,6 +69,8 @@ pub struct Setting {
     pub user: Option<UserId>,
     /// Whom the folders of groups are given to; `None`: whoever makes them keeps them.
     pub owner: Option<UserId>,
+    /// Where the container engine is, where that is known.
+    pub engine: Option<String>,
     /// The digest of the babybot that images are built around and of how they are put together,
     /// as `sha256:…`; `None`: there is none that fits.
     pub binary: Option<String>,
@@ -310,7 +312,8 @@ fn group_spec(
     bind.sort();
     bind.dedup();
     let docker = setting.runtime.kind == RuntimeKind::Docker;
-    let engine = manifest.runtime.docker_host.as_ref().filter(|_| docker);
+    let named = manifest.runtime.docker_host.as_ref().map(|host| host.value.clone());
+    let engine = setting.engine.clone().or(named);
     GroupSpec {
         assistant: manifest.assistant.value.clone(),
         timezone: manifest.timezone.as_ref().map(|zone| zone.value.clone()),
@@ -323,7 +326,7 @@ fn group_spec(
         runtime: setting.runtime.kind,
         image: image.cloned(),
         user: setting.user.filter(|_| docker),
-        engine: engine.map(|engine| engine.value.clone()),
+        engine: engine.filter(|_| docker),
         parallel: manifest.runtime.parallel.value,
         limits: group.limits,
     }

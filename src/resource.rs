@@ -263,6 +263,9 @@ pub struct ContainerSpec {
     pub memory: Option<ByteSize>,
     /// Processes and threads, where the runtime enforces it.
     pub pids: Option<u32>,
+    /// Where its container engine is; `None`: it has none, or was recorded before engines were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
 }
 
 impl ContainerSpec {
@@ -283,6 +286,7 @@ impl ContainerSpec {
             cpus: images.then_some(group.limits.cpus),
             memory: images.then_some(group.limits.memory),
             pids: images.then_some(group.limits.pids),
+            engine: group.engine.clone().filter(|_| images),
         }
     }
 
@@ -315,6 +319,15 @@ pub fn runtime(specs: &BTreeMap<ResourceId, Spec>) -> Option<RuntimeKind> {
         _ => None,
     });
     groups.max()
+}
+
+/// Where the container engine of these specs is, if they say so.
+#[must_use]
+pub fn engine(specs: &BTreeMap<ResourceId, Spec>) -> Option<String> {
+    specs.values().find_map(|spec| match spec {
+        Spec::Group(group) if group.runtime == RuntimeKind::Docker => group.engine.clone(),
+        _ => None,
+    })
 }
 
 /// Where a group listens: a channel and, but for the terminal, one of its chats.
@@ -467,7 +480,8 @@ pub struct GroupSpec {
     /// Whom its agent runs as, where the runtime is told.
     #[serde(default)]
     pub user: Option<UserId>,
-    /// The container engine, where one is named; `None`: the one that is found.
+    /// Where its container engine is: the one that is named, or was found when it was applied first.
+    /// `None`: it has none, or none answered yet.
     #[serde(default)]
     pub engine: Option<String>,
     /// How many agents of all groups are at work at once.
@@ -475,6 +489,14 @@ pub struct GroupSpec {
     pub parallel: u32,
     /// What it may use.
     pub limits: Limits,
+}
+
+impl GroupSpec {
+    /// Whether its agent is root within an engine that maps it to a user outside.
+    #[must_use]
+    pub fn is_rootless(&self) -> bool {
+        self.runtime == RuntimeKind::Docker && self.user.is_some_and(|user| user.uid == 0)
+    }
 }
 
 /// How many agents are at work at once where nothing is said.

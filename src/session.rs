@@ -199,6 +199,12 @@ impl Grip {
         &self.container
     }
 
+    /// Where its runtime is reached, where there is a choice.
+    #[must_use]
+    pub fn endpoint(&self) -> Option<String> {
+        self.runtime.endpoint()
+    }
+
     /// Where its tools run.
     #[must_use]
     pub fn place(&self) -> &ExecPlace {

@@ -13,8 +13,8 @@ use crate::manifest::{self, ImageSource, KindWish, Manifest};
 use crate::observe::{self, Holder};
 use crate::observed::{Applied, Known};
 use crate::project::Project;
-use crate::resource::{self, ImageSpec, ResourceId, RuntimeKind, Spec, UserId};
-use crate::runtime::docker::endpoint::{self, Endpoint, Found};
+use crate::resource::{self, ImageSpec, RuntimeKind, UserId};
+use crate::runtime::docker::endpoint::{self, Endpoint, Found, Machine, Places};
 use crate::runtime::docker::{self, Docker, binary};
 use crate::runtime::process::{ProcessRuntime, Strays};
 use crate::runtime::{Binary, Runtime, RuntimeInfo, Runtimes};
@@ -40,8 +40,8 @@ pub struct Ground {
     pub docker: Known<String>,
     /// What the engine says of itself.
     pub info: Option<RuntimeInfo>,
-    /// The engine that was named when one was looked for last; `None`: none was looked for.
-    asked: Option<Option<String>>,
+    /// Where an engine was looked for last; `None`: none was looked for.
+    asked: Option<Places>,
     applied_kind: Option<RuntimeKind>,
 }
 
@@ -75,18 +75,26 @@ impl Ground {
         })
     }
 
-    /// Looks for a Docker engine, unless it was found already.
-    pub async fn need_docker(&mut self, named: Option<&str>) {
-        let asked = self.asked.as_ref().is_some_and(|asked| asked.as_deref() == named);
-        if !asked || !matches!(self.docker, Known::Is(_)) {
-            self.find_docker(named).await;
+    /// Where the engine is that was found.
+    #[must_use]
+    pub fn endpoint(&self) -> Option<String> {
+        self.runtimes.get(RuntimeKind::Docker).ok()?.endpoint()
+    }
+
+    /// Looks for the Docker engine at these places, unless it was found there already.
+    pub async fn need_docker(&mut self, places: Places) {
+        let same = self.asked.as_ref() == Some(&places);
+        let there = places.only().is_some_and(|url| self.endpoint().as_deref() == Some(url));
+        if !(same || there) || !matches!(self.docker, Known::Is(_)) {
+            self.find_docker(places).await;
         }
     }
 
-    /// Looks for a Docker engine anew: the one that is named, or the first that answers.
-    pub async fn find_docker(&mut self, named: Option<&str>) {
-        self.asked = Some(named.map(ToOwned::to_owned));
-        match endpoint::find(named).await {
+    /// Looks for the Docker engine at these places anew.
+    pub async fn find_docker(&mut self, places: Places) {
+        let elsewhere = places.only().is_some_and(|url| self.endpoint().as_deref() != Some(url));
+        self.asked = Some(places.clone());
+        match endpoint::find(places).await {
             Found::Is(engine, info) => {
                 self.runtimes.add(Arc::new(engine));
                 let version = if info.version.is_empty() { "docker" } else { &info.version };
@@ -94,7 +102,14 @@ impl Ground {
                 self.info = Some(info);
             }
             Found::Absent => self.docker = Known::Absent,
-            Found::Unknown(why) => self.docker = Known::Unknown(why),
+            Found::Unknown(why) => {
+                if elsewhere {
+                    // Nothing is asked of the one before it.
+                    self.runtimes.lack(RuntimeKind::Docker, why.clone());
+                    self.info = None;
+                }
+                self.docker = Known::Unknown(why);
+            }
         }
     }
 
@@ -115,8 +130,7 @@ impl Ground {
     }
 
     /// Whether sandboxes were ever made at an engine.
-    #[must_use]
-    pub fn used_engines(&self) -> bool {
+    fn used_engines(&self) -> bool {
         let reader = Store::read_only(&self.project.database());
         let endpoints = reader.ok().flatten().and_then(|reader| reader.endpoints().ok());
         endpoints.is_some_and(|endpoints| !endpoints.is_empty())
@@ -135,7 +149,8 @@ impl Ground {
                 Error::new(Exit::ManifestInvalid, lines.join("\n"))
                     .hinted("set it to something else, or unset it")
             })?;
-        let applied = self.applied().and_then(|applied| runtime_of(&applied));
+        let before = self.applied().map(|applied| applied.specs).unwrap_or_default();
+        let (applied, recorded) = (resource::runtime(&before), resource::engine(&before));
         self.applied_kind = applied;
         let wish = &manifest.runtime;
         let named = wish.docker_host.as_ref().map(|host| host.value.as_str());
@@ -144,7 +159,8 @@ impl Ground {
             || applied == Some(RuntimeKind::Docker)
             || self.used_engines()
         {
-            self.need_docker(named).await;
+            let places = endpoint::places(named, recorded.as_deref(), &Machine);
+            self.need_docker(places).await;
         }
         let runtime = desired::choose(wish, &self.docker, applied).map_err(|error| {
             Error::new(Exit::Failed, error.to_string())
@@ -157,11 +173,18 @@ impl Ground {
         let setting = Setting {
             owner: user.filter(|user| self.has_to_give(*user)),
             user,
+            engine: self.engine(recorded),
             binary: self.content(&manifest, runtime.kind)?,
             runtime,
             overrides,
         };
         Ok(Desired::new(&manifest, &setting))
+    }
+
+    /// Where the engine is: the one that was found, or the only place for it, or the one before.
+    fn engine(&self, recorded: Option<String>) -> Option<String> {
+        let only = || self.asked.as_ref()?.only().map(ToOwned::to_owned);
+        self.endpoint().or_else(only).or(recorded)
     }
 
     /// Whom agents of containers run as.
@@ -292,21 +315,6 @@ fn refuse_unenforced(manifest: &Manifest, reason: &str) -> Result<(), Error> {
     let text = format!("runtime none cannot enforce {} ({reason})", written.join(", "));
     Err(Error::new(Exit::ManifestInvalid, text)
         .hinted("leave it out, or start or install Docker or Podman"))
-}
-
-/// What a generation's sandboxes are made with.
-#[must_use]
-pub fn runtime_of(applied: &Applied) -> Option<RuntimeKind> {
-    resource::runtime(&applied.specs)
-}
-
-/// The engine that a generation names, if it names one.
-#[must_use]
-pub fn engine_of(applied: &Applied) -> Option<String> {
-    applied.specs.iter().find_map(|(id, spec)| match (id, spec) {
-        (ResourceId::Group(_), Spec::Group(group)) => group.engine.clone(),
-        _ => None,
-    })
 }
 
 fn head(path: &Path) -> std::io::Result<Vec<u8>> {

@@ -1,5 +1,6 @@
 //! An approved plan, carried out by the controller that runs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -14,7 +15,7 @@ use crate::execute::{self, AgentOrder, Direct, Lines, Outcome, Tools};
 use crate::host::Host;
 use crate::name::GroupName;
 use crate::reconcile::{self, ApplyError, Approved};
-use crate::resource::{ResourceId, Spec};
+use crate::resource::{self, ResourceId, Spec};
 
 /// Directs the groups of this controller.
 pub(super) struct Orders {
@@ -67,10 +68,12 @@ impl Shared {
             let _ = events.send(ApplyEvent::Error { why }).await;
             return;
         }
-        (self.find)().await;
         let ApplyRequest { desired, text, plan, risks } = request;
         let specs = desired.resources.iter();
-        let specs = specs.map(|(id, wanted)| (id.clone(), wanted.spec.clone())).collect();
+        let specs: BTreeMap<ResourceId, Spec> =
+            specs.map(|(id, wanted)| (id.clone(), wanted.spec.clone())).collect();
+        self.turn_to(&specs).await;
+        self.remember_engine(&specs).await;
         let host = self.host();
         let next = host.with_generation(plan.generation(), Arc::new(specs));
         let told = events.clone();
@@ -113,6 +116,8 @@ impl Shared {
             }
             Err(error @ ApplyError::Store(_)) => ApplyEvent::Error { why: chain(&error) },
         };
+        // Nothing may have come of it.
+        self.turn_to(self.host().specs()).await;
         let _ = events.send(end).await;
     }
 
@@ -121,7 +126,6 @@ impl Shared {
         let store = self.parts().store;
         let applied = store.applied().await.map_err(|error| chain(&error))?;
         let applied = applied.ok_or("what was just applied is not there")?;
-        self.remember_endpoints(&applied.specs).await;
         {
             let mut host = self.host.write().unwrap_or_else(std::sync::PoisonError::into_inner);
             *host = host.with_generation(applied.number, Arc::new(applied.specs));
@@ -131,21 +135,13 @@ impl Shared {
         self.serve_groups().map_err(|error| chain(&error))
     }
 
-    /// Writes down where sandboxes are made, so that a change of runtime finds them.
-    pub(super) async fn remember_endpoints(
-        &self,
-        specs: &std::collections::BTreeMap<ResourceId, Spec>,
-    ) {
-        let kinds = specs.values().filter_map(|spec| match spec {
-            Spec::Group(group) => Some(group.runtime),
-            _ => None,
-        });
-        let kinds: std::collections::BTreeSet<_> = kinds.collect();
-        let (parts, now) = (self.parts(), self.clock().now());
-        for endpoint in kinds.into_iter().filter_map(|kind| self.endpoint(kind)) {
-            if let Err(error) = parts.store.remember_endpoint(&endpoint, now).await {
-                tracing::warn!(%error, "where sandboxes are made is not remembered");
-            }
+    /// Writes down where sandboxes are made, before they are, so that a change of engine or runtime
+    /// finds them.
+    async fn remember_engine(&self, specs: &BTreeMap<ResourceId, Spec>) {
+        let Some(engine) = resource::engine(specs) else { return };
+        let (store, now) = (self.parts().store, self.clock().now());
+        if let Err(error) = store.remember_endpoint(&engine, now).await {
+            tracing::warn!(%error, "where sandboxes are made is not remembered");
         }
     }
 }

@@ -67,6 +67,8 @@ pub struct Docker {
     client: Client,
     endpoint: Endpoint,
     agent: Vec<String>,
+    /// Whether it maps root to a user outside; `None`: it was not asked.
+    rootless: Option<bool>,
     /// Asked once: an engine is looked for anew often enough.
     enforced: Arc<OnceCell<create::Enforced>>,
 }
@@ -91,7 +93,34 @@ impl Docker {
         };
         let client = client.map_err(|error| endpoint.unavailable(Failure::from(error)))?;
         let agent = create::AGENT.map(ToOwned::to_owned).to_vec();
-        Ok(Self { client, endpoint, agent, enforced: Arc::default() })
+        Ok(Self { client, endpoint, agent, rootless: None, enforced: Arc::default() })
+    }
+
+    /// The same engine, which said this of itself.
+    fn described(self, info: &RuntimeInfo) -> Self {
+        Self { rootless: Some(info.user.is_some()), ..self }
+    }
+
+    /// Refuses a sandbox that was meant for another engine: whom its agent is run as counts there,
+    /// and who that is here, it does not say.
+    fn refuse_strange(&self, spec: &SandboxSpec) -> Result<(), RuntimeError> {
+        let container = &spec.container;
+        let root = spec.user.map(|(uid, _)| uid).or(container.user.map(|user| user.uid));
+        let root = root.map(|uid| uid == 0);
+        let why = match (&container.engine, root, self.rootless) {
+            (Some(meant), _, _) if *meant != self.endpoint.url => {
+                format!("{meant} was applied, and {} is another engine", self.endpoint)
+            }
+            (_, Some(true), Some(false)) => {
+                format!("{} is not rootless any more: its agents would be root", self.endpoint)
+            }
+            (_, Some(false), Some(true)) => {
+                format!("{} is rootless, and the one that was applied was not", self.endpoint)
+            }
+            _ => return Ok(()),
+        };
+        let why = format!("{why}; `babybot plan` shows what it takes to go there");
+        Err(RuntimeError::Unavailable { runtime: RuntimeKind::Docker, why })
     }
 
     /// The same engine, where containers run something else than the agent: for tests of this
@@ -169,6 +198,7 @@ impl Runtime for Docker {
 
     fn launch(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Sandbox, RuntimeError>> {
         Box::pin(async move {
+            self.refuse_strange(&spec)?;
             // It runs to its end whether or not somebody still waits for it: a container that is
             // half made has nobody else to remove it.
             let launch = life::launch(self.client.clone(), spec, self.agent.clone());

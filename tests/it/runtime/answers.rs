@@ -214,6 +214,60 @@ async fn an_engine_says_what_its_walls_lack() {
     assert!(why.contains("userns-remap"), "{why}");
 }
 
+/// Whom an agent is run as was settled with another engine in view.
+#[tokio::test]
+async fn nothing_is_started_at_an_engine_that_it_was_not_meant_for() {
+    let place = Place::none();
+    for (options, uid, refused) in [
+        (&["name=seccomp"][..], 0, true),
+        (&["name=seccomp", "name=rootless"], 0, false),
+        (&["name=seccomp"], 1000, false),
+        (&["name=seccomp", "name=rootless"], 1000, true),
+    ] {
+        let engine = Played::new(move |_, path| match path {
+            "/_ping" => (StatusCode::OK, "OK".to_owned()),
+            "/version" => ok(serde_json::json!({ "Version": "28.1" })),
+            "/info" => ok(serde_json::json!({ "OSType": "linux", "SecurityOptions": options })),
+            _ => said(500, "it was asked for a container"),
+        });
+        let found = endpoint::find_among(Places::Named(engine.endpoint.clone()), None).await;
+        let Found::Is(docker, _) = found else { panic!("not found") };
+        let mut spec = place.spec("family", "true");
+        spec.container.image = Some("localhost/agent:1".into());
+        spec.user = Some((uid, uid));
+        spec.container.engine = Some(engine.endpoint.url.clone());
+        let error = docker.launch(spec.clone()).await.unwrap_err();
+        assert_eq!(matches!(error, RuntimeError::Unavailable { .. }), refused, "{error}");
+        assert_eq!(engine.asked("POST").is_empty(), refused, "{options:?} {uid}");
+
+        spec.container.engine = Some("unix:///another.sock".into());
+        let error = docker.launch(spec).await.unwrap_err().to_string();
+        assert!(error.contains("/another.sock was applied"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn beside_the_applied_engine_others_are_only_told_of() {
+    let answers = |_: &Method, path: &str| match path {
+        "/_ping" => (StatusCode::OK, "OK".to_owned()),
+        _ => ok(serde_json::json!({ "Version": "1" })),
+    };
+    let (applied, other) = (Played::new(answers), Played::new(answers));
+    let places = Places::Applied(applied.endpoint.clone(), vec![other.endpoint.clone()]);
+    let Found::Is(docker, _) = endpoint::find_among(places, None).await else {
+        panic!("not found")
+    };
+    assert_eq!(docker.endpoint(), Some(applied.endpoint.url.clone()));
+    assert_eq!(other.asked("GET"), [""; 0]);
+
+    let gone = Endpoint { url: "unix:///nowhere.sock".into(), reason: "as it was applied".into() };
+    let places = Places::Applied(gone, vec![other.endpoint.clone()]);
+    let Found::Unknown(why) = endpoint::find_among(places, None).await else { panic!("exchanged") };
+    for words in ["unix:///nowhere.sock", &other.endpoint.url, "runtime.docker.host"] {
+        assert!(why.contains(words), "{words}: {why}");
+    }
+}
+
 #[tokio::test]
 async fn what_does_not_answer_is_not_absent() {
     let absent = endpoint::find_among(Places::Usual(Vec::new()), None).await;

@@ -188,6 +188,7 @@ pub(crate) fn docker() -> Setting {
         },
         user: Some(UserId { uid: 1000, gid: 1000 }),
         owner: None,
+        engine: None,
         binary: Some(babybot::resource::digest(b"babybot")),
         overrides: Vec::new(),
     }
