@@ -74,6 +74,8 @@ pub struct Setting {
     /// The digest of the babybot that images are built around and of how they are put together,
     /// as `sha256:…`; `None`: there is none that fits.
     pub binary: Option<String>,
+    /// What a reader should know about the walls of the runtime.
+    pub warnings: Vec<String>,
     /// What the environment said instead of the manifest.
     pub overrides: Vec<Override>,
 }
@@ -365,6 +367,7 @@ fn remarks(manifest: &Manifest, setting: &Setting) -> Vec<Remark> {
             remarks.push(remark(
                 "runtime docker: no network, and only the folders of its group".to_owned(),
             ));
+            remarks.extend(setting.warnings.iter().cloned().map(remark));
         }
         RuntimeKind::None => {
             if manifest.runtime.kind.value == KindWish::Auto && !reason.is_empty() {

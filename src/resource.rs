@@ -268,6 +268,9 @@ pub struct ContainerSpec {
     pub engine: Option<String>,
 }
 
+/// The limits that a container engine enforces, and nothing else does, by their path in the manifest.
+pub const CONTAINER_LIMITS: [&str; 3] = ["limits.cpus", "limits.memory", "limits.pids"];
+
 impl ContainerSpec {
     /// The sandbox of a group among these specs.
     #[must_use]

@@ -179,6 +179,8 @@ pub struct RuntimeInfo {
     pub user: Option<(u32, u32)>,
     /// The processor architecture of its machine, as Rust calls it: `x86_64`, `aarch64`.
     pub architecture: String,
+    /// The limits that it does not enforce, by their path in the manifest.
+    pub unenforced: Vec<String>,
     /// What a reader should know about its walls.
     pub warnings: Vec<String>,
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::cli::preview::project_error;
-use crate::desired::{self, Desired, Setting};
+use crate::desired::{self, Choice, Desired, Setting};
 use crate::error::{Error, Exit};
 use crate::execute::{BinarySource, Lines};
 use crate::gateway::Gateway;
@@ -13,7 +13,7 @@ use crate::manifest::{self, ImageSource, KindWish, Manifest};
 use crate::observe::{self, Holder};
 use crate::observed::{Applied, Known};
 use crate::project::Project;
-use crate::resource::{self, ImageSpec, RuntimeKind, UserId};
+use crate::resource::{self, CONTAINER_LIMITS, ImageSpec, RuntimeKind, UserId};
 use crate::runtime::docker::endpoint::{self, Endpoint, Found, Machine, Places};
 use crate::runtime::docker::{self, Docker, binary};
 use crate::runtime::process::{ProcessRuntime, Strays};
@@ -166,9 +166,13 @@ impl Ground {
             Error::new(Exit::Failed, error.to_string())
                 .hinted("start or install Docker or Podman, or write `runtime.fallback = \"none\"`")
         })?;
-        if runtime.kind == RuntimeKind::None {
-            refuse_unenforced(&manifest, &runtime.reason)?;
-        }
+        let info = self.info.as_ref().filter(|_| runtime.kind == RuntimeKind::Docker);
+        let unenforced = match runtime.kind {
+            RuntimeKind::None => CONTAINER_LIMITS.map(ToOwned::to_owned).to_vec(),
+            RuntimeKind::Docker => info.map(|info| info.unenforced.clone()).unwrap_or_default(),
+        };
+        refuse_unenforced(&manifest, &runtime, &unenforced)?;
+        let warnings = info.map(|info| info.warnings.clone()).unwrap_or_default();
         let user = (runtime.kind == RuntimeKind::Docker).then(|| self.user());
         let setting = Setting {
             owner: user.filter(|user| self.has_to_give(*user)),
@@ -176,6 +180,7 @@ impl Ground {
             engine: self.engine(recorded),
             binary: self.content(&manifest, runtime.kind)?,
             runtime,
+            warnings,
             overrides,
         };
         Ok(Desired::new(&manifest, &setting))
@@ -302,9 +307,13 @@ impl Ground {
 
 /// Refuses limits that are written where the choice came out as what cannot enforce them: by name,
 /// this is a problem of the manifest alone.
-fn refuse_unenforced(manifest: &Manifest, reason: &str) -> Result<(), Error> {
+fn refuse_unenforced(
+    manifest: &Manifest,
+    runtime: &Choice,
+    unenforced: &[String],
+) -> Result<(), Error> {
     let written = manifest.groups.iter().flat_map(|(group, wish)| {
-        let limits = ["limits.cpus", "limits.memory", "limits.pids"].into_iter();
+        let limits = unenforced.iter();
         limits.filter(|limit| wish.fields.contains_key(*limit)).map(move |limit| (group, limit))
     });
     let written: Vec<String> =
@@ -312,9 +321,15 @@ fn refuse_unenforced(manifest: &Manifest, reason: &str) -> Result<(), Error> {
     if written.is_empty() {
         return Ok(());
     }
-    let text = format!("runtime none cannot enforce {} ({reason})", written.join(", "));
-    Err(Error::new(Exit::ManifestInvalid, text)
-        .hinted("leave it out, or start or install Docker or Podman"))
+    let (kind, reason) = (runtime.kind, &runtime.reason);
+    let text = format!("runtime {} cannot enforce {} ({reason})", kind.word(), written.join(", "));
+    let hint = match kind {
+        RuntimeKind::None => "leave it out, or start or install Docker or Podman",
+        RuntimeKind::Docker => {
+            "leave it out, or have the engine's machine provide its control group"
+        }
+    };
+    Err(Error::new(Exit::ManifestInvalid, text).hinted(hint))
 }
 
 fn head(path: &Path) -> std::io::Result<Vec<u8>> {

@@ -336,5 +336,7 @@ fn status_of(ground: &Ground, kind: RuntimeKind) -> RuntimeStatus {
         (RuntimeKind::Docker, Known::Absent) => (false, "no engine was found".to_owned()),
         (RuntimeKind::Docker, Known::Unknown(why)) => (false, why.clone()),
     };
-    RuntimeStatus { kind, detail, answers }
+    let info = ground.info.as_ref().filter(|_| kind == RuntimeKind::Docker);
+    let warnings = info.map(|info| info.warnings.clone()).unwrap_or_default();
+    RuntimeStatus { kind, detail, answers, warnings }
 }

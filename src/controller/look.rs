@@ -15,9 +15,9 @@ use crate::observed::{
     AgentSeen, Applied, Controller, Known, Owner, SandboxSeen, SandboxState, Seen,
 };
 use crate::resource::{self, ImageSpec, ModelSpec, RuntimeKind, UserId};
-use crate::runtime::{RuntimeError, Runtimes};
 use crate::runtime::docker::Docker;
 use crate::runtime::docker::endpoint::Endpoint;
+use crate::runtime::{RuntimeError, Runtimes};
 
 /// Sandboxes that are looked at closely at once.
 const LOOKS_AT_ONCE: usize = 8;

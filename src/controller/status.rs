@@ -69,7 +69,7 @@ async fn make(shared: &Shared) {
         pending: known.pending.clone(),
         groups,
         drift: known.drift.iter().rev().take(DRIFT_SHOWN).rev().cloned().collect(),
-        warnings: known.warnings.clone(),
+        warnings: known.runtime.warnings.iter().chain(&known.warnings).cloned().collect(),
         ..(*before).clone()
     };
     drop(known);

@@ -190,6 +190,7 @@ pub(crate) fn docker() -> Setting {
         owner: None,
         engine: None,
         binary: Some(babybot::resource::digest(b"babybot")),
+        warnings: Vec::new(),
         overrides: Vec::new(),
     }
 }
