@@ -263,7 +263,7 @@ impl Machine {
             if folder.is_file("MEMORY.md")? {
                 return Ok(());
             }
-            folder.write("MEMORY.md", GLOBAL_MEMORY.as_bytes(), 0o644, self.project.owner())
+            folder.write("MEMORY.md", GLOBAL_MEMORY.as_bytes(), 0o644, self.owner_like(&folder)?)
         };
         write().map_err(|error: std::io::Error| format!("{}: {error}", path.display()))
     }

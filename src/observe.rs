@@ -238,6 +238,13 @@ impl Look for Machine {
                 }
             }
         }
+        // Made anew, it is whoever's who made it, and the main group keeps what is in it.
+        let global = self.project.global();
+        if let (Some(owner), Known::Is(folder)) = (owner, self.open(&global))
+            && folder.owner().is_ok_and(|found| found != owner)
+        {
+            foreign.insert(self.relative(&global));
+        }
         if missing.len() == folders.len() {
             Known::Absent
         } else {
