@@ -381,7 +381,7 @@ pub struct Limits {
     pub idle: Period,
     /// What is kept of one tool call's output.
     pub output: ByteSize,
-    /// What the group's folder may hold; over it the turn stops.
+    /// What the group's folders may hold, its home among them; over it the turn stops.
     pub disk: ByteSize,
 }
 
