@@ -348,7 +348,7 @@ impl Machine {
         let runtime = self.runtimes.get(RuntimeKind::Docker).map_err(|error| error.to_string())?;
         let instance = self.project.known_instance().map_err(|error| error.to_string())?;
         let instance = instance.ok_or("this project has no instance yet")?;
-        if runtime.has_image(image).await.map_err(|error| error.to_string())? {
+        if runtime.has_image(Some(&instance), image).await.map_err(|error| error.to_string())? {
             return Ok(());
         }
         if let ImageSpec::Named { reference } = image {

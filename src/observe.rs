@@ -296,7 +296,11 @@ impl Look for Machine {
                 Ok(runtime) => runtime,
                 Err(error) => return Known::Unknown(error.to_string()),
             };
-            match runtime.has_image(image).await {
+            let instance = match self.project.known_instance() {
+                Ok(instance) => instance,
+                Err(error) => return Known::Unknown(error.to_string()),
+            };
+            match runtime.has_image(instance.as_ref(), image).await {
                 Ok(true) => Known::Is(Seen::Image),
                 Ok(false) => Known::Absent,
                 Err(error) => Known::Unknown(error.to_string()),

@@ -235,7 +235,8 @@ impl ImageSpec {
         ImageTag::new(&digest["sha256:".len()..][..12]).expect("a digest is hexadecimal digits")
     }
 
-    /// As a container engine calls it.
+    /// What containers are made from. The engine's own name for one that is built has its instance
+    /// in it, as containers' names do.
     #[must_use]
     pub fn reference(&self) -> String {
         match self {
@@ -251,7 +252,7 @@ impl ImageSpec {
 pub struct ContainerSpec {
     /// What it is made with.
     pub runtime: RuntimeKind,
-    /// The image, as a container engine calls it; `None` where there are no images.
+    /// The image, as [`ImageSpec::reference`] has it; `None` where there are no images.
     pub image: Option<String>,
     /// Whom the agent runs as, where the runtime is told.
     pub user: Option<UserId>,

@@ -336,8 +336,12 @@ pub trait Runtime: Send + Sync + fmt::Debug {
     /// Runs a command of the operator within a sandbox, as its user and within its walls.
     fn exec(&self, id: &SandboxId, command: ExecSpec) -> BoxFuture<'_, Result<Exec, RuntimeError>>;
 
-    /// Whether an image is there. Pulls nothing.
-    fn has_image(&self, _image: &ImageSpec) -> BoxFuture<'_, Result<bool, RuntimeError>> {
+    /// Whether an image is there, built for `instance` if it is one that is built. Pulls nothing.
+    fn has_image(
+        &self,
+        _instance: Option<&InstanceId>,
+        _image: &ImageSpec,
+    ) -> BoxFuture<'_, Result<bool, RuntimeError>> {
         Box::pin(async { Ok(true) })
     }
 

@@ -38,7 +38,7 @@ use crate::observed::SandboxSeen;
 use crate::process::Process;
 use crate::resource::{ContainerSpec, ImageSpec, RuntimeKind};
 
-pub use self::image::{build_binary_from_source, content, source_digest};
+pub use self::image::{build_binary_from_source, content, name_of as image_name, source_digest};
 
 /// The label of the installation that a container or an image belongs to.
 pub const INSTANCE: &str = "io.babybot.instance";
@@ -167,7 +167,11 @@ impl Docker {
         let call = self.client.inspect_container(id.as_str(), None);
         let found = within("looking at the container", LIST_DEADLINE, call).await;
         let found = found.map_err(|failure| failure.of(id))?;
-        Ok(create::edits(&found, spec, self.enforced().await?))
+        let labels = found.config.as_ref().and_then(|config| config.labels.as_ref());
+        let instance = labels.and_then(|labels| InstanceId::new(labels.get(INSTANCE)?).ok());
+        let image = spec.image.as_ref().map(|image| image_name(instance.as_ref(), image));
+        let spec = ContainerSpec { image, ..spec.clone() };
+        Ok(create::edits(&found, &spec, self.enforced().await?))
     }
 
     /// Which limits the engine enforces.
@@ -252,8 +256,12 @@ impl Runtime for Docker {
         })
     }
 
-    fn has_image(&self, image: &ImageSpec) -> BoxFuture<'_, Result<bool, RuntimeError>> {
-        let reference = image.reference();
+    fn has_image(
+        &self,
+        instance: Option<&InstanceId>,
+        image: &ImageSpec,
+    ) -> BoxFuture<'_, Result<bool, RuntimeError>> {
+        let reference = image_name(instance, &image.reference());
         Box::pin(async move {
             let found = image::has(&self.client, &reference).await;
             found.map_err(|failure| self.lost(failure))
