@@ -233,6 +233,9 @@ pub struct RuntimeStatus {
     pub detail: String,
     /// Whether it answered when it was asked last.
     pub answers: bool,
+    /// What a reader should know about its walls.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// A manifest that differs from what was applied.

@@ -37,7 +37,7 @@ use crate::execute::BinarySource;
 use crate::host::{Host, HostError};
 use crate::name::{GroupName, ProjectName};
 use crate::reconcile::mend::Attempts;
-use crate::resource::{PARALLEL_DEFAULT, ResourceId, RuntimeKind, Spec};
+use crate::resource::{self, PARALLEL_DEFAULT, ResourceId, RuntimeKind, Spec};
 use crate::session::Parts;
 
 use group::{Ask, Cell, Until};
@@ -73,7 +73,7 @@ pub struct Setup {
     pub follow: bool,
     /// What sandboxes are made with, in words.
     pub runtime: RuntimeStatus,
-    /// Looks again for runtimes that were not there.
+    /// Looks again for runtimes, which may not have been there, or are asked for elsewhere.
     pub find: FindRuntimes,
 }
 
@@ -105,8 +105,9 @@ impl fmt::Debug for Manifest {
     }
 }
 
-/// Looks again for runtimes, and says what sandboxes are made with now.
-pub type FindRuntimes = Arc<dyn Fn() -> BoxFuture<'static, RuntimeStatus> + Send + Sync>;
+/// Turns to the runtime of this kind, at this engine where one is recorded, and says how it is.
+pub type FindRuntimes =
+    Arc<dyn Fn(RuntimeKind, Option<String>) -> BoxFuture<'static, RuntimeStatus> + Send + Sync>;
 
 /// A controller that runs.
 #[derive(Clone)]
@@ -365,9 +366,10 @@ impl Shared {
         }
     }
 
-    /// Where a runtime is reached, where there is a choice.
-    fn endpoint(&self, runtime: RuntimeKind) -> Option<String> {
-        self.parts().runtimes.get(runtime).ok()?.endpoint()
+    /// Turns to what these are made with, which is what agents are started with from then on.
+    async fn turn_to(&self, specs: &BTreeMap<ResourceId, Spec>) -> RuntimeStatus {
+        let kind = resource::runtime(specs).unwrap_or(RuntimeKind::None);
+        (self.find)(kind, resource::engine(specs)).await
     }
 
     /// Serves what the applied generation has, and nothing else.

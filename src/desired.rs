@@ -69,9 +69,13 @@ pub struct Setting {
     pub user: Option<UserId>,
     /// Whom the folders of groups are given to; `None`: whoever makes them keeps them.
     pub owner: Option<UserId>,
+    /// Where the container engine is, where that is known.
+    pub engine: Option<String>,
     /// The digest of the babybot that images are built around and of how they are put together,
     /// as `sha256:…`; `None`: there is none that fits.
     pub binary: Option<String>,
+    /// What a reader should know about the walls of the runtime.
+    pub warnings: Vec<String>,
     /// What the environment said instead of the manifest.
     pub overrides: Vec<Override>,
 }
@@ -239,12 +243,13 @@ fn image(manifest: &Manifest, setting: &Setting) -> Option<(ImageTag, Wanted)> {
     let wish = &manifest.runtime.image;
     let spec = match &wish.source {
         ImageSource::Named(reference) => ImageSpec::Named { reference: reference.clone() },
-        ImageSource::Built { base, packages, .. } => ImageSpec::Built {
+        ImageSource::Built { base, packages, binary } => ImageSpec::Built {
             base: base.clone(),
             packages: packages.clone(),
             // Without a program there is no content: such an image is never built.
             content: setting.binary.clone().unwrap_or_default(),
             user: setting.user.unwrap_or(USER_DEFAULT),
+            binary: binary.clone(),
         },
     };
     let tag = spec.tag();
@@ -309,7 +314,8 @@ fn group_spec(
     bind.sort();
     bind.dedup();
     let docker = setting.runtime.kind == RuntimeKind::Docker;
-    let engine = manifest.runtime.docker_host.as_ref().filter(|_| docker);
+    let named = manifest.runtime.docker_host.as_ref().map(|host| host.value.clone());
+    let engine = setting.engine.clone().or(named);
     GroupSpec {
         assistant: manifest.assistant.value.clone(),
         timezone: manifest.timezone.as_ref().map(|zone| zone.value.clone()),
@@ -322,7 +328,7 @@ fn group_spec(
         runtime: setting.runtime.kind,
         image: image.cloned(),
         user: setting.user.filter(|_| docker),
-        engine: engine.map(|engine| engine.value.clone()),
+        engine: engine.filter(|_| docker),
         parallel: manifest.runtime.parallel.value,
         limits: group.limits,
     }
@@ -361,6 +367,7 @@ fn remarks(manifest: &Manifest, setting: &Setting) -> Vec<Remark> {
             remarks.push(remark(
                 "runtime docker: no network, and only the folders of its group".to_owned(),
             ));
+            remarks.extend(setting.warnings.iter().cloned().map(remark));
         }
         RuntimeKind::None => {
             if manifest.runtime.kind.value == KindWish::Auto && !reason.is_empty() {

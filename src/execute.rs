@@ -187,9 +187,9 @@ pub struct Tools {
     pub lines: Option<Lines>,
 }
 
-/// Reads the binary that images are built around.
+/// Reads the binary that images are built around, or has it built, which is told line by line.
 pub type BinarySource =
-    Arc<dyn Fn(&ImageSpec) -> BoxFuture<'static, Result<Binary, String>> + Send + Sync>;
+    Arc<dyn Fn(&ImageSpec, Lines) -> BoxFuture<'static, Result<Binary, String>> + Send + Sync>;
 
 /// Hears lines.
 pub type Lines = Arc<dyn Fn(&str) + Send + Sync>;
@@ -263,7 +263,7 @@ impl Machine {
             if folder.is_file("MEMORY.md")? {
                 return Ok(());
             }
-            folder.write("MEMORY.md", GLOBAL_MEMORY.as_bytes(), 0o644, self.project.owner())
+            folder.write("MEMORY.md", GLOBAL_MEMORY.as_bytes(), 0o644, self.owner_like(&folder)?)
         };
         write().map_err(|error: std::io::Error| format!("{}: {error}", path.display()))
     }
@@ -348,22 +348,17 @@ impl Machine {
         let runtime = self.runtimes.get(RuntimeKind::Docker).map_err(|error| error.to_string())?;
         let instance = self.project.known_instance().map_err(|error| error.to_string())?;
         let instance = instance.ok_or("this project has no instance yet")?;
-        if runtime.has_image(image).await.map_err(|error| error.to_string())? {
+        if runtime.has_image(Some(&instance), image).await.map_err(|error| error.to_string())? {
             return Ok(());
         }
         if let ImageSpec::Named { reference } = image {
             return Err(format!("there is no image {reference}: `docker pull {reference}`"));
         }
         let source = self.tools.binary.as_ref().ok_or("there is no binary to build it around")?;
-        let binary = source(image).await?;
-        let lines = self.tools.lines.clone();
-        let progress = move |line: &str| {
-            if let Some(lines) = &lines {
-                lines(line);
-            }
-        };
+        let lines = self.tools.lines.clone().unwrap_or_else(|| Arc::new(|_: &str| {}));
+        let binary = source(image, Arc::clone(&lines)).await?;
         runtime
-            .build_image(&instance, image, binary, &progress)
+            .build_image(&instance, image, binary, &*lines)
             .await
             .map_err(|error| error.to_string())
     }

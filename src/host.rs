@@ -621,7 +621,7 @@ impl Worker {
         let why = match end {
             TurnEnd::TimedOut => format!("it took longer than {} (limits.turn)", limits.turn),
             TurnEnd::DiskFull => {
-                format!("groups/{} holds more than {} (limits.disk)", self.group, limits.disk)
+                format!("its folders hold more than {} (limits.disk)", limits.disk)
             }
             TurnEnd::OutOfMemory => {
                 format!("it needed more memory than {} (limits.memory)", limits.memory)

@@ -238,6 +238,13 @@ impl Look for Machine {
                 }
             }
         }
+        // Made anew, it is whoever's who made it, and the main group keeps what is in it.
+        let global = self.project.global();
+        if let (Some(owner), Known::Is(folder)) = (owner, self.open(&global))
+            && folder.owner().is_ok_and(|found| found != owner)
+        {
+            foreign.insert(self.relative(&global));
+        }
         if missing.len() == folders.len() {
             Known::Absent
         } else {
@@ -289,7 +296,11 @@ impl Look for Machine {
                 Ok(runtime) => runtime,
                 Err(error) => return Known::Unknown(error.to_string()),
             };
-            match runtime.has_image(image).await {
+            let instance = match self.project.known_instance() {
+                Ok(instance) => instance,
+                Err(error) => return Known::Unknown(error.to_string()),
+            };
+            match runtime.has_image(instance.as_ref(), image).await {
                 Ok(true) => Known::Is(Seen::Image),
                 Ok(false) => Known::Absent,
                 Err(error) => Known::Unknown(error.to_string()),

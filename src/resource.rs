@@ -212,6 +212,9 @@ pub enum ImageSpec {
         content: String,
         /// Whom its agents run as, so that their user has a name.
         user: UserId,
+        /// Where that babybot is, as it was named; `None`: the one that builds it, or its source.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        binary: Option<String>,
     },
     /// One that exists and contains babybot.
     Named {
@@ -232,7 +235,8 @@ impl ImageSpec {
         ImageTag::new(&digest["sha256:".len()..][..12]).expect("a digest is hexadecimal digits")
     }
 
-    /// As a container engine calls it.
+    /// What containers are made from. The engine's own name for one that is built has its instance
+    /// in it, as containers' names do.
     #[must_use]
     pub fn reference(&self) -> String {
         match self {
@@ -248,7 +252,7 @@ impl ImageSpec {
 pub struct ContainerSpec {
     /// What it is made with.
     pub runtime: RuntimeKind,
-    /// The image, as a container engine calls it; `None` where there are no images.
+    /// The image, as [`ImageSpec::reference`] has it; `None` where there are no images.
     pub image: Option<String>,
     /// Whom the agent runs as, where the runtime is told.
     pub user: Option<UserId>,
@@ -260,7 +264,13 @@ pub struct ContainerSpec {
     pub memory: Option<ByteSize>,
     /// Processes and threads, where the runtime enforces it.
     pub pids: Option<u32>,
+    /// Where its container engine is; `None`: it has none, or was recorded before engines were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
 }
+
+/// The limits that a container engine enforces, and nothing else does, by their path in the manifest.
+pub const CONTAINER_LIMITS: [&str; 3] = ["limits.cpus", "limits.memory", "limits.pids"];
 
 impl ContainerSpec {
     /// The sandbox of a group among these specs.
@@ -280,6 +290,7 @@ impl ContainerSpec {
             cpus: images.then_some(group.limits.cpus),
             memory: images.then_some(group.limits.memory),
             pids: images.then_some(group.limits.pids),
+            engine: group.engine.clone().filter(|_| images),
         }
     }
 
@@ -312,6 +323,15 @@ pub fn runtime(specs: &BTreeMap<ResourceId, Spec>) -> Option<RuntimeKind> {
         _ => None,
     });
     groups.max()
+}
+
+/// Where the container engine of these specs is, if they say so.
+#[must_use]
+pub fn engine(specs: &BTreeMap<ResourceId, Spec>) -> Option<String> {
+    specs.values().find_map(|spec| match spec {
+        Spec::Group(group) if group.runtime == RuntimeKind::Docker => group.engine.clone(),
+        _ => None,
+    })
 }
 
 /// Where a group listens: a channel and, but for the terminal, one of its chats.
@@ -362,7 +382,7 @@ pub struct Limits {
     pub idle: Period,
     /// What is kept of one tool call's output.
     pub output: ByteSize,
-    /// What the group's folder may hold; over it the turn stops.
+    /// What the group's folders may hold, its home among them; over it the turn stops.
     pub disk: ByteSize,
 }
 
@@ -464,7 +484,8 @@ pub struct GroupSpec {
     /// Whom its agent runs as, where the runtime is told.
     #[serde(default)]
     pub user: Option<UserId>,
-    /// The container engine, where one is named; `None`: the one that is found.
+    /// Where its container engine is: the one that is named, or was found when it was applied first.
+    /// `None`: it has none, or none answered yet.
     #[serde(default)]
     pub engine: Option<String>,
     /// How many agents of all groups are at work at once.
@@ -472,6 +493,14 @@ pub struct GroupSpec {
     pub parallel: u32,
     /// What it may use.
     pub limits: Limits,
+}
+
+impl GroupSpec {
+    /// Whether its agent is root within an engine that maps it to a user outside.
+    #[must_use]
+    pub fn is_rootless(&self) -> bool {
+        self.runtime == RuntimeKind::Docker && self.user.is_some_and(|user| user.uid == 0)
+    }
 }
 
 /// How many agents are at work at once where nothing is said.
@@ -525,19 +554,17 @@ impl Spec {
         match self {
             Self::GlobalMemory | Self::Folder => Vec::new(),
             Self::GivenFolder(user) => vec![field("owner", user)],
-            Self::Image(ImageSpec::Built { base, packages, content, user }) => vec![
-                field("base", base),
-                field("packages", &packages.join(", ")),
-                field(
-                    "binary",
-                    &content
-                        .strip_prefix("sha256:")
-                        .unwrap_or(content)
-                        .get(..12)
-                        .unwrap_or(content),
-                ),
-                field("user", user),
-            ],
+            Self::Image(ImageSpec::Built { base, packages, content, user, binary }) => {
+                let short = content.strip_prefix("sha256:").unwrap_or(content);
+                let short = short.get(..12).unwrap_or(content);
+                let named = binary.as_ref().map(|path| format!("{path} ({short})"));
+                vec![
+                    field("base", base),
+                    field("packages", &packages.join(", ")),
+                    field("binary", &named.as_deref().unwrap_or(short)),
+                    field("user", user),
+                ]
+            }
             Self::Image(ImageSpec::Named { reference }) => vec![field("ref", reference)],
             Self::Channel(ChannelSpec::Terminal) => vec![field("kind", &"terminal")],
             Self::Settings { env } => {

@@ -179,6 +179,8 @@ pub struct RuntimeInfo {
     pub user: Option<(u32, u32)>,
     /// The processor architecture of its machine, as Rust calls it: `x86_64`, `aarch64`.
     pub architecture: String,
+    /// The limits that it does not enforce, by their path in the manifest.
+    pub unenforced: Vec<String>,
     /// What a reader should know about its walls.
     pub warnings: Vec<String>,
 }
@@ -334,8 +336,12 @@ pub trait Runtime: Send + Sync + fmt::Debug {
     /// Runs a command of the operator within a sandbox, as its user and within its walls.
     fn exec(&self, id: &SandboxId, command: ExecSpec) -> BoxFuture<'_, Result<Exec, RuntimeError>>;
 
-    /// Whether an image is there. Pulls nothing.
-    fn has_image(&self, _image: &ImageSpec) -> BoxFuture<'_, Result<bool, RuntimeError>> {
+    /// Whether an image is there, built for `instance` if it is one that is built. Pulls nothing.
+    fn has_image(
+        &self,
+        _instance: Option<&InstanceId>,
+        _image: &ImageSpec,
+    ) -> BoxFuture<'_, Result<bool, RuntimeError>> {
         Box::pin(async { Ok(true) })
     }
 
@@ -367,25 +373,34 @@ pub trait Runtime: Send + Sync + fmt::Debug {
     }
 }
 
+/// One that was found, or why there is none.
+type Present = Result<Arc<dyn Runtime>, String>;
+
 /// The runtimes of this machine that an instance uses. Clones share them: one that is found later
 /// is there for all.
 #[derive(Clone, Debug, Default)]
 pub struct Runtimes {
-    all: Arc<RwLock<BTreeMap<RuntimeKind, Arc<dyn Runtime>>>>,
+    all: Arc<RwLock<BTreeMap<RuntimeKind, Present>>>,
 }
 
 impl Runtimes {
     /// These and no others.
     #[must_use]
     pub fn new(all: impl IntoIterator<Item = Arc<dyn Runtime>>) -> Self {
-        let all = all.into_iter().map(|runtime| (runtime.kind(), runtime)).collect();
+        let all = all.into_iter().map(|runtime| (runtime.kind(), Ok(runtime))).collect();
         Self { all: Arc::new(RwLock::new(all)) }
     }
 
     /// Adds one that was found, in the place of one of its kind.
     pub fn add(&self, runtime: Arc<dyn Runtime>) {
         let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
-        all.insert(runtime.kind(), runtime);
+        all.insert(runtime.kind(), Ok(runtime));
+    }
+
+    /// Says why there is none of this kind.
+    pub fn lack(&self, kind: RuntimeKind, why: String) {
+        let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
+        all.insert(kind, Err(why));
     }
 
     /// The one of this kind.
@@ -394,16 +409,15 @@ impl Runtimes {
     /// [`RuntimeError::Unavailable`] where it was not found.
     pub fn get(&self, kind: RuntimeKind) -> Result<Arc<dyn Runtime>, RuntimeError> {
         let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
-        all.get(&kind).cloned().ok_or_else(|| RuntimeError::Unavailable {
-            runtime: kind,
-            why: "it was not found on this machine".to_owned(),
-        })
+        let nowhere = || Err("it was not found on this machine".to_owned());
+        let found = all.get(&kind).cloned().unwrap_or_else(nowhere);
+        found.map_err(|why| RuntimeError::Unavailable { runtime: kind, why })
     }
 
     /// Each of them.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<dyn Runtime>> {
         let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
-        all.values().cloned().collect()
+        all.values().flatten().cloned().collect()
     }
 }

@@ -46,7 +46,7 @@ use crate::process::{self, Process};
 use crate::project::Project;
 use crate::protocol::{Event, Failure, JournalRound, Order, TurnOrder, Welcome};
 use crate::resource::{ContainerSpec, Limits, ModelSpec};
-use crate::runtime::{ExecPlace, Exit, Runtime, RuntimeError, Runtimes, SandboxSpec};
+use crate::runtime::{Access, ExecPlace, Exit, Runtime, RuntimeError, Runtimes, SandboxSpec};
 use crate::store::{self, Store, StoreError};
 
 /// How long an agent may take from its start to its first request.
@@ -120,7 +120,7 @@ pub enum TurnEnd {
     Cancelled,
     /// It took longer than `limits.turn`.
     TimedOut,
-    /// The group's folder holds more than `limits.disk`, or cannot be measured.
+    /// The group's folders hold more than `limits.disk`, or cannot be measured.
     DiskFull,
     /// The agent was ended for want of memory.
     OutOfMemory,
@@ -199,6 +199,12 @@ impl Grip {
         &self.container
     }
 
+    /// Where its runtime is reached, where there is a choice.
+    #[must_use]
+    pub fn endpoint(&self) -> Option<String> {
+        self.runtime.endpoint()
+    }
+
     /// Where its tools run.
     #[must_use]
     pub fn place(&self) -> &ExecPlace {
@@ -261,6 +267,9 @@ impl Session {
             .chain(spec.mounts.iter().map(|mount| &mount.source))
             .map(|path| Place::new(path));
         let folders = folders.collect();
+        let writable = spec.mounts.iter().filter(|mount| mount.access == Access::Write);
+        let writable = writable.map(|mount| &mount.source).chain([&spec.workdir, &spec.home]);
+        let writable = writable.cloned().collect();
         let sandbox = runtime.launch(spec).await?;
         record_start(parts, &group, &incarnation, sandbox.process).await?;
         answer_by(&shared, &parts.gateway, model);
@@ -269,8 +278,8 @@ impl Session {
         tokio::spawn(serve(sandbox.link, router, stop.clone(), group.clone()));
         tokio::spawn(keep_log(sandbox.log, group));
         let ended = watch_exit(parts, incarnation, sandbox.exit);
-        let folder = parts.project.group(&shared.group);
-        let quota = Quota { folder, limit: limits.disk.as_bytes(), every: MEASURE_EVERY };
+        let limit = limits.disk.as_bytes();
+        let quota = Quota { folders: writable, limit, every: MEASURE_EVERY };
         let guard = DropGuard(stop, Arc::clone(&shared));
         let grip = Grip { runtime, sandbox: sandbox.id, container, place, folders };
         let session = Self { shared, grip, limits, quota, ended, _link: guard };
@@ -290,7 +299,7 @@ impl Session {
         Err(SessionError::Silent(silent))
     }
 
-    /// The same session, with another time between two looks at how full its folder is while a
+    /// The same session, with another time between two looks at how full its folders are while a
     /// turn is under way; it must not be zero.
     #[must_use]
     pub fn measuring_every(mut self, every: Duration) -> Self {
@@ -379,7 +388,7 @@ impl Session {
         audience: &Audience,
     ) -> TurnEnd {
         let overtime = Instant::now() + self.limits.turn.as_duration();
-        // On its own, so that a folder that takes long to measure holds up nothing else.
+        // On its own, so that folders that take long to measure holds up nothing else.
         let quota = self.quota.clone();
         let mut full = pin!(quota.exceeded());
         // Once the turn is to end, how it will have ended, and until when the agent may obey.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use futures_util::StreamExt as _;
 
 use crate::cli::approve::{self, ApprovalArgs};
-use crate::cli::ground::binary_of;
 use crate::cli::join::{control_error, one_line};
 use crate::cli::load::load;
 use crate::cli::preview::{Preview, held_back, project_error};
@@ -138,7 +137,7 @@ pub async fn carry_out(
     let look = preview.ground.look(Holder::Ourselves);
     let told = context.clone();
     let tools = execute::Tools {
-        binary: Some(preview.ground.binary(binary_of(source))),
+        binary: Some(preview.ground.binary()),
         agents: None,
         lines: Some(Arc::new(move |line: &str| {
             told.progress(&format!("    {}\n", one_line(line)));

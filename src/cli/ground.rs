@@ -5,20 +5,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::cli::preview::project_error;
-use crate::desired::{self, Desired, Setting};
+use crate::desired::{self, Choice, Desired, Setting};
 use crate::error::{Error, Exit};
-use crate::execute::BinarySource;
+use crate::execute::{BinarySource, Lines};
 use crate::gateway::Gateway;
 use crate::manifest::{self, ImageSource, KindWish, Manifest};
 use crate::observe::{self, Holder};
 use crate::observed::{Applied, Known};
 use crate::project::Project;
-use crate::resource::{self, ImageSpec, ResourceId, RuntimeKind, Spec, UserId};
-use crate::runtime::docker::endpoint::{self, Found};
+use crate::resource::{self, CONTAINER_LIMITS, ImageSpec, RuntimeKind, UserId};
+use crate::runtime::docker::endpoint::{self, Endpoint, Found, Machine, Places};
 use crate::runtime::docker::{self, Docker, binary};
 use crate::runtime::process::{ProcessRuntime, Strays};
-use crate::runtime::{Runtime, RuntimeInfo, Runtimes};
-use crate::source::Source;
+use crate::runtime::{Binary, Runtime, RuntimeInfo, Runtimes};
 use crate::store::Store;
 
 /// This executable, even where its file was replaced since.
@@ -41,9 +40,8 @@ pub struct Ground {
     pub docker: Known<String>,
     /// What the engine says of itself.
     pub info: Option<RuntimeInfo>,
-    engine: Option<Docker>,
-    /// The engine that was named when one was looked for last; `None`: none was looked for.
-    asked: Option<Option<String>>,
+    /// Where an engine was looked for last; `None`: none was looked for.
+    asked: Option<Places>,
     applied_kind: Option<RuntimeKind>,
 }
 
@@ -72,33 +70,46 @@ impl Ground {
             runtimes,
             docker: Known::Absent,
             info: None,
-            engine: None,
             asked: None,
             applied_kind: None,
         })
     }
 
-    /// Looks for a Docker engine, unless it was found already.
-    pub async fn need_docker(&mut self, named: Option<&str>) {
-        let asked = self.asked.as_ref().is_some_and(|asked| asked.as_deref() == named);
-        if !asked || !matches!(self.docker, Known::Is(_)) {
-            self.find_docker(named).await;
+    /// Where the engine is that was found.
+    #[must_use]
+    pub fn endpoint(&self) -> Option<String> {
+        self.runtimes.get(RuntimeKind::Docker).ok()?.endpoint()
+    }
+
+    /// Looks for the Docker engine at these places, unless it was found there already.
+    pub async fn need_docker(&mut self, places: Places) {
+        let same = self.asked.as_ref() == Some(&places);
+        let there = places.only().is_some_and(|url| self.endpoint().as_deref() == Some(url));
+        if !(same || there) || !matches!(self.docker, Known::Is(_)) {
+            self.find_docker(places).await;
         }
     }
 
-    /// Looks for a Docker engine anew: the one that is named, or the first that answers.
-    pub async fn find_docker(&mut self, named: Option<&str>) {
-        self.asked = Some(named.map(ToOwned::to_owned));
-        match endpoint::find(named).await {
+    /// Looks for the Docker engine at these places anew.
+    pub async fn find_docker(&mut self, places: Places) {
+        let elsewhere = places.only().is_some_and(|url| self.endpoint().as_deref() != Some(url));
+        self.asked = Some(places.clone());
+        match endpoint::find(places).await {
             Found::Is(engine, info) => {
-                self.runtimes.add(Arc::new(engine.clone()));
+                self.runtimes.add(Arc::new(engine));
                 let version = if info.version.is_empty() { "docker" } else { &info.version };
                 self.docker = Known::Is(format!("{version} at {}", info.endpoint));
                 self.info = Some(info);
-                self.engine = Some(engine);
             }
             Found::Absent => self.docker = Known::Absent,
-            Found::Unknown(why) => self.docker = Known::Unknown(why),
+            Found::Unknown(why) => {
+                if elsewhere {
+                    // Nothing is asked of the one before it.
+                    self.runtimes.lack(RuntimeKind::Docker, why.clone());
+                    self.info = None;
+                }
+                self.docker = Known::Unknown(why);
+            }
         }
     }
 
@@ -119,8 +130,7 @@ impl Ground {
     }
 
     /// Whether sandboxes were ever made at an engine.
-    #[must_use]
-    pub fn used_engines(&self) -> bool {
+    fn used_engines(&self) -> bool {
         let reader = Store::read_only(&self.project.database());
         let endpoints = reader.ok().flatten().and_then(|reader| reader.endpoints().ok());
         endpoints.is_some_and(|endpoints| !endpoints.is_empty())
@@ -139,7 +149,8 @@ impl Ground {
                 Error::new(Exit::ManifestInvalid, lines.join("\n"))
                     .hinted("set it to something else, or unset it")
             })?;
-        let applied = self.applied().and_then(|applied| runtime_of(&applied));
+        let before = self.applied().map(|applied| applied.specs).unwrap_or_default();
+        let (applied, recorded) = (resource::runtime(&before), resource::engine(&before));
         self.applied_kind = applied;
         let wish = &manifest.runtime;
         let named = wish.docker_host.as_ref().map(|host| host.value.as_str());
@@ -148,24 +159,37 @@ impl Ground {
             || applied == Some(RuntimeKind::Docker)
             || self.used_engines()
         {
-            self.need_docker(named).await;
+            let places = endpoint::places(named, recorded.as_deref(), &Machine);
+            self.need_docker(places).await;
         }
         let runtime = desired::choose(wish, &self.docker, applied).map_err(|error| {
             Error::new(Exit::Failed, error.to_string())
                 .hinted("start or install Docker or Podman, or write `runtime.fallback = \"none\"`")
         })?;
-        if runtime.kind == RuntimeKind::None {
-            refuse_unenforced(&manifest, &runtime.reason)?;
-        }
+        let info = self.info.as_ref().filter(|_| runtime.kind == RuntimeKind::Docker);
+        let unenforced = match runtime.kind {
+            RuntimeKind::None => CONTAINER_LIMITS.map(ToOwned::to_owned).to_vec(),
+            RuntimeKind::Docker => info.map(|info| info.unenforced.clone()).unwrap_or_default(),
+        };
+        refuse_unenforced(&manifest, &runtime, &unenforced)?;
+        let warnings = info.map(|info| info.warnings.clone()).unwrap_or_default();
         let user = (runtime.kind == RuntimeKind::Docker).then(|| self.user());
         let setting = Setting {
             owner: user.filter(|user| self.has_to_give(*user)),
             user,
+            engine: self.engine(recorded),
             binary: self.content(&manifest, runtime.kind)?,
             runtime,
+            warnings,
             overrides,
         };
         Ok(Desired::new(&manifest, &setting))
+    }
+
+    /// Where the engine is: the one that was found, or the only place for it, or the one before.
+    fn engine(&self, recorded: Option<String>) -> Option<String> {
+        let only = || self.asked.as_ref()?.only().map(ToOwned::to_owned);
+        self.endpoint().or_else(only).or(recorded)
     }
 
     /// Whom agents of containers run as.
@@ -235,60 +259,61 @@ impl Ground {
 
     /// Reads the binary of an image, or has it built.
     #[must_use]
-    pub fn binary(&self, named: Option<String>) -> BinarySource {
+    pub fn binary(&self) -> BinarySource {
         let ground = self.clone();
-        Arc::new(move |image: &ImageSpec| {
-            let (ground, named, image) = (ground.clone(), named.clone(), image.clone());
-            Box::pin(async move { ground.read_binary(named.as_deref(), &image).await })
+        Arc::new(move |image: &ImageSpec, lines: Lines| {
+            let (ground, image) = (ground.clone(), image.clone());
+            Box::pin(async move { ground.read_binary(&image, &*lines).await })
         })
     }
 
     async fn read_binary(
-        mut self,
-        named: Option<&str>,
+        &self,
         image: &ImageSpec,
-    ) -> Result<crate::runtime::Binary, String> {
-        if self.info.is_none() {
-            self.find_docker(None).await;
-        }
-        let (Some(info), Some(engine)) = (&self.info, &self.engine) else {
-            return Err("docker does not answer".to_owned());
+        progress: &(dyn Fn(&str) + Send + Sync),
+    ) -> Result<Binary, String> {
+        let ImageSpec::Built { binary: named, content, .. } = image else {
+            return Err("the image is not one that is built".to_owned());
         };
-        let origin = self.origin(named, &info.architecture).map_err(|error| error.to_string())?;
-        let binary = match &origin {
+        // The engine that is in use by now: it may not have been there when this began.
+        let engine = self.runtimes.get(RuntimeKind::Docker).map_err(|error| error.to_string())?;
+        let info = engine.probe().await.map_err(|error| error.to_string())?;
+        let origin = self.origin(named.as_deref(), &info.architecture);
+        let (binary, digest) = match origin.map_err(|error| error.to_string())? {
             Origin::File(path) => {
-                let path = path.clone();
                 let read = tokio::task::spawn_blocking(move || binary::read(&path)).await;
-                read.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?
+                let binary = read.map_err(|error| error.to_string())?;
+                let binary = binary.map_err(|error| error.to_string())?;
+                let digest = resource::digest(&binary.bytes);
+                (binary, digest)
             }
             Origin::Source(source) => {
-                docker::build_binary_from_source(engine, source, RUST_IMAGE, &|line| {
-                    tracing::info!("{line}");
-                })
-                .await
-                .map_err(|error| error.to_string())?
+                let (url, reason) = (engine.endpoint().unwrap_or_default(), String::new());
+                let engine = Docker::new(Endpoint { url, reason });
+                let engine = engine.map_err(|error| error.to_string())?;
+                let built =
+                    docker::build_binary_from_source(&engine, &source, RUST_IMAGE, progress).await;
+                let binary = built.map_err(|error| error.to_string())?;
+                let digest = docker::source_digest(&source).map_err(|error| error.to_string())?;
+                (binary, digest)
             }
         };
-        let digest = match &origin {
-            Origin::File(_) => crate::resource::digest(&binary.bytes),
-            Origin::Source(source) => {
-                docker::source_digest(source).map_err(|error| error.to_string())?
-            }
-        };
-        match image {
-            ImageSpec::Built { content, .. } if *content != docker::content(&digest) => {
-                Err("this is another babybot than the one that was planned with".to_owned())
-            }
-            _ => Ok(binary),
+        if *content != docker::content(&digest) {
+            return Err("this is another babybot than the one that was planned with".to_owned());
         }
+        Ok(binary)
     }
 }
 
 /// Refuses limits that are written where the choice came out as what cannot enforce them: by name,
 /// this is a problem of the manifest alone.
-fn refuse_unenforced(manifest: &Manifest, reason: &str) -> Result<(), Error> {
+fn refuse_unenforced(
+    manifest: &Manifest,
+    runtime: &Choice,
+    unenforced: &[String],
+) -> Result<(), Error> {
     let written = manifest.groups.iter().flat_map(|(group, wish)| {
-        let limits = ["limits.cpus", "limits.memory", "limits.pids"].into_iter();
+        let limits = unenforced.iter();
         limits.filter(|limit| wish.fields.contains_key(*limit)).map(move |limit| (group, limit))
     });
     let written: Vec<String> =
@@ -296,33 +321,15 @@ fn refuse_unenforced(manifest: &Manifest, reason: &str) -> Result<(), Error> {
     if written.is_empty() {
         return Ok(());
     }
-    let text = format!("runtime none cannot enforce {} ({reason})", written.join(", "));
-    Err(Error::new(Exit::ManifestInvalid, text)
-        .hinted("leave it out, or start or install Docker or Podman"))
-}
-
-/// What a generation's sandboxes are made with.
-#[must_use]
-pub fn runtime_of(applied: &Applied) -> Option<RuntimeKind> {
-    resource::runtime(&applied.specs)
-}
-
-/// The engine that a generation names, if it names one.
-#[must_use]
-pub fn engine_of(applied: &Applied) -> Option<String> {
-    applied.specs.iter().find_map(|(id, spec)| match (id, spec) {
-        (ResourceId::Group(_), Spec::Group(group)) => group.engine.clone(),
-        _ => None,
-    })
-}
-
-/// The binary that a manifest names for its image.
-#[must_use]
-pub fn binary_of(source: &Source) -> Option<String> {
-    match &source.manifest.runtime.image.source {
-        ImageSource::Built { binary, .. } => binary.clone(),
-        ImageSource::Named(_) => None,
-    }
+    let (kind, reason) = (runtime.kind, &runtime.reason);
+    let text = format!("runtime {} cannot enforce {} ({reason})", kind.word(), written.join(", "));
+    let hint = match kind {
+        RuntimeKind::None => "leave it out, or start or install Docker or Podman",
+        RuntimeKind::Docker => {
+            "leave it out, or have the engine's machine provide its control group"
+        }
+    };
+    Err(Error::new(Exit::ManifestInvalid, text).hinted(hint))
 }
 
 fn head(path: &Path) -> std::io::Result<Vec<u8>> {

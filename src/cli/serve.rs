@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::Context;
 use crate::cli::apply;
-use crate::cli::ground::{Ground, engine_of, runtime_of};
+use crate::cli::ground::Ground;
 use crate::cli::join::control_error;
 use crate::cli::preview::{project_error, remark_on_root};
 use crate::clock::{Clock, SystemClock};
@@ -29,9 +29,9 @@ use crate::name::ProjectName;
 use crate::observe::{Holder, Look as _};
 use crate::observed::{Applied, Known};
 use crate::project::InstanceLock;
-use crate::resource::{ResourceId, RuntimeKind};
+use crate::resource::{self, ResourceId, RuntimeKind};
 use crate::runtime::docker::Docker;
-use crate::runtime::docker::endpoint::Endpoint;
+use crate::runtime::docker::endpoint::{self, Endpoint, Machine, Places};
 use crate::runtime::{Runtime as _, Runtimes};
 use crate::session::Parts;
 use crate::source;
@@ -90,11 +90,19 @@ pub async fn serve(start: Start, context: &Context) -> Result<Serving, Error> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|error| setup(error.into()))?;
     let instance = ground.project.instance(&SystemClock).map_err(project_error)?;
-    let kind = runtime_of(&applied).unwrap_or(RuntimeKind::None);
-    if kind == RuntimeKind::Docker || ground.used_engines() {
-        ground.need_docker(engine_of(&applied).as_deref()).await;
+    let kind = resource::runtime(&applied.specs).unwrap_or(RuntimeKind::None);
+    let recorded = resource::engine(&applied.specs);
+    let used = store.endpoints().await.unwrap_or_default();
+    if kind == RuntimeKind::Docker || !used.is_empty() {
+        ground.need_docker(served_from(recorded.as_deref())).await;
     }
-    reap_old_engines(&ground, &store).await;
+    let engine = recorded.or_else(|| ground.endpoint());
+    if let Some(engine) = engine.as_ref().filter(|_| kind == RuntimeKind::Docker) {
+        // Before the first agent runs there: whoever comes after a change finds it.
+        let remembered = store.remember_endpoint(engine, SystemClock.now()).await;
+        remembered.map_err(|error| apply::store_error("remember the engine", &error))?;
+    }
+    reap_old_engines(&ground, used, engine.as_deref()).await;
     let parts = Parts {
         project: ground.project.clone(),
         store: store.clone(),
@@ -122,10 +130,10 @@ pub async fn serve(start: Start, context: &Context) -> Result<Serving, Error> {
     let setup = Setup {
         role,
         name: name_of(context),
-        binary: ground.binary(None),
+        binary: ground.binary(),
         manifest: manifest(context),
         runtime: status_of(&ground, kind),
-        find: finder(ground, kind),
+        find: finder(ground),
         host,
         follow,
     };
@@ -244,15 +252,18 @@ fn no_runtime(ground: &Ground) -> Error {
         .hinted("start it, or change `runtime.kind` and apply")
 }
 
+/// Where a controller looks for its engine: where it was applied, whatever its own environment says.
+fn served_from(recorded: Option<&str>) -> Places {
+    match recorded {
+        Some(url) => endpoint::applied(url, &Machine),
+        None => endpoint::places(None, None, &Machine),
+    }
+}
+
 /// Ends what was left at engines that are not used any more.
-async fn reap_old_engines(ground: &Ground, store: &Store) {
-    let present =
-        ground.runtimes.get(RuntimeKind::Docker).ok().and_then(|docker| docker.endpoint());
+async fn reap_old_engines(ground: &Ground, used: Vec<String>, present: Option<&str>) {
     let Ok(Some(instance)) = ground.project.known_instance() else { return };
-    for url in store.endpoints().await.unwrap_or_default() {
-        if Some(&url) == present.as_ref() {
-            continue;
-        }
+    for url in used.into_iter().filter(|url| Some(url.as_str()) != present) {
         let reason = "agents ran there before".to_owned();
         let Ok(docker) = Docker::new(Endpoint { url: url.clone(), reason }) else { continue };
         let reaped = docker.reap(instance.clone(), Vec::new());
@@ -299,28 +310,26 @@ async fn read(
 }
 
 /// Looks again whether the runtime answers, but not more often than it has to.
-fn finder(ground: Ground, kind: RuntimeKind) -> FindRuntimes {
-    let last: Arc<tokio::sync::Mutex<Option<(Instant, RuntimeStatus)>>> = Arc::default();
-    let ground = Arc::new(tokio::sync::Mutex::new(ground));
-    Arc::new(move || {
-        let (ground, last) = (Arc::clone(&ground), Arc::clone(&last));
+fn finder(ground: Ground) -> FindRuntimes {
+    type Well = (RuntimeKind, Option<String>, Instant, RuntimeStatus);
+    let state: Arc<tokio::sync::Mutex<(Ground, Option<Well>)>> =
+        Arc::new(tokio::sync::Mutex::new((ground, None)));
+    Arc::new(move |kind, engine| {
+        let state = Arc::clone(&state);
         Box::pin(async move {
-            let mut last = last.lock().await;
-            if let Some((at, status)) = &*last
-                && status.answers
-                && at.elapsed() < WELL_FOR
+            let mut state = state.lock().await;
+            let (ground, well) = &mut *state;
+            if let Some((of, at, since, status)) = &*well
+                && (*of, at) == (kind, &engine)
+                && since.elapsed() < WELL_FOR
             {
                 return status.clone();
             }
-            let mut ground = ground.lock().await;
-            let applied = ground.applied();
-            let kind = applied.as_ref().and_then(runtime_of).unwrap_or(kind);
             if kind == RuntimeKind::Docker {
-                let engine = applied.as_ref().and_then(engine_of);
-                ground.find_docker(engine.as_deref()).await;
+                ground.find_docker(served_from(engine.as_deref())).await;
             }
-            let status = status_of(&ground, kind);
-            *last = Some((Instant::now(), status.clone()));
+            let status = status_of(ground, kind);
+            *well = status.answers.then(|| (kind, engine, Instant::now(), status.clone()));
             status
         })
     })
@@ -333,5 +342,7 @@ fn status_of(ground: &Ground, kind: RuntimeKind) -> RuntimeStatus {
         (RuntimeKind::Docker, Known::Absent) => (false, "no engine was found".to_owned()),
         (RuntimeKind::Docker, Known::Unknown(why)) => (false, why.clone()),
     };
-    RuntimeStatus { kind, detail, answers }
+    let info = ground.info.as_ref().filter(|_| kind == RuntimeKind::Docker);
+    let warnings = info.map(|info| info.warnings.clone()).unwrap_or_default();
+    RuntimeStatus { kind, detail, answers, warnings }
 }

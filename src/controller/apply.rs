@@ -1,5 +1,6 @@
 //! An approved plan, carried out by the controller that runs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -15,7 +16,7 @@ use crate::host::Host;
 use crate::name::GroupName;
 use crate::reconcile::mend::share;
 use crate::reconcile::{self, ApplyError, Approved};
-use crate::resource::{ResourceId, Spec};
+use crate::resource::{self, ResourceId, Spec};
 
 /// Room for events that is kept from the lines of a build.
 const EVENTS_SPARED: usize = 32;
@@ -83,18 +84,22 @@ impl Shared {
             let _ = events.send(ApplyEvent::Error { why }).await;
             return;
         }
+        let specs = request.desired.resources.iter();
+        let specs: BTreeMap<ResourceId, Spec> =
+            specs.map(|(id, wanted)| (id.clone(), wanted.spec.clone())).collect();
+        let changing = self.changing.lock().await;
+        // Where agents move to another engine, rounds have nothing to look at until they did.
+        let moves = resource::engine(&specs) != resource::engine(self.host().specs());
+        let still = moves.then_some(changing);
         {
-            let _changing = self.changing.lock().await;
             // What it builds is of no generation yet. Of all else, only what is just being changed
             // is its own: agents live on while an image is built.
-            let images = request.plan.steps.iter().map(|step| &step.id);
-            let images = images.filter(|id| matches!(id, ResourceId::Image(_)));
-            *self.touched() = images.cloned().collect();
+            let mut all = request.plan.steps.iter().map(|step| share(&step.id));
+            let first = all.next();
+            let images = all.filter(|id| matches!(id, ResourceId::Image(_)));
+            *self.touched() = images.chain(first).collect();
         }
-        if let Some(first) = request.plan.steps.first() {
-            self.touched().insert(share(&first.id));
-        }
-        let end = self.apply(request, events).await;
+        let end = self.apply(request, specs, still, events).await;
         self.touched().clear();
         self.nudge();
         let _ = events.send(end).await;
@@ -103,12 +108,13 @@ impl Shared {
     async fn apply(
         self: &Arc<Self>,
         request: ApplyRequest,
+        specs: BTreeMap<ResourceId, Spec>,
+        still: Option<tokio::sync::MutexGuard<'_, ()>>,
         events: &mpsc::Sender<ApplyEvent>,
     ) -> ApplyEvent {
-        (self.find)().await;
         let ApplyRequest { desired, text, plan, risks } = request;
-        let specs = desired.resources.iter();
-        let specs = specs.map(|(id, wanted)| (id.clone(), wanted.spec.clone())).collect();
+        self.turn_to(&specs).await;
+        self.remember_engine(&specs).await;
         let host = self.host();
         let next = host.with_generation(plan.generation(), Arc::new(specs));
         let told = events.clone();
@@ -139,10 +145,13 @@ impl Shared {
         let clock = self.clock();
         let applied =
             reconcile::apply(&approved, &eyes, &hands, &parts.store, &*clock, progress).await;
-        match applied {
+        let _changing = match still {
+            Some(still) => still,
+            None => self.changing.lock().await,
+        };
+        let end = match applied {
             Ok(applied) => {
                 let complete = applied.report.is_complete();
-                let _changing = self.changing.lock().await;
                 match self.take_up_generation().await {
                     Ok(()) => ApplyEvent::Applied {
                         generation: applied.generation,
@@ -158,7 +167,10 @@ impl Shared {
                 ApplyEvent::Error { why: format!("the plan is refused: {}", lines.join("; ")) }
             }
             Err(error @ ApplyError::Store(_)) => ApplyEvent::Error { why: chain(&error) },
-        }
+        };
+        // Nothing may have come of it.
+        self.turn_to(self.host().specs()).await;
+        end
     }
 
     /// Goes on with what was applied last.
@@ -166,7 +178,6 @@ impl Shared {
         let store = self.parts().store;
         let applied = store.applied().await.map_err(|error| chain(&error))?;
         let applied = applied.ok_or("what was just applied is not there")?;
-        self.remember_endpoints(&applied.specs).await;
         {
             let mut host = self.host.write().unwrap_or_else(std::sync::PoisonError::into_inner);
             *host = host.with_generation(applied.number, Arc::new(applied.specs));
@@ -176,21 +187,13 @@ impl Shared {
         self.serve_groups().map_err(|error| chain(&error))
     }
 
-    /// Writes down where sandboxes are made, so that a change of runtime finds them.
-    pub(super) async fn remember_endpoints(
-        &self,
-        specs: &std::collections::BTreeMap<ResourceId, Spec>,
-    ) {
-        let kinds = specs.values().filter_map(|spec| match spec {
-            Spec::Group(group) => Some(group.runtime),
-            _ => None,
-        });
-        let kinds: std::collections::BTreeSet<_> = kinds.collect();
-        let (parts, now) = (self.parts(), self.clock().now());
-        for endpoint in kinds.into_iter().filter_map(|kind| self.endpoint(kind)) {
-            if let Err(error) = parts.store.remember_endpoint(&endpoint, now).await {
-                tracing::warn!(%error, "where sandboxes are made is not remembered");
-            }
+    /// Writes down where sandboxes are made, before they are, so that a change of engine or runtime
+    /// finds them.
+    async fn remember_engine(&self, specs: &BTreeMap<ResourceId, Spec>) {
+        let Some(engine) = resource::engine(specs) else { return };
+        let (store, now) = (self.parts().store, self.clock().now());
+        if let Err(error) = store.remember_endpoint(&engine, now).await {
+            tracing::warn!(%error, "where sandboxes are made is not remembered");
         }
     }
 }

@@ -81,7 +81,7 @@ async fn look(shared: &Arc<Shared>, before: &mut Before) {
             return;
         }
     };
-    let observed = observe::observe(&desired, &Eyes::new(shared)).await;
+    let observed = observe::observe(&desired, &Eyes::toward(shared, &desired)).await;
     let plan = plan(&desired, &observed);
     // What only drifted is mended anyway, and waits for nobody.
     let own: Vec<&Step> = plan.steps.iter().filter(|step| step.action != Action::Mend).collect();

@@ -666,8 +666,7 @@ fn lease_of(shared: &Shared, cell: &Cell) -> Result<Lease, String> {
         user: place.user,
         env: place.env,
     };
-    let endpoint = shared.endpoint(runtime);
-    Ok(Lease { runtime, endpoint, sandbox: grip.sandbox().clone(), place })
+    Ok(Lease { runtime, endpoint: grip.endpoint(), sandbox: grip.sandbox().clone(), place })
 }
 
 async fn sleep(time: Duration) {

@@ -20,8 +20,8 @@ use crate::execute::Change;
 use crate::name::GroupName;
 use crate::observed::{Known, Observed, Owner, Seen};
 use crate::reconcile::mend::{Mended, Mender, Round};
-use crate::resource::ResourceId;
-use crate::runtime::RuntimeEvent;
+use crate::resource::{ResourceId, RuntimeKind};
+use crate::runtime::{Runtime, RuntimeEvent};
 use crate::store;
 
 /// A look without any event: what no event tells of is found by it.
@@ -117,9 +117,9 @@ async fn settle(shared: &Arc<Shared>, events: &mut Events, folders: &mut Folders
 }
 
 async fn round(shared: &Arc<Shared>, mender: &mut Mender) -> Round {
-    let status = (shared.find)().await;
-    shared.known().runtime = status;
     let host = shared.host();
+    let status = shared.turn_to(host.specs()).await;
+    shared.known().runtime = status;
     let desired = Desired::of_applied(shared.name.clone(), host.specs());
     let eyes = Eyes::new(shared);
     let hands: Arc<dyn Change> = Arc::new(shared.hands(None, None));
@@ -247,10 +247,13 @@ impl Shared {
     }
 }
 
+/// A runtime and where it is.
+type Watched = (RuntimeKind, Option<String>);
+
 /// What the runtimes tell of.
 struct Events {
     streams: SelectAll<BoxStream<'static, RuntimeEvent>>,
-    watched: usize,
+    watched: Vec<Watched>,
     again: Option<Instant>,
     /// Whether one came that may have been early.
     told_early: bool,
@@ -259,7 +262,7 @@ struct Events {
 impl Events {
     fn new(shared: &Arc<Shared>) -> Self {
         let mut events =
-            Self { streams: SelectAll::new(), watched: 0, again: None, told_early: false };
+            Self { streams: SelectAll::new(), watched: Vec::new(), again: None, told_early: false };
         events.watch(shared);
         events
     }
@@ -267,16 +270,17 @@ impl Events {
     fn watch(&mut self, shared: &Arc<Shared>) {
         let host = shared.host();
         let runtimes = host.parts().runtimes.all();
-        self.watched = runtimes.len();
+        self.watched = present(&runtimes);
         self.streams = runtimes.iter().map(|runtime| runtime.watch(host.instance())).collect();
         self.again = None;
     }
 
     /// Becomes ready with the next event, or when events may have been missed.
     async fn next(&mut self, shared: &Arc<Shared>) {
-        // One that ended, or a runtime that was not there before.
-        let all = shared.parts().runtimes.all().len();
-        if self.again.is_none() && (self.streams.len() < self.watched || all != self.watched) {
+        // One that ended, or a runtime that was not there before, or was elsewhere.
+        let all = present(&shared.parts().runtimes.all());
+        let ended = self.streams.len() < self.watched.len();
+        if self.again.is_none() && (ended || all != self.watched) {
             self.again = Some(Instant::now() + WATCH_AGAIN);
         }
         let again = self.again;
@@ -291,6 +295,10 @@ impl Events {
             () = until(again) => self.watch(shared),
         }
     }
+}
+
+fn present(runtimes: &[Arc<dyn Runtime>]) -> Vec<Watched> {
+    runtimes.iter().map(|runtime| (runtime.kind(), runtime.endpoint())).collect()
 }
 
 async fn until(at: Option<Instant>) {

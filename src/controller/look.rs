@@ -7,13 +7,17 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 
 use super::Shared;
+use crate::desired::Desired;
 use crate::host::Agent;
 use crate::name::{GroupName, ImageTag};
 use crate::observe::{self, Holder, Look};
 use crate::observed::{
     AgentSeen, Applied, Controller, Known, Owner, SandboxSeen, SandboxState, Seen,
 };
-use crate::resource::{self, ImageSpec, ModelSpec, UserId};
+use crate::resource::{self, ImageSpec, ModelSpec, RuntimeKind, UserId};
+use crate::runtime::docker::Docker;
+use crate::runtime::docker::endpoint::Endpoint;
+use crate::runtime::{RuntimeError, Runtimes};
 
 /// Sandboxes that are looked at closely at once.
 const LOOKS_AT_ONCE: usize = 8;
@@ -22,6 +26,7 @@ const LOOKS_AT_ONCE: usize = 8;
 pub(super) struct Eyes {
     shared: Arc<Shared>,
     machine: observe::Machine,
+    runtimes: Runtimes,
     /// What was known of agents right after their sandboxes were listed.
     agents: Mutex<Option<BTreeMap<GroupName, AgentSeen>>>,
 }
@@ -29,15 +34,62 @@ pub(super) struct Eyes {
 impl Eyes {
     /// A look from within this controller.
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        Self::through(shared, shared.parts().runtimes)
+    }
+
+    /// The same before an apply of what may ask for another engine: there is looked, and no agent is
+    /// started there yet.
+    pub(super) fn toward(shared: &Arc<Shared>, desired: &Desired) -> Self {
+        let here = shared.parts().runtimes;
+        let specs = desired.resources.iter();
+        let specs = specs.map(|(id, wanted)| (id.clone(), wanted.spec.clone())).collect();
+        let present = here.get(RuntimeKind::Docker).ok().and_then(|docker| docker.endpoint());
+        let Some(url) = resource::engine(&specs).filter(|url| Some(url) != present.as_ref()) else {
+            return Self::through(shared, here);
+        };
+        let others = here.all().into_iter().filter(|other| other.kind() != RuntimeKind::Docker);
+        let there = Runtimes::new(others);
+        match Docker::new(Endpoint { url, reason: "as it is asked for".to_owned() }) {
+            Ok(docker) => there.add(Arc::new(docker)),
+            Err(RuntimeError::Unavailable { why, .. }) => there.lack(RuntimeKind::Docker, why),
+            Err(error) => there.lack(RuntimeKind::Docker, error.to_string()),
+        }
+        Self::through(shared, there)
+    }
+
+    fn through(shared: &Arc<Shared>, runtimes: Runtimes) -> Self {
         let parts = shared.parts();
         let machine = observe::Machine::new(
             parts.project.clone(),
             parts.gateway.clone(),
-            parts.runtimes.clone(),
+            runtimes.clone(),
             Holder::Ourselves,
         );
         let machine = machine.expecting(resource::runtime(shared.host().specs()));
-        Self { shared: Arc::clone(shared), machine, agents: Mutex::default() }
+        Self { shared: Arc::clone(shared), machine, runtimes, agents: Mutex::default() }
+    }
+
+    /// Agents at an engine that is not looked at: what is held is there all the same.
+    fn add_elsewhere(&self, all: &mut BTreeMap<GroupName, Vec<SandboxSeen>>) {
+        for cell in self.shared.cells() {
+            let agent = cell.agent();
+            let Some(grip) = agent.grip() else { continue };
+            let runtime = self.runtimes.get(grip.container().runtime).ok();
+            let seen = all.entry(cell.group.clone()).or_default();
+            if runtime.and_then(|runtime| runtime.endpoint()) != grip.endpoint()
+                && !seen.iter().any(|seen| seen.id == *grip.sandbox())
+            {
+                seen.push(SandboxSeen {
+                    id: grip.sandbox().clone(),
+                    name: grip.sandbox().to_string(),
+                    owner: Owner::Ours,
+                    state: SandboxState::Running,
+                    digest: Some(grip.container().digest()),
+                    edits: Vec::new(),
+                    processes: None,
+                });
+            }
+        }
     }
 
     /// What is known of agents at this moment.
@@ -71,7 +123,10 @@ impl Eyes {
         if seen.owner != Owner::Ours || seen.state != SandboxState::Running {
             return;
         }
-        let Ok(runtime) = self.shared.parts().runtimes.get(container.runtime) else { return };
+        let Ok(runtime) = self.runtimes.get(container.runtime) else { return };
+        if runtime.endpoint() != grip.endpoint() {
+            return;
+        }
         match runtime.edits(&seen.id, container).await {
             Ok(edits) => seen.edits.extend(edits),
             Err(error) => tracing::debug!(%group, %error, "whether it was edited is unknown"),
@@ -114,6 +169,7 @@ impl Look for Eyes {
                 // One that ended meanwhile is none either.
                 sandboxes.retain(|seen| old == new || old.as_ref() != Some(&seen.id));
             }
+            self.add_elsewhere(&mut all);
             all.retain(|_, sandboxes| !sandboxes.is_empty());
             *self.agents.lock().unwrap_or_else(PoisonError::into_inner) = Some(agents);
             let each = all.iter_mut().flat_map(|(group, sandboxes)| {

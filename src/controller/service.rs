@@ -50,7 +50,7 @@ impl Service for Served {
 
     fn observe(&self, desired: Desired) -> BoxFuture<'_, Result<Observed, Refusal>> {
         Box::pin(async move {
-            let eyes = Eyes::new(&self.0);
+            let eyes = Eyes::toward(&self.0, &desired);
             Ok(observe::observe(&desired, &eyes).await)
         })
     }

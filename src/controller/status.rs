@@ -69,7 +69,12 @@ async fn make(shared: &Shared) {
         pending: known.pending.clone(),
         groups,
         drift: known.drift.iter().rev().take(DRIFT_SHOWN).rev().cloned().collect(),
-        warnings: known.warnings.iter().chain(&known.unread).cloned().collect(),
+        warnings: [&known.runtime.warnings, &known.warnings]
+            .into_iter()
+            .flatten()
+            .chain(&known.unread)
+            .cloned()
+            .collect(),
         ..(*before).clone()
     };
     drop(known);

@@ -301,7 +301,7 @@ fn image() -> Vec<Field> {
             "this program",
             "\"dist/babybot-linux\"",
             None,
-            "The Linux program that the image is built around, where this one does not fit (macOS): a path in the project folder, or one that begins with `~/`.",
+            "The Linux program that the image is built around, where this one does not fit (another processor, or not static): a path in the project folder, or one that begins with `~/`.",
         ),
         row(
             "runtime.docker.host",
@@ -367,7 +367,7 @@ fn limits(table: &str, built_in: bool) -> Vec<Field> {
             Type::Size { min: DISK_MIN, max: DISK_MAX },
             "\"2GiB\"",
             "\"500MiB\"",
-            "What the group's folder may hold; over it the turn stops.",
+            "What the group's folders may hold, its home among them; over it the turn stops.",
         ),
     ]
 }

@@ -399,16 +399,23 @@ impl Review<'_> {
         let now = strangers(group, &self.desired_channels());
         let was = |fact: fn(&GroupSpec) -> bool| before.is_some_and(fact);
         let engine = before.and_then(|before| before.engine.as_ref());
+        let moves = group.engine.as_ref() != engine;
+        let wanted = self.desired.resources.get(id);
+        let named = wanted.is_some_and(|wanted| wanted.fields.contains_key("runtime.docker.host"));
+        let root = |group: &GroupSpec| group.user.is_some_and(|user| user.uid == 0);
+        let mapped = before.is_some_and(|before| root(before) && !root(group));
         let weaker = before.is_some_and(|before| group.runtime < before.runtime);
         let stronger = before.is_some_and(|before| group.runtime > before.runtime);
         let privileged = weaker
-            || group.engine.as_ref() != engine
+            || (moves && named)
+            || (mapped && group.runtime == RuntimeKind::Docker)
             || (group.main && !was(|before| before.main))
             || !now.is_subset(&then)
             || (!now.is_empty()
                 && !group.requires_trigger
                 && was(|before| before.requires_trigger));
         let disruptive = stronger
+            || (moves && engine.is_some())
             || then.iter().any(|binding| !group.bind.contains(binding))
             || (!now.is_empty() && before.is_some_and(|before| before.trigger != group.trigger));
         match (privileged, disruptive) {

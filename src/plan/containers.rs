@@ -183,7 +183,7 @@ impl Sandboxes<'_> {
 }
 
 /// A sandbox's fields in a fixed order, by their path in a group's.
-fn fields(spec: &ContainerSpec) -> [(&'static str, Option<String>); 7] {
+fn fields(spec: &ContainerSpec) -> [(&'static str, Option<String>); 8] {
     [
         ("runtime", Some(spec.runtime.word().to_owned())),
         ("image", spec.image.clone()),
@@ -192,5 +192,6 @@ fn fields(spec: &ContainerSpec) -> [(&'static str, Option<String>); 7] {
         ("limits.cpus", spec.cpus.map(|cpus| cpus.to_string())),
         ("limits.memory", spec.memory.map(|memory| memory.to_string())),
         ("limits.pids", spec.pids.map(|pids| pids.to_string())),
+        ("runtime.docker.host", spec.engine.clone()),
     ]
 }

@@ -30,6 +30,7 @@ struct Draft<'a> {
 }
 
 /// What is to become of one desired resource.
+#[allow(clippy::large_enum_variant, reason = "one is made, and taken apart at once")]
 enum Verdict {
     Nothing,
     Change(Change),

@@ -47,7 +47,7 @@ pub(super) fn changes(from: Option<&Spec>, wanted: &Wanted, sides: Sides<'_>) ->
             to: value(&after, path),
             meaning: None,
             at: wanted.fields.get(path).copied(),
-            risk: field(path, from, to, sides),
+            risk: field(path, from, wanted, sides),
             path: path.clone(),
         })
         .filter(|change| change.from != change.to || rebound(&change.path, from, to))
@@ -70,15 +70,18 @@ pub(super) fn unwalled(group: &GroupSpec, specs: &BTreeMap<ResourceId, Spec>) ->
     }
 }
 
-fn field(path: &str, from: Option<&Spec>, to: &Spec, sides: Sides<'_>) -> Risk {
-    match to {
+fn field(path: &str, from: Option<&Spec>, wanted: &Wanted, sides: Sides<'_>) -> Risk {
+    match &wanted.spec {
         Spec::Model(model) => model_field(path, model),
         Spec::Group(group) => {
             let from = match from {
                 Some(Spec::Group(group)) => Some(&**group),
                 _ => None,
             };
-            group_field(path, from, group, sides)
+            match path {
+                "runtime.docker.host" => engine(from, wanted.fields.contains_key(path)),
+                _ => group_field(path, from, group, sides),
+            }
         }
         // Its variables are those of the agent's tools: they reach nothing by themselves.
         Spec::Settings { .. } => Risk::Safe,
@@ -133,11 +136,25 @@ fn group_field(path: &str, from: Option<&GroupSpec>, to: &GroupSpec, sides: Side
         // Whatever ran in the old one ends. That a weaker one is privileged depends on both sides,
         // and whether it is a wall on the whole group: see `unwalled`.
         "runtime" if from.is_some_and(|from| from.runtime != to.runtime) => Risk::Disruptive,
+        // Root of a rootless engine is a user outside; whoever it is elsewhere, it is more.
+        "user" if from.is_some_and(|from| from.is_rootless() && !to.is_rootless()) => {
+            Risk::Privileged
+        }
         "image" | "user" => Risk::Safe,
         "main" | "requires_trigger" | "trigger" | "lifecycle" | "runtime" => Risk::Safe,
         "assistant.name" | "assistant.timezone" | "runtime.parallel" => Risk::Safe,
         _ if path.starts_with("limits.") => Risk::Safe,
         _ => Risk::Privileged,
+    }
+}
+
+/// Whose word everything rests on from now on: whoever names an engine may name any, and what is
+/// found at first is one of those that a machine usually has.
+fn engine(from: Option<&GroupSpec>, written: bool) -> Risk {
+    match from.and_then(|from| from.engine.as_ref()) {
+        _ if written => Risk::Privileged,
+        Some(_) => Risk::Disruptive,
+        None => Risk::Safe,
     }
 }
 

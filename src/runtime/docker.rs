@@ -38,7 +38,7 @@ use crate::observed::SandboxSeen;
 use crate::process::Process;
 use crate::resource::{ContainerSpec, ImageSpec, RuntimeKind};
 
-pub use self::image::{build_binary_from_source, content, source_digest};
+pub use self::image::{build_binary_from_source, content, name_of as image_name, source_digest};
 
 /// The label of the installation that a container or an image belongs to.
 pub const INSTANCE: &str = "io.babybot.instance";
@@ -67,6 +67,8 @@ pub struct Docker {
     client: Client,
     endpoint: Endpoint,
     agent: Vec<String>,
+    /// Whether it maps root to a user outside; `None`: it was not asked.
+    rootless: Option<bool>,
     /// Asked once: an engine is looked for anew often enough.
     enforced: Arc<OnceCell<create::Enforced>>,
 }
@@ -91,7 +93,34 @@ impl Docker {
         };
         let client = client.map_err(|error| endpoint.unavailable(Failure::from(error)))?;
         let agent = create::AGENT.map(ToOwned::to_owned).to_vec();
-        Ok(Self { client, endpoint, agent, enforced: Arc::default() })
+        Ok(Self { client, endpoint, agent, rootless: None, enforced: Arc::default() })
+    }
+
+    /// The same engine, which said this of itself.
+    fn described(self, info: &RuntimeInfo) -> Self {
+        Self { rootless: Some(info.user.is_some()), ..self }
+    }
+
+    /// Refuses a sandbox that was meant for another engine: whom its agent is run as counts there,
+    /// and who that is here, it does not say.
+    fn refuse_strange(&self, spec: &SandboxSpec) -> Result<(), RuntimeError> {
+        let container = &spec.container;
+        let root = spec.user.map(|(uid, _)| uid).or(container.user.map(|user| user.uid));
+        let root = root.map(|uid| uid == 0);
+        let why = match (&container.engine, root, self.rootless) {
+            (Some(meant), _, _) if *meant != self.endpoint.url => {
+                format!("{meant} was applied, and {} is another engine", self.endpoint)
+            }
+            (_, Some(true), Some(false)) => {
+                format!("{} is not rootless any more: its agents would be root", self.endpoint)
+            }
+            (_, Some(false), Some(true)) => {
+                format!("{} is rootless, and the one that was applied was not", self.endpoint)
+            }
+            _ => return Ok(()),
+        };
+        let why = format!("{why}; `babybot plan` shows what it takes to go there");
+        Err(RuntimeError::Unavailable { runtime: RuntimeKind::Docker, why })
     }
 
     /// The same engine, where containers run something else than the agent: for tests of this
@@ -138,7 +167,11 @@ impl Docker {
         let call = self.client.inspect_container(id.as_str(), None);
         let found = within("looking at the container", LIST_DEADLINE, call).await;
         let found = found.map_err(|failure| failure.of(id))?;
-        Ok(create::edits(&found, spec, self.enforced().await?))
+        let labels = found.config.as_ref().and_then(|config| config.labels.as_ref());
+        let instance = labels.and_then(|labels| InstanceId::new(labels.get(INSTANCE)?).ok());
+        let image = spec.image.as_ref().map(|image| image_name(instance.as_ref(), image));
+        let spec = ContainerSpec { image, ..spec.clone() };
+        Ok(create::edits(&found, &spec, self.enforced().await?))
     }
 
     /// Which limits the engine enforces.
@@ -169,6 +202,7 @@ impl Runtime for Docker {
 
     fn launch(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Sandbox, RuntimeError>> {
         Box::pin(async move {
+            self.refuse_strange(&spec)?;
             // It runs to its end whether or not somebody still waits for it: a container that is
             // half made has nobody else to remove it.
             let launch = life::launch(self.client.clone(), spec, self.agent.clone());
@@ -222,8 +256,12 @@ impl Runtime for Docker {
         })
     }
 
-    fn has_image(&self, image: &ImageSpec) -> BoxFuture<'_, Result<bool, RuntimeError>> {
-        let reference = image.reference();
+    fn has_image(
+        &self,
+        instance: Option<&InstanceId>,
+        image: &ImageSpec,
+    ) -> BoxFuture<'_, Result<bool, RuntimeError>> {
+        let reference = image_name(instance, &image.reference());
         Box::pin(async move {
             let found = image::has(&self.client, &reference).await;
             found.map_err(|failure| self.lost(failure))

@@ -369,6 +369,7 @@ impl Runtime for ProcessRuntime {
             endpoint: "this machine".to_owned(),
             user: None,
             architecture: std::env::consts::ARCH.to_owned(),
+            unenforced: crate::resource::CONTAINER_LIMITS.map(ToOwned::to_owned).to_vec(),
             warnings: Vec::new(),
         };
         Box::pin(async move { Ok(info) })

@@ -1,9 +1,10 @@
-//! Whether a group's folder holds more than it may.
+//! Whether a group's folders hold more than they may.
 //!
-//! An agent writes this folder as it likes, so one that cannot be measured counts as
+//! An agent writes these folders as it likes, so one that cannot be measured counts as
 //! too full: otherwise a limit could be hidden from. How a folder is walked, and how
 //! far, is `project`'s business; what follows for a turn is the turn loop's.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,38 +13,43 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::project::Folder;
 
-/// How often a folder is measured while a turn is under way.
+/// How often folders are measured while a turn is under way.
 pub(super) const MEASURE_EVERY: Duration = Duration::from_secs(10);
 /// How often a folder is measured anew because something went from it meanwhile.
 const ANEW_MAX: u32 = 3;
 
-/// What one folder may hold.
+/// What folders may hold together.
 #[derive(Clone, Debug)]
 pub(super) struct Quota {
-    /// The folder.
-    pub(super) folder: PathBuf,
-    /// What it may hold, in bytes.
+    /// The folders.
+    pub(super) folders: BTreeSet<PathBuf>,
+    /// What they may hold, in bytes.
     pub(super) limit: u64,
     /// See [`MEASURE_EVERY`]; never zero.
     pub(super) every: Duration,
 }
 
 impl Quota {
-    /// Whether the folder is over its limit, or cannot be measured.
+    /// Whether the folders are over their limit, or one cannot be measured.
     pub(super) async fn is_exceeded(&self) -> bool {
-        let folder = self.folder.clone();
-        let measured = tokio::task::spawn_blocking(move || measure(&folder)).await;
-        match measured.unwrap_or_else(|error| Err(io::Error::other(error))) {
+        let folders = self.folders.clone();
+        let measured = tokio::task::spawn_blocking(move || {
+            let each = folders.into_iter().map(|folder| {
+                measure(&folder).map_err(|error| (folder.display().to_string(), error))
+            });
+            each.sum::<Result<u64, _>>()
+        });
+        let failed = |error| Err((String::new(), io::Error::other(error)));
+        match measured.await.unwrap_or_else(failed) {
             Ok(bytes) => bytes > self.limit,
-            Err(error) => {
-                let folder = self.folder.display();
+            Err((folder, error)) => {
                 tracing::warn!(%folder, %error, "it cannot be measured and counts as too full");
                 true
             }
         }
     }
 
-    /// Measures the folder again and again until it is over its limit.
+    /// Measures the folders again and again until they are over their limit.
     pub(super) async fn exceeded(&self) {
         let mut ticks = interval_at(Instant::now() + self.every, self.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -93,15 +93,38 @@ pub trait Surroundings {
 pub enum Places {
     /// The one that a person named, and no other.
     Named(Endpoint),
+    /// The one that was applied, and no other: what else is there is only told of.
+    Applied(Endpoint, Vec<Endpoint>),
     /// Those where engines usually are, in this order, as far as there is something.
     Usual(Vec<Endpoint>),
     /// What a person named cannot be used, and this is why.
     Unusable(String),
 }
 
-/// Which places are tried on this machine. `named` is what the manifest says.
+impl Places {
+    /// The only place, where there is only one.
+    #[must_use]
+    pub fn only(&self) -> Option<&str> {
+        match self {
+            Self::Named(endpoint) | Self::Applied(endpoint, _) => Some(&endpoint.url),
+            Self::Usual(_) | Self::Unusable(_) => None,
+        }
+    }
+}
+
+/// The place of the engine that was applied. Agents go on where they are, whichever other engine
+/// happens to answer.
 #[must_use]
-pub fn places(named: Option<&str>, here: &dyn Surroundings) -> Places {
+pub fn applied(url: &str, here: &dyn Surroundings) -> Places {
+    let others = usual(here).into_iter().filter(|other| other.url != url).collect();
+    let endpoint = Endpoint { url: url.to_owned(), reason: "as it was applied".to_owned() };
+    Places::Applied(endpoint, others)
+}
+
+/// Which places are tried on this machine. `named` is what the manifest says, `recorded` where the
+/// engine is that was applied.
+#[must_use]
+pub fn places(named: Option<&str>, recorded: Option<&str>, here: &dyn Surroundings) -> Places {
     if let Some(named) = named {
         return place(named, "named by runtime.docker.host", Loopback::Accepted);
     }
@@ -115,7 +138,10 @@ pub fn places(named: Option<&str>, here: &dyn Surroundings) -> Places {
             None => Places::Unusable(format!("{reason}, says not where its engine is")),
         };
     }
-    Places::Usual(usual(here))
+    match recorded {
+        Some(url) => applied(url, here),
+        None => Places::Usual(usual(here)),
+    }
 }
 
 /// Whether an engine may be reached over a port of this machine, where every program of it can.
@@ -237,25 +263,36 @@ pub enum Found {
     Unknown(String),
 }
 
-/// Looks for an engine: the one that is named, or the first that answers.
-pub async fn find(named: Option<&str>) -> Found {
+/// Looks for an engine: at the only place, or the first that answers.
+pub async fn find(places: Places) -> Found {
     let program = PROGRAMS.iter().find(|name| which::which(name).is_ok());
-    find_among(places(named, &Machine), program.copied()).await
+    find_among(places, program.copied()).await
 }
 
 /// Looks for an engine at these places. `program` is one that stands for an engine, where one is
 /// installed.
 pub async fn find_among(places: Places, program: Option<&str>) -> Found {
-    let endpoints = match places {
+    let (endpoints, others) = match places {
         Places::Unusable(why) => return Found::Unknown(why),
-        Places::Named(endpoint) => vec![endpoint],
-        Places::Usual(endpoints) => endpoints,
+        Places::Named(endpoint) => (vec![endpoint], Vec::new()),
+        Places::Applied(endpoint, others) => (vec![endpoint], others),
+        Places::Usual(endpoints) => (endpoints, Vec::new()),
     };
     let mut silent = Vec::new();
     for endpoint in endpoints {
         match ask(endpoint).await {
             Ok((docker, info)) => return Found::Is(docker, info),
             Err(why) => silent.push(why),
+        }
+    }
+    for other in others {
+        if let Ok((_, info)) = ask(other).await {
+            silent.push(format!(
+                "{} answers at {}, and is another engine than the one that was applied: to go \
+                 there, name it (runtime.docker.host, or DOCKER_HOST) and apply",
+                info.version, info.endpoint
+            ));
+            break;
         }
     }
     match (silent.is_empty(), program) {
@@ -283,7 +320,7 @@ async fn ask(endpoint: Endpoint) -> Result<(Docker, RuntimeInfo), String> {
         Err(failure) => Err(failure),
     };
     match info {
-        Ok(info) => Ok((docker, info)),
+        Ok(info) => Ok((docker.described(&info), info)),
         Err(failure) => Err(why(endpoint.unavailable(failure))),
     }
 }
@@ -323,8 +360,17 @@ mod tests {
 
     #[track_caller]
     fn check(named: Option<&str>, words: &[&str], expected: &[&str]) {
-        let found = match places(named, &Told::new(words)) {
+        check_after(None, named, words, expected);
+    }
+
+    #[track_caller]
+    fn check_after(recorded: Option<&str>, named: Option<&str>, words: &[&str], expected: &[&str]) {
+        let found = match places(named, recorded, &Told::new(words)) {
             Places::Named(endpoint) => vec![format!("only {endpoint}")],
+            Places::Applied(endpoint, others) => {
+                let others = others.iter().map(|other| format!("told of {other}"));
+                std::iter::once(format!("only {endpoint}")).chain(others).collect()
+            }
             Places::Usual(all) => all.iter().map(ToString::to_string).collect(),
             Places::Unusable(why) => vec![why],
         };
@@ -343,6 +389,24 @@ mod tests {
             &["only unix:///a.sock (named by runtime.docker.host)"],
         );
         check(None, &here, &["only unix:///b.sock (named by DOCKER_HOST)"]);
+    }
+
+    #[test]
+    fn what_was_applied_is_the_only_place_until_a_person_names_another() {
+        let here = ["XDG_RUNTIME_DIR=/r", "/r/docker.sock", "/var/run/docker.sock"];
+        let applied = Some("unix:///var/run/docker.sock");
+        check_after(
+            applied,
+            None,
+            &here,
+            &[
+                "only unix:///var/run/docker.sock (as it was applied)",
+                "told of unix:///r/docker.sock (the socket of rootless Docker)",
+            ],
+        );
+        let named = "only unix:///b.sock (named by";
+        check_after(applied, Some("unix:///b.sock"), &here, &[named]);
+        check_after(applied, None, &["DOCKER_HOST=unix:///b.sock"], &[named]);
     }
 
     #[test]

@@ -63,6 +63,22 @@ const SOURCES: &[&str] =
 const SOURCE_FILES_MAX: usize = 5_000;
 const SOURCE_BYTES_MAX: usize = 64 << 20;
 
+/// What an image is called at an engine. One that is built is its instance's alone: another project
+/// may build the same, and remove it. Before there is an instance, there is no such image.
+#[must_use]
+pub fn name_of(instance: Option<&InstanceId>, reference: &str) -> String {
+    match (instance, tag_of(reference)) {
+        (Some(instance), Some(tag)) => format!("{IMAGE_REPOSITORY}:{}-{tag}", instance.short()),
+        _ => reference.to_owned(),
+    }
+}
+
+/// The tag of an image that is built, as a spec names it.
+fn tag_of(reference: &str) -> Option<ImageTag> {
+    let tag = reference.strip_prefix(IMAGE_REPOSITORY)?.strip_prefix(':')?;
+    ImageTag::new(tag).ok()
+}
+
 /// Whether the engine has an image of this name.
 pub(super) async fn has(client: &Client, reference: &str) -> Result<bool, Failure> {
     Ok(inspect(client, reference).await?.is_some())
@@ -87,15 +103,12 @@ pub(super) async fn of_instance(
     let call = client.list_images(Some(options));
     let found = within("listing the images", LIST_DEADLINE, call).await?;
     let names = found.into_iter().flat_map(|image| image.repo_tags);
-    let mut tags: Vec<ImageTag> = names.filter_map(|name| tag_of(&name)).collect();
+    let own = format!("{IMAGE_REPOSITORY}:{}-", instance.short());
+    let tags = names.filter_map(|name| ImageTag::new(name.strip_prefix(&own)?).ok());
+    let mut tags: Vec<ImageTag> = tags.collect();
     tags.sort();
     tags.dedup();
     Ok(tags)
-}
-
-fn tag_of(reference: &str) -> Option<ImageTag> {
-    let tag = reference.strip_prefix(IMAGE_REPOSITORY)?.strip_prefix(':')?;
-    ImageTag::new(tag).ok()
 }
 
 /// Removes an image of an instance, unless a container stands on it.
@@ -104,7 +117,7 @@ pub(super) async fn remove(
     instance: &InstanceId,
     tag: &ImageTag,
 ) -> Result<(), Failure> {
-    let reference = format!("{IMAGE_REPOSITORY}:{tag}");
+    let reference = name_of(Some(instance), &format!("{IMAGE_REPOSITORY}:{tag}"));
     let Some(found) = inspect(client, &reference).await? else { return Ok(()) };
     let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
     if labels.get(INSTANCE).is_none_or(|owner| owner != instance.as_str()) {
@@ -144,11 +157,11 @@ pub(super) async fn build(
     progress: &(dyn Fn(&str) + Send + Sync),
 ) -> Result<(), RuntimeError> {
     let client = &docker.client;
-    let reference = image.reference();
+    let reference = name_of(Some(instance), &image.reference());
     if has(client, &reference).await.map_err(|failure| docker.lost(failure))? {
         return Ok(());
     }
-    let ImageSpec::Built { base, packages, content, user } = image else {
+    let ImageSpec::Built { base, packages, content, user, .. } = image else {
         return Err(RuntimeError::ImageMissing(reference));
     };
     check_packages(base, packages)?;

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::call::{Failure, within};
 use super::create;
 use super::streams::{self, Input, Of, Returned};
-use super::{CREATE_DEADLINE, GROUP, INSTANCE, LIST_DEADLINE, mounts};
+use super::{CREATE_DEADLINE, GROUP, INSTANCE, LIST_DEADLINE, image_name, mounts};
 use crate::name::SandboxId;
 use crate::runtime::{Exit, RuntimeError, Sandbox, SandboxSpec};
 
@@ -46,7 +46,8 @@ pub(super) async fn launch(
     let image = spec
         .container
         .image
-        .clone()
+        .as_ref()
+        .map(|image| image_name(Some(&spec.instance), image))
         .ok_or_else(|| RuntimeError::Launch("no image is named".to_owned()))?;
     let folders = spec.mounts.clone();
     // A file system far away may not answer.

@@ -19,7 +19,7 @@ use super::endpoint::Endpoint;
 use super::{GROUP, INSTANCE, LIST_DEADLINE, SPEC, create};
 use crate::name::{GroupName, InstanceId, SandboxId};
 use crate::observed::{Owner, SandboxSeen, SandboxState};
-use crate::resource::RuntimeKind;
+use crate::resource::{CONTAINER_LIMITS, RuntimeKind};
 use crate::runtime::{RuntimeEvent, RuntimeInfo};
 
 /// How often a list that is not understood is asked for: Podman has states that pass.
@@ -66,6 +66,7 @@ fn describe(
     }
     let podman = version.components.iter().flatten().any(|part| part.name == "Podman Engine");
     let product = if podman { "Podman" } else { "Docker" };
+    let unenforced = unenforced(info);
     let number = version.version.clone().unwrap_or_else(|| "of an unknown version".to_owned());
     Ok(RuntimeInfo {
         kind: RuntimeKind::Docker,
@@ -73,7 +74,8 @@ fn describe(
         endpoint: format!("{} ({})", endpoint.url, endpoint.reason),
         user: has("name=rootless").then_some((0, 0)),
         architecture: architecture(info, version),
-        warnings: warnings(info, has("name=seccomp")),
+        warnings: warnings(&unenforced, has("name=seccomp")),
+        unenforced,
     })
 }
 
@@ -88,15 +90,18 @@ fn architecture(info: &SystemInfo, version: &SystemVersion) -> String {
     }
 }
 
-fn warnings(info: &SystemInfo, seccomp: bool) -> Vec<String> {
+/// The limits that the engine forgets when a container is made.
+fn unenforced(info: &SystemInfo) -> Vec<String> {
     let enforced = create::Enforced::new(info);
-    let all = [
-        (seccomp, "system calls are not filtered here: the engine has no seccomp"),
-        (enforced.memory, "limits.memory is not enforced here: the engine cannot"),
-        (enforced.cpus, "limits.cpus is not enforced here: the engine cannot"),
-        (enforced.pids, "limits.pids is not enforced here: the engine cannot"),
-    ];
-    all.into_iter().filter(|(holds, _)| !holds).map(|(_, text)| text.to_owned()).collect()
+    let limits = CONTAINER_LIMITS.into_iter().zip([enforced.cpus, enforced.memory, enforced.pids]);
+    limits.filter(|(_, holds)| !holds).map(|(limit, _)| limit.to_owned()).collect()
+}
+
+fn warnings(unenforced: &[String], seccomp: bool) -> Vec<String> {
+    let filter = "system calls are not filtered here: the engine has no seccomp";
+    let limits = unenforced.iter();
+    let limits = limits.map(|limit| format!("{limit} is not enforced here: the engine cannot"));
+    (!seccomp).then(|| filter.to_owned()).into_iter().chain(limits).collect()
 }
 
 /// Every container of an instance, and every other that has a name that one of its would have.

@@ -371,6 +371,7 @@ fn status(instance: InstanceId) -> Status {
             kind: RuntimeKind::Docker,
             detail: "27.1 at /var/run/docker.sock".to_owned(),
             answers: true,
+            warnings: Vec::new(),
         },
         pending: Some(Pending {
             changes: 2,

@@ -160,6 +160,41 @@ fn nothing_is_asked_while_nothing_happens() {
     up.end();
 }
 
+/// Both ways lead to one engine here, and are two for whoever is told where it is.
+#[test]
+fn agents_move_to_the_engine_that_is_named_instead() {
+    let engine = needs_engine!();
+    let _tasks = within_tasks();
+    let (mut one, other) = (Front::of(&engine), Front::of(&engine));
+    let home = Home::docker(engine, &through(&one), ALWAYS, LONG);
+    let up = home.up();
+    let first = home.wait_for_agent();
+    let manifest = std::fs::read_to_string(home.place.root().join("babybot.toml")).unwrap();
+    let moved = manifest.replace(&one.endpoint().url, &other.endpoint().url);
+    home.place.write("babybot.toml", &moved);
+    home.apply();
+    let second = home.wait_for_agent();
+    assert_ne!(first, second, "it stayed at the old one");
+    let used = home.place.column("SELECT endpoint FROM endpoints ORDER BY first_used");
+    assert_eq!(used, [one.endpoint().url, other.endpoint().url]);
+
+    one.cut();
+    let ended = home.place.run(&["exec", "home", "--", "true"]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    home.ask("quick 1");
+    // It hears of what happens there, long before it looks by itself.
+    let id = second.clone();
+    home.ask_engine(|client| async move { client.pause_container(&id).await });
+    let paused = Instant::now();
+    home.status_when("another runs", |status| {
+        let home = &status["groups"]["home"];
+        home["stage"] == "idle" && home["sandbox"].as_str().is_some_and(|id| id != second)
+    });
+    assert!(paused.elapsed() < Duration::from_secs(15), "{:?}", paused.elapsed());
+    up.end();
+    assert_eq!(home.containers().len(), 0);
+}
+
 /// What is in the image ends at once, again and again, until somebody mends it.
 #[test]
 fn an_agent_that_cannot_start_is_tried_less_and_less_often() {

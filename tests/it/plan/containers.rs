@@ -136,6 +136,54 @@ fn an_engine_that_does_not_answer_holds_its_groups_up() {
 }
 
 #[test]
+fn another_engine_is_a_line_of_its_own_and_a_weaker_user_is_privileged() {
+    let at = |url: &str, uid: u32| {
+        let user = Some(UserId { uid, gid: uid });
+        desired_on(&Setting { engine: Some(url.to_owned()), user, ..docker() }, HOME)
+    };
+    let named = HOME.replace("base=scratch", "base=scratch host=unix:///b.sock");
+    let named = desired_on(&docker(), &named);
+    let (one, other) = (at("unix:///a.sock", 1000), at("unix:///b.sock", 1000));
+    let rootless = at("unix:///r.sock", 0);
+    let risk = |before: &Desired, now: &Desired| {
+        let mut world = World::of(before);
+        world.look_for(now);
+        let plan = plan_checked(now, &world);
+        let step = plan.steps.iter().find(|step| step.id.to_string() == "group/home");
+        let lines = step.map(|step| &step.fields).into_iter().flatten();
+        assert!(
+            lines.clone().any(|line| line.path == "runtime.docker.host"),
+            "it is not said: {plan:#?}"
+        );
+        step.map(|step| step.risk)
+    };
+    assert_eq!(risk(&one, &other), Some(Risk::Disruptive));
+    assert_eq!(risk(&one, &named), Some(Risk::Privileged));
+    assert_eq!(risk(&one, &rootless), Some(Risk::Disruptive));
+    assert_eq!(risk(&rootless, &one), Some(Risk::Privileged));
+    // The first is where one was found, and to name what is there already changes nothing.
+    let first = plan_checked(&one, &World::empty(&one));
+    assert!(first.steps.iter().all(|step| step.risk == Risk::Safe), "{first:#?}");
+    assert!(plan_checked(&named, &World::of(&other)).is_empty());
+}
+
+#[test]
+fn an_agent_at_another_engine_is_replaced() {
+    let at = |url: &str| desired_on(&Setting { engine: Some(url.to_owned()), ..docker() }, ALWAYS);
+    let (before, now) = (at("unix:///a.sock"), at("unix:///b.sock"));
+    let digest = before.containers[&group_name("home")].digest();
+    let mut world = World::of(&before)
+        .controlled()
+        .running("home", sandbox("one", &digest))
+        .knowing("home", "one");
+    world.look_for(&now);
+    let plan = plan_checked(&now, &world);
+    let step = plan.steps.iter().find(|step| step.id.to_string() == "container/home").unwrap();
+    assert!(matches!(step.work, Work::ReplaceAgent { .. }), "{step:#?}");
+    assert_eq!(step.fields[0].path, "runtime.docker.host");
+}
+
+#[test]
 fn an_image_that_is_gone_is_built_again() {
     let desired = desired_on(&docker(), HOME);
     let world = World::of(&desired).looking(&image(&desired), Known::Absent);

@@ -208,6 +208,7 @@ fn work_on_images_that_are_asked_for_in_use_or_nobodys() {
         packages: Vec::new(),
         content: "sha256:other".to_owned(),
         user: UserId { uid: 0, gid: 0 },
+        binary: None,
     };
     let tag = |text: &str| ImageTag::new(text).expect("a tag");
     let wanted = desired.resources.keys().next().expect("an image is the first").to_string();

@@ -20,8 +20,13 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixListener;
 
 use super::place::Place;
+use crate::support::home::HOME;
+use crate::support::installation::{Installation, User, wait_for_end};
 
 type Answer = (StatusCode, String);
+
+/// Longest that one verb may take.
+const VERB_MAX: Duration = Duration::from_secs(60);
 
 /// An engine that answers what a test says.
 struct Played {
@@ -206,12 +211,102 @@ async fn an_engine_says_what_its_walls_lack() {
             "limits.pids is not enforced here: the engine cannot",
         ]
     );
+    assert_eq!(info.unenforced, ["limits.pids"]);
     assert!(info.endpoint.ends_with("(played)"), "{}", info.endpoint);
 
     let mapped =
         serde_json::json!({ "SecurityOptions": ["name=seccomp,profile=default", "name=userns"] });
     let Found::Unknown(why) = found(mapped).await else { panic!("mapped users are no obstacle") };
     assert!(why.contains("userns-remap"), "{why}");
+}
+
+/// An engine without that control group, and without a filter of system calls.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_written_limit_that_the_engine_forgets_is_an_error_and_a_default_is_a_note() {
+    let engine = Played::new(|_, path| match path {
+        "/_ping" => (StatusCode::OK, "OK".to_owned()),
+        "/version" => ok(serde_json::json!({ "Version": "28.1" })),
+        "/info" => ok(serde_json::json!({
+            "OSType": "linux", "Architecture": std::env::consts::ARCH, "PidsLimit": false,
+        })),
+        path if path.starts_with("/images/") => said(404, "No such image"),
+        _ => ok(serde_json::json!([])),
+    });
+    let place = Installation::new(User::Oneself, "[[rule]]\nsteps = [{ reply = \"here\" }]\n");
+    let plan = |limits: &str| {
+        let manifest = format!(
+            "schema = 1\nname = \"home\"\n[runtime]\nkind = \"docker\"\n[runtime.image]\n\
+             base = \"scratch\"\n[models.stand-in]\nkind = \"rehearsal\"\n{HOME}{limits}"
+        );
+        place.write("babybot.toml", &manifest);
+        let mut command = place.command(["plan"]);
+        command.env("DOCKER_HOST", &engine.endpoint.url);
+        tokio::task::block_in_place(|| wait_for_end(command.spawn().unwrap(), VERB_MAX))
+    };
+    let by_default = plan("");
+    assert_eq!(by_default.code, 0, "{by_default:?}");
+    for words in ["limits.pids is not enforced here", "the engine has no seccomp"] {
+        assert!(by_default.stdout.contains(words), "{words}: {by_default:?}");
+    }
+    let kept = plan("limits = { memory = \"64MiB\" }\n");
+    assert_eq!(kept.code, 0, "{kept:?}");
+    let forgotten = plan("limits = { pids = 64 }\n");
+    assert_eq!(forgotten.code, 3, "{forgotten:?}");
+    assert!(forgotten.stderr.contains("cannot enforce limits.pids of home"), "{forgotten:?}");
+}
+
+/// Whom an agent is run as was settled with another engine in view.
+#[tokio::test]
+async fn nothing_is_started_at_an_engine_that_it_was_not_meant_for() {
+    let place = Place::none();
+    for (options, uid, refused) in [
+        (&["name=seccomp"][..], 0, true),
+        (&["name=seccomp", "name=rootless"], 0, false),
+        (&["name=seccomp"], 1000, false),
+        (&["name=seccomp", "name=rootless"], 1000, true),
+    ] {
+        let engine = Played::new(move |_, path| match path {
+            "/_ping" => (StatusCode::OK, "OK".to_owned()),
+            "/version" => ok(serde_json::json!({ "Version": "28.1" })),
+            "/info" => ok(serde_json::json!({ "OSType": "linux", "SecurityOptions": options })),
+            _ => said(500, "it was asked for a container"),
+        });
+        let found = endpoint::find_among(Places::Named(engine.endpoint.clone()), None).await;
+        let Found::Is(docker, _) = found else { panic!("not found") };
+        let mut spec = place.spec("family", "true");
+        spec.container.image = Some("localhost/agent:1".into());
+        spec.user = Some((uid, uid));
+        spec.container.engine = Some(engine.endpoint.url.clone());
+        let error = docker.launch(spec.clone()).await.unwrap_err();
+        assert_eq!(matches!(error, RuntimeError::Unavailable { .. }), refused, "{error}");
+        assert_eq!(engine.asked("POST").is_empty(), refused, "{options:?} {uid}");
+
+        spec.container.engine = Some("unix:///another.sock".into());
+        let error = docker.launch(spec).await.unwrap_err().to_string();
+        assert!(error.contains("/another.sock was applied"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn beside_the_applied_engine_others_are_only_told_of() {
+    let answers = |_: &Method, path: &str| match path {
+        "/_ping" => (StatusCode::OK, "OK".to_owned()),
+        _ => ok(serde_json::json!({ "Version": "1" })),
+    };
+    let (applied, other) = (Played::new(answers), Played::new(answers));
+    let places = Places::Applied(applied.endpoint.clone(), vec![other.endpoint.clone()]);
+    let Found::Is(docker, _) = endpoint::find_among(places, None).await else {
+        panic!("not found")
+    };
+    assert_eq!(docker.endpoint(), Some(applied.endpoint.url.clone()));
+    assert_eq!(other.asked("GET"), [""; 0]);
+
+    let gone = Endpoint { url: "unix:///nowhere.sock".into(), reason: "as it was applied".into() };
+    let places = Places::Applied(gone, vec![other.endpoint.clone()]);
+    let Found::Unknown(why) = endpoint::find_among(places, None).await else { panic!("exchanged") };
+    for words in ["unix:///nowhere.sock", &other.endpoint.url, "runtime.docker.host"] {
+        assert!(why.contains(words), "{words}: {why}");
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex};
 
 use babybot::clock::{Clock as _, SystemClock};
 use babybot::resource::{ImageSpec, UserId, digest};
-use babybot::runtime::docker::{CONTENT, Docker, INSTANCE, binary, build_binary_from_source};
+use babybot::runtime::docker::{
+    CONTENT, Docker, INSTANCE, binary, build_binary_from_source, image_name,
+};
 use babybot::runtime::{Binary, Exit, Runtime as _, RuntimeError};
 use bollard::query_parameters::RemoveImageOptionsBuilder;
 
@@ -20,6 +22,7 @@ fn image(base: &str, packages: &[&str]) -> ImageSpec {
         packages: packages.iter().map(|name| (*name).to_owned()).collect(),
         content: digest(SystemClock.random_bits().as_bytes()),
         user: USER,
+        binary: None,
     }
 }
 
@@ -47,15 +50,16 @@ pub(super) async fn row_21(place: Place) {
     let docker = Docker::new(engine.endpoint.clone()).unwrap();
     let (client, instance, progress) = (engine.client(), &place.instance, Progress::default());
     let image = image("scratch", &[]);
-    assert_eq!(docker.has_image(&image).await, Ok(false));
+    let name = image_name(Some(instance), &image.reference());
+    assert_eq!(docker.has_image(Some(instance), &image).await, Ok(false));
     assert_eq!(docker.images(instance).await, Ok(vec![]));
     let program = binary::read(env!("CARGO_BIN_EXE_babybot").as_ref()).unwrap();
     assert_eq!(binary::check(&program.bytes, std::env::consts::ARCH), Ok(()));
     docker.build_image(instance, &image, program.clone(), &progress.tell()).await.unwrap();
     assert!(progress.take().iter().any(|line| line.starts_with("Step 1/")), "no progress");
-    assert_eq!(docker.has_image(&image).await, Ok(true));
+    assert_eq!(docker.has_image(Some(instance), &image).await, Ok(true));
     assert_eq!(docker.images(instance).await, Ok(vec![image.tag()]));
-    let first = client.inspect_image(&image.reference()).await.unwrap();
+    let first = client.inspect_image(&name).await.unwrap();
     let labels = first.config.unwrap().labels.unwrap();
     let ImageSpec::Built { content, .. } = &image else { unreachable!() };
     assert_eq!(labels[INSTANCE], instance.as_str());
@@ -63,7 +67,7 @@ pub(super) async fn row_21(place: Place) {
 
     docker.build_image(instance, &image, program, &progress.tell()).await.unwrap();
     assert_eq!(progress.take(), [""; 0], "it was built again");
-    assert_eq!(client.inspect_image(&image.reference()).await.unwrap().id, first.id);
+    assert_eq!(client.inspect_image(&name).await.unwrap().id, first.id);
 
     // A container stands on it, and it runs.
     let version = ["/usr/local/bin/babybot", "--version"].map(ToOwned::to_owned).into();
@@ -73,10 +77,7 @@ pub(super) async fn row_21(place: Place) {
     let mut running = Running::from(babybot.runtime.launch(spec).await.unwrap());
     assert!(running.rest().await.starts_with("babybot "), "it did not run");
     assert_eq!(running.exit().await, Exit::Code(0));
-    let held = bollard::models::ContainerCreateBody {
-        image: Some(image.reference()),
-        ..Default::default()
-    };
+    let held = bollard::models::ContainerCreateBody { image: Some(name), ..Default::default() };
     let held = client.create_container(None, held).await.unwrap().id;
     let refused = docker.remove_image(instance, &image.tag()).await;
     assert!(
@@ -95,7 +96,7 @@ pub(super) async fn row_21(place: Place) {
     );
     docker.remove_image(instance, &image.tag()).await.unwrap();
     docker.remove_image(instance, &image.tag()).await.unwrap();
-    assert_eq!(docker.has_image(&image).await, Ok(false));
+    assert_eq!(docker.has_image(Some(instance), &image).await, Ok(false));
     assert_eq!(docker.images(instance).await, Ok(vec![]));
 }
 
@@ -105,7 +106,7 @@ async fn an_image_that_exists_is_never_built_or_pulled() {
     let place = Place::docker(needs!(docker));
     let docker = Docker::new(place.engine.clone().unwrap().endpoint).unwrap();
     let missing = ImageSpec::Named { reference: "localhost/no-such-image:1".into() };
-    assert_eq!(docker.has_image(&missing).await, Ok(false));
+    assert_eq!(docker.has_image(None, &missing).await, Ok(false));
     let built = docker.build_image(&place.instance, &missing, script(""), &|_| {}).await;
     assert_eq!(built, Err(RuntimeError::ImageMissing("localhost/no-such-image:1".into())));
 }

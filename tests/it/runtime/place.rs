@@ -110,6 +110,7 @@ impl Place {
                 cpus: self.is_docker().then_some(MilliCpus(2000)),
                 memory: self.is_docker().then_some(ByteSize::bytes(64 << 20)),
                 pids: self.is_docker().then_some(64),
+                engine: None,
             },
             mounts: vec![
                 mount(&workdir, "/workspace/group", Access::Write),

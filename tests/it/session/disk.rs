@@ -26,8 +26,27 @@ async fn a_turn_that_fills_its_folder_is_stopped_and_the_chat_is_told() {
     let mut worker = shop.worker();
     let worked = shop.work(&mut worker).await;
     let Worked::GivenUp(why) = worked else { panic!("{worked:?}") };
-    assert_eq!(why, "groups/family holds more than 64KiB (limits.disk)");
+    assert_eq!(why, "its folders hold more than 64KiB (limits.disk)");
     worker.rest().await;
+}
+
+/// What is in the agent's home, or in its mailbox, is on the same disk.
+#[tokio::test]
+async fn a_home_or_a_mailbox_that_is_filled_counts_as_well() {
+    let (runtime, mut puppets) = Puppets::new();
+    let shop = Plan::scripted("").runtime(runtime).limits(small()).build().await;
+    for folder in [shop.project.session(&shop.group), shop.project.mailbox(&shop.group)] {
+        shop.say("fill it").await;
+        let working = shop.working(shop.worker(), &CancellationToken::new());
+        let mut agent = greet(puppets.recv().await.unwrap()).await;
+        let turn = agent.turn().await;
+        std::fs::write(folder.join("big"), [0; 200_000]).unwrap();
+        call(&agent, &turn).await;
+        obey(&mut agent, &turn).await;
+        let (_, worked) = finished(working).await;
+        assert!(matches!(worked, Worked::GivenUp(_)), "{}: {worked:?}", folder.display());
+        std::fs::remove_file(folder.join("big")).unwrap();
+    }
 }
 
 /// The agent reports a call from its beginning to its end.
@@ -60,7 +79,7 @@ async fn a_folder_that_is_too_deep_to_measure_is_too_full_and_the_log_says_why()
     call(&agent, &turn).await;
     obey(&mut agent, &turn).await;
     let (_, worked) = finished(working).await;
-    let why = "groups/family holds more than 2GiB (limits.disk)";
+    let why = "its folders hold more than 2GiB (limits.disk)";
     assert_eq!(worked, Worked::GivenUp(why.to_owned()));
     let text = logged.text();
     let warning = text.lines().find(|line| line.contains("cannot be measured")).expect(&text);

@@ -93,7 +93,7 @@ pub(crate) async fn engine() -> Option<Engine> {
 }
 
 async fn look() -> Result<Engine, String> {
-    let found = endpoint::find_among(endpoint::places(None, &Machine), None).await;
+    let found = endpoint::find_among(endpoint::places(None, None, &Machine), None).await;
     let (Found::Is(_, info), Some(busybox)) = (&found, busybox()) else {
         return Err(match found {
             Found::Is(..) => "no static busybox is installed (busybox-static)".to_owned(),
@@ -352,6 +352,11 @@ impl Front {
         };
         front.open();
         front
+    }
+
+    /// The folder of its socket, which is called `docker.sock`.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.folder.path().to_owned()
     }
 
     fn socket(&self) -> PathBuf {

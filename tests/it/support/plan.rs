@@ -188,7 +188,9 @@ pub(crate) fn docker() -> Setting {
         },
         user: Some(UserId { uid: 1000, gid: 1000 }),
         owner: None,
+        engine: None,
         binary: Some(babybot::resource::digest(b"babybot")),
+        warnings: Vec::new(),
         overrides: Vec::new(),
     }
 }

@@ -148,6 +148,7 @@ impl Workshop {
             cpus: None,
             memory: None,
             pids: None,
+            engine: None,
         }
     }
 

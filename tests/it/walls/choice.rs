@@ -71,6 +71,47 @@ fn once_in_containers_nothing_falls_back_to_plain_processes() {
     assert_eq!(turns, [""; 0]);
 }
 
+/// Nobody named an engine. The one that was found at first is stopped, and another one answers.
+#[test]
+fn an_engine_that_is_gone_is_not_exchanged_for_another_that_answers() {
+    let engine = needs_engine!();
+    let mut front = outside().block_on(async { Front::of(&engine) });
+    let house = House::new(&engine, HOME, RUN);
+    // Its socket is the first of those that are tried.
+    let place = front.folder();
+    let run_at = |host: Option<&str>, arguments: &[&str]| {
+        let mut command = house.command(arguments);
+        command.env_remove("DOCKER_HOST").envs(host.map(|host| ("DOCKER_HOST", host)));
+        command.env("XDG_RUNTIME_DIR", &place);
+        wait_for_end(command.spawn().unwrap(), VERB_MAX)
+    };
+    assert_eq!(run_at(None, &["apply", YES]).code, 0);
+    assert_eq!(run_at(None, &["chat", "home", "hello"]).stdout, "here\n");
+
+    outside().block_on(async { front.cut() });
+    let chat = run_at(None, &["chat", "home", "hello"]);
+    assert_ne!(chat.code, 0, "{chat:?}");
+    assert_eq!((chat.stdout.as_str(), house.containers()), ("", vec![]), "{chat:?}");
+    let plan = run_at(None, &["plan"]);
+    let both = [front.endpoint().url, engine.endpoint.url.clone()];
+    for words in both.iter().map(String::as_str).chain(["runtime.docker.host", "DOCKER_HOST"]) {
+        assert!(chat.stderr.contains(words), "{words}: {chat:?}");
+        assert!(plan.stdout.contains(words), "{words}: {plan:?}");
+    }
+    assert_eq!(run_at(None, &["apply", YES]).code, 1);
+
+    // Somebody says so: it is a line of the plan, and from then on it is the engine.
+    let there = Some(engine.endpoint.url.as_str());
+    let plan = run_at(there, &["plan", "--fail-on", "disruptive"]);
+    assert_eq!(plan.code, 8, "{plan:?}");
+    let moves = format!("{} → {}", both[0], both[1]);
+    let line = plan.stdout.lines().find(|line| line.contains(&moves));
+    assert!(line.is_some_and(|line| line.contains("disruptive")), "{plan:?}");
+    assert_eq!(run_at(there, &["apply", "--yes"]).code, 0);
+    let chat = run_at(None, &["chat", "home", "hello"]);
+    assert_eq!(chat.stdout, "here\n", "{chat:?}");
+}
+
 /// The command line of an agent of a container.
 const AGENT: &str = "/usr/local/bin/babybot agent --loopback";
 

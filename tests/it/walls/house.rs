@@ -37,8 +37,6 @@ steps = [{ reply = "here" }]
 pub(super) struct House {
     pub(super) installation: Installation,
     engine: Engine,
-    /// A base that only this one builds on.
-    base: Option<String>,
 }
 
 impl House {
@@ -69,34 +67,31 @@ impl House {
         script: &str,
     ) -> Self {
         let installation = Installation::new(user, script);
-        let house = Self { installation, engine: engine.clone(), base: None };
+        let house = Self { installation, engine: engine.clone() };
         house.write_manifest(runtime, groups);
         house
     }
 
-    /// A house that builds its images, on a base that nobody else has, so that nobody else removes
-    /// or finds them.
+    /// A house that builds its images.
     pub(super) fn building(engine: &Engine, groups: &str, script: &str) -> Self {
-        let mut house = Self::written(engine, User::Oneself, "", groups, script);
-        let name = house.installation.mark().replace('.', "-");
-        let base = format!("localhost/babybot-test-walls:{name}");
-        house.name_base(&base);
-        house.write_manifest(&house.built_on(&base), groups);
-        house.base = Some(base);
-        house
+        let runtime = format!("kind = \"docker\"\n[runtime.image]\nbase = \"{}\"\n", engine.image);
+        Self::written(engine, User::Oneself, &runtime, groups, script)
     }
 
-    /// Gives the image with a shell another name.
-    pub(super) fn name_base(&self, base: &str) {
-        let (repository, tag) = base.rsplit_once(':').unwrap();
+    /// Another base, which only this one builds on.
+    fn other_base(&self) -> String {
+        let name = self.installation.mark().replace('.', "-");
+        format!("localhost/babybot-test-walls:{name}")
+    }
+
+    /// Builds on another base from the next apply on.
+    pub(super) fn change_base(&self) {
+        let other = self.other_base();
+        let (repository, tag) = other.rsplit_once(':').unwrap();
         let options = bollard::query_parameters::TagImageOptionsBuilder::default();
         let options = options.repo(repository).tag(tag).build();
         block_on(self.engine.client().tag_image(&self.engine.image, Some(options))).unwrap();
-    }
-
-    /// The section of the runtime that builds on this base.
-    pub(super) fn built_on(&self, base: &str) -> String {
-        format!("kind = \"docker\"\n[runtime.image]\nbase = \"{base}\"\n")
+        self.edit(&self.engine.image, &other);
     }
 
     pub(super) fn write_manifest(&self, runtime: &str, groups: &str) {
@@ -225,13 +220,11 @@ impl Drop for House {
         for process in self.installation.processes().into_keys() {
             let _ = process.signal(Signal::KILL);
         }
-        let (engine, base) = (self.engine.clone(), self.base.clone());
+        let (engine, base) = (self.engine.clone(), self.other_base());
         let clean = move || {
             block_on(async {
                 engine.sweep(&instance).await;
-                if let Some(base) = base {
-                    engine.remove_image(&base).await;
-                }
+                engine.remove_image(&base).await;
             });
         };
         // A test may be within a runtime of its own.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bollard::query_parameters::{EventsOptionsBuilder, RemoveImageOptionsBuilder};
+use bollard::query_parameters::EventsOptionsBuilder;
 use futures_util::StreamExt as _;
 
 use super::house::{House, RUN};
@@ -16,8 +16,7 @@ fn a_base_that_cannot_be_had_is_one_error_and_nothing_is_half_applied() {
     let engine = needs_engine!();
     let house = House::building(&engine, HOME, RUN);
     let good = house.read("babybot.toml");
-    let base = good.split("base = \"").nth(1).unwrap().split('"').next().unwrap().to_owned();
-    house.edit(&base, "localhost:1/no/such/base:1");
+    house.edit(&engine.image, "localhost:1/no/such/base:1");
     let plan = house.run(&["plan"]);
     assert_eq!(plan.code, 0, "{plan:?}");
     for _ in 0..2 {
@@ -64,11 +63,7 @@ fn what_is_unchanged_is_not_built_again_and_what_is_superseded_goes() {
     assert_eq!(built, 0, "it was built again");
 
     // Another base is another image; the one before goes, with this apply or the next.
-    let good = house.read("babybot.toml");
-    let base = good.split("base = \"").nth(1).unwrap().split('"').next().unwrap().to_owned();
-    let other = format!("{base}-other");
-    house.name_base(&other);
-    house.edit(&base, &other);
+    house.change_base();
     let since = seconds();
     house.apply();
     let second = house.images();
@@ -81,8 +76,54 @@ fn what_is_unchanged_is_not_built_again_and_what_is_superseded_goes() {
     assert_eq!(house.images(), [second[0].clone()]);
     assert_eq!(house.run(&["plan", "--detailed-exitcode"]).code, 0);
     assert_eq!(house.chat("home", "hello").stdout, "here\n");
-    let options = RemoveImageOptionsBuilder::default().build();
-    let _ = block_on(engine.client().remove_image(&other, Some(options), None));
+}
+
+/// What both build is the same, and each has its own.
+#[test]
+fn what_one_project_supersedes_stays_another_projects() {
+    let engine = needs_engine!();
+    let (ours, theirs) = (House::building(&engine, HOME, RUN), House::building(&engine, HOME, RUN));
+    ours.apply();
+    theirs.apply();
+    let kept = theirs.images();
+    assert_eq!((ours.images().len(), kept.len()), (1, 1), "{kept:?}");
+    ours.change_base();
+    ours.apply();
+    ours.apply();
+    assert_eq!(ours.images().len(), 1);
+    assert_eq!(theirs.images(), kept);
+    assert_eq!(theirs.run(&["plan", "--detailed-exitcode"]).code, 0);
+    assert_eq!(theirs.chat("home", "hello").stdout, "here\n");
+}
+
+/// The one that is named is not the one that runs: a controller finds it again all the same.
+#[test]
+fn a_controller_builds_around_the_babybot_that_is_named() {
+    let engine = needs_engine!();
+    let house = House::building(&engine, HOME, RUN);
+    let named = house.root().join("dist/babybot");
+    std::fs::create_dir(named.parent().unwrap()).unwrap();
+    // What is behind a program's end changes what it is and not what it does.
+    let mut program = std::fs::read(env!("CARGO_BIN_EXE_babybot")).unwrap();
+    program.extend_from_slice(b"another");
+    std::fs::write(&named, program).unwrap();
+    house.edit("base = ", "binary = \"dist/babybot\"\nbase = ");
+    let up = house.up();
+    let first = house.images();
+    assert_eq!(first.len(), 1, "{first:?}");
+
+    house.change_base();
+    house.apply();
+    let second = house.images();
+    let second: Vec<&String> = second.iter().filter(|image| !first.contains(image)).collect();
+    assert_eq!(second.len(), 1, "{second:?}");
+    assert_eq!(house.chat("home", "hello").stdout, "here\n");
+
+    // The same where it is mended.
+    block_on(engine.remove_image(second[0]));
+    wait_until("it is built again", || house.images().contains(second[0]));
+    assert_eq!(house.chat("home", "hello").stdout, "here\n");
+    up.down();
 }
 
 fn seconds() -> u64 {

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use super::house::{House, RUN, VERB_MAX};
-use crate::support::docker::{block_on, needs_engine};
+use crate::support::docker::{Front, block_on, needs_engine, outside};
 use crate::support::home::{HOME, YES};
 use crate::support::installation::{Ended, wait_for_end, wait_until};
 
@@ -80,6 +80,34 @@ fn two_projects_with_the_same_groups_never_meet() {
     assert_eq!(theirs.container(), stranger);
     assert_eq!(theirs.chat("home", "hello").stdout, "here\n");
     assert_eq!(theirs.container(), stranger);
+}
+
+/// Its engine does not answer while it is given up, and is remembered from the first start.
+#[test]
+fn what_was_left_at_an_engine_out_of_sight_is_ended_once_it_answers() {
+    let engine = needs_engine!();
+    let mut front = outside().block_on(async { Front::of(&engine) });
+    let house = House::new(&engine, ALWAYS, RUN);
+    let docker = format!("kind = \"docker\"\ndocker = {{ host = \"{}\" }}", front.endpoint().url);
+    house.edit("kind = \"docker\"", &docker);
+    house.apply();
+    let up = house.up();
+    wait_until("its agent runs", || house.runs());
+    block_on(engine.client().pause_container(&house.container().id)).unwrap();
+    up.kill();
+    let used = house.installation.column("SELECT endpoint FROM endpoints");
+    assert_eq!(used, [front.endpoint().url]);
+
+    outside().block_on(async { front.cut() });
+    house.write_manifest("kind = \"none\"\n", HOME);
+    let mut apply = house.command(&["apply", YES]);
+    apply.env_remove("DOCKER_HOST");
+    wait_for_end(apply.spawn().unwrap(), VERB_MAX);
+    assert_eq!(house.containers().len(), 1, "nothing was left");
+    outside().block_on(async { front.open() });
+    let ended = house.chat("home", "hello");
+    assert_eq!((ended.code, ended.stdout.as_str()), (0, "here\n"), "{ended:?}");
+    assert_eq!(house.containers(), []);
 }
 
 #[test]

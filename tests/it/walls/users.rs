@@ -2,11 +2,12 @@
 
 use std::fs::{Permissions, hard_link, metadata, set_permissions, symlink_metadata, write};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::Path;
 
 use super::house::{House, RUN};
 use crate::support::docker::{Front, needs_engine, outside};
 use crate::support::home::HOME;
-use crate::support::installation::User;
+use crate::support::installation::{User, wait_until};
 
 /// What says who it is and leaves a file.
 const WHO: &str = "echo x > made; mkdir -p deep/er; echo x > deep/er/made; id -u; id -g\n";
@@ -56,6 +57,19 @@ fn the_agents_of_root_are_nobody_who_owns_the_folders_it_is_given() {
     assert!(plan.stdout.contains("folder/home"), "{plan:?}");
     house.apply();
     assert_eq!(owner("."), 10_001);
+    // The same of what the main group keeps for all: while nobody looks, and under a controller.
+    let global = house.root().join("groups/global");
+    let of_agent = |path: &Path| symlink_metadata(path).is_ok_and(|found| found.uid() == 10_001);
+    std::fs::remove_dir_all(&global).unwrap();
+    let up = house.up();
+    for gone in [global.clone(), global.join("MEMORY.md")] {
+        wait_until("it is the agent's", || {
+            of_agent(&global) && of_agent(&global.join("MEMORY.md"))
+        });
+        let _ = std::fs::remove_file(&gone).or_else(|_| std::fs::remove_dir_all(&gone));
+    }
+    wait_until("it is the agent's again", || of_agent(&global.join("MEMORY.md")));
+    up.down();
 }
 
 #[test]
