@@ -81,7 +81,8 @@ async fn create(
 ) -> Result<String, RuntimeError> {
     let name = create::name(&spec.instance, &spec.group);
     let options = CreateContainerOptionsBuilder::default().name(&name).build();
-    let body = create::body(spec, image, argv);
+    let covers = covers(client, spec, image).await?;
+    let body = create::body(spec, image, argv, covers);
     let call = client.create_container(Some(options), body);
     match within("making the container", CREATE_DEADLINE, call).await {
         Ok(made) => Ok(made.id),
@@ -93,6 +94,29 @@ async fn create(
         }
         Err(failure) => Err(RuntimeError::Launch(failure.words())),
     }
+}
+
+/// Where the image's own volumes are covered.
+async fn covers(
+    client: &Client,
+    spec: &SandboxSpec,
+    image: &str,
+) -> Result<Vec<String>, RuntimeError> {
+    let call = client.inspect_image(image);
+    let found = match within("looking at the image", LIST_DEADLINE, call).await {
+        Ok(found) => found,
+        Err(Failure::ImageMissing(_) | Failure::NotFound(_)) => {
+            return Err(RuntimeError::ImageMissing(image.to_owned()));
+        }
+        Err(failure) => return Err(failure.into_error()),
+    };
+    let volumes = found.config.and_then(|config| config.volumes).unwrap_or_default();
+    create::covers(&volumes, &spec.mounts).map_err(|volume| {
+        RuntimeError::Launch(format!(
+            "the image {image} declares a volume at {volume}, which would be a writable folder of \
+             this machine, and cannot be covered there: use an image without it"
+        ))
+    })
 }
 
 /// Removes a container whose making nobody acknowledged: it is of this instance, and never ran.
