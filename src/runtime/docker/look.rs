@@ -34,6 +34,9 @@ const EVENTS: &[&str] = &[
     "update", "rename", "destroy", "remove",
 ];
 
+/// How an engine says that its filter of system calls lets all of them through.
+const UNCONFINED: &str = "profile=unconfined";
+
 /// What the engine is, and what a reader should know about its walls.
 pub(super) async fn engine(
     client: &Client,
@@ -43,6 +46,10 @@ pub(super) async fn engine(
     let ask = async {
         client.ping().await?;
         let version = client.version().await?;
+        if version.api_version.is_some() {
+            // The clones of a client share what it comes to.
+            client.clone().negotiate_version().await?;
+        }
         Ok((version, client.info().await?))
     };
     let (version, info) = within("asking the engine what it is", deadline, ask).await?;
@@ -73,7 +80,7 @@ fn describe(
         endpoint: format!("{} ({})", endpoint.url, endpoint.reason),
         user: has("name=rootless").then_some((0, 0)),
         architecture: architecture(info, version),
-        warnings: warnings(info, has("name=seccomp")),
+        warnings: warnings(info),
     })
 }
 
@@ -88,10 +95,19 @@ fn architecture(info: &SystemInfo, version: &SystemVersion) -> String {
     }
 }
 
-fn warnings(info: &SystemInfo, seccomp: bool) -> Vec<String> {
+fn warnings(info: &SystemInfo) -> Vec<String> {
     let enforced = create::Enforced::new(info);
+    let options = info.security_options.as_deref().unwrap_or_default();
+    let named = |name: &str| options.iter().find(|option| option.split(',').any(|p| p == name));
+    let seccomp = named("name=seccomp");
+    let unconfined = seccomp.is_some_and(|option| option.split(',').any(|p| p == UNCONFINED));
     let all = [
-        (seccomp, "system calls are not filtered here: the engine has no seccomp"),
+        (seccomp.is_some(), "system calls are not filtered here: the engine has no seccomp"),
+        (!unconfined, "system calls are not filtered here: the engine's profile is `unconfined`"),
+        (
+            named("name=selinux").is_none(),
+            "SELinux does not confine agents here: it would keep them from their folders",
+        ),
         (enforced.memory, "limits.memory is not enforced here: the engine cannot"),
         (enforced.cpus, "limits.cpus is not enforced here: the engine cannot"),
         (enforced.pids, "limits.pids is not enforced here: the engine cannot"),
@@ -242,4 +258,45 @@ fn told(event: &EventMessage) -> Option<RuntimeEvent> {
     let attributes = event.actor.as_ref()?.attributes.as_ref()?;
     let group = GroupName::new(attributes.get(GROUP)?.as_str()).ok();
     Some(RuntimeEvent { group, what })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use bollard::ClientVersion;
+    use bytes::Bytes;
+    use http_body_util::Full;
+    use hyper::service::service_fn;
+    use hyper::{Request, Response};
+    use hyper_util::rt::TokioIo;
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_older_engine_is_asked_in_its_own_version_from_then_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("docker.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let service = service_fn(|request: Request<hyper::body::Incoming>| async move {
+                    let text = match request.uri().path() {
+                        "/version" => "{\"ApiVersion\": \"1.41\"}",
+                        _ => "{}",
+                    };
+                    Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(text))))
+                });
+                let connection = hyper::server::conn::http1::Builder::new();
+                tokio::spawn(connection.serve_connection(TokioIo::new(stream), service));
+            }
+        });
+        let url = format!("unix://{}", socket.display());
+        let client = Client::connect_with_unix(&url, 10, bollard::API_DEFAULT_VERSION).unwrap();
+        let endpoint = Endpoint { url, reason: "played".into() };
+        engine(&client, &endpoint, LIST_DEADLINE).await.unwrap();
+        let agreed = client.client_version();
+        assert_eq!(agreed, ClientVersion { major_version: 1, minor_version: 41 });
+    }
 }

@@ -211,6 +211,22 @@ async fn an_engine_says_what_its_walls_lack() {
     );
     assert!(info.endpoint.ends_with("(played)"), "{}", info.endpoint);
 
+    let warnings = async |options: &[&str]| {
+        let Found::Is(_, info) = found(serde_json::json!({ "SecurityOptions": options })).await
+        else {
+            panic!("not found")
+        };
+        info.warnings
+    };
+    assert_eq!(warnings(&["name=seccomp,profile=builtin"]).await, [""; 0]);
+    assert_eq!(
+        warnings(&["name=seccomp,profile=unconfined", "name=selinux"]).await,
+        [
+            "system calls are not filtered here: the engine's profile is `unconfined`",
+            "SELinux does not confine agents here: it would keep them from their folders",
+        ]
+    );
+
     let mapped =
         serde_json::json!({ "SecurityOptions": ["name=seccomp,profile=default", "name=userns"] });
     let Found::Unknown(why) = found(mapped).await else { panic!("mapped users are no obstacle") };
