@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use bollard::Docker as Client;
+use bollard::errors::Error;
 use bollard::models::{
     ContainerSummary, ContainerSummaryStateEnum as State, EventMessage, SystemInfo, SystemVersion,
 };
@@ -230,27 +231,70 @@ async fn listed(
 
 /// What happens to the containers of an instance, until the engine is lost.
 pub(super) fn events(client: Client, instance: InstanceId) -> BoxStream<'static, RuntimeEvent> {
-    let filters =
-        HashMap::from([("type", vec!["container".to_owned()]), ("label", vec![label(&instance)])]);
-    let options = EventsOptionsBuilder::default().filters(&filters).build();
-    let events = async_stream(client, options);
-    events
+    let containers = stream(
+        client.clone(),
+        HashMap::from([("type", vec!["container".to_owned()]), ("label", vec![label(&instance)])]),
+    );
+    // Whoever puts a container into a network is told of as an event of the network, which carries
+    // no label of the container.
+    let networks = stream(
+        client.clone(),
+        HashMap::from([
+            ("type", vec!["network".to_owned()]),
+            ("event", vec!["connect".to_owned()]),
+        ]),
+    );
+    let told = containers.map(|event| event.map(|event| told(&event)));
+    let joined = networks.then(move |event| {
+        let (client, instance) = (client.clone(), instance.clone());
+        async move {
+            match event {
+                Ok(event) => Ok(joined(&client, &instance, &event).await),
+                Err(error) => Err(error),
+            }
+        }
+    });
+    // Each says that it has ended: one alone would not be all that happens.
+    let ending = |events: BoxStream<'static, Result<Option<RuntimeEvent>, Error>>| {
+        events.map(Some).chain(futures_util::stream::iter([None]))
+    };
+    futures_util::stream::select(ending(told.boxed()), ending(joined.boxed()))
         .take_while(|event| {
-            if let Err(error) = event {
+            if let Some(Err(error)) = event {
                 tracing::debug!(%error, "the engine's events broke off");
             }
-            std::future::ready(event.is_ok())
+            std::future::ready(matches!(event, Some(Ok(_))))
         })
-        .filter_map(|event| std::future::ready(event.ok().and_then(|event| told(&event))))
+        .filter_map(|event| std::future::ready(event.and_then(Result::ok).flatten()))
         .boxed()
 }
 
 /// The engine's own stream, which owns its client.
-fn async_stream(
+fn stream(
     client: Client,
-    options: bollard::query_parameters::EventsOptions,
-) -> BoxStream<'static, Result<EventMessage, bollard::errors::Error>> {
+    filters: HashMap<&str, Vec<String>>,
+) -> BoxStream<'static, Result<EventMessage, Error>> {
+    let options = EventsOptionsBuilder::default().filters(&filters).build();
     client.events(Some(options)).boxed()
+}
+
+/// What a container of ours was put into a network, by an event of that. A container enters the
+/// network in which there is nothing whenever it starts.
+async fn joined(
+    client: &Client,
+    instance: &InstanceId,
+    event: &EventMessage,
+) -> Option<RuntimeEvent> {
+    let attributes = event.actor.as_ref()?.attributes.as_ref()?;
+    if attributes.get("name").is_some_and(|name| name == create::NO_NETWORK) {
+        return None;
+    }
+    let call = client.inspect_container(attributes.get("container")?, None);
+    let found = within("looking at the container", LIST_DEADLINE, call).await.ok()?;
+    let labels = found.config?.labels?;
+    labels.get(INSTANCE).filter(|found| found.as_str() == instance.as_str())?;
+    let group = GroupName::new(labels.get(GROUP)?.as_str()).ok();
+    Some(RuntimeEvent { group, what: event.action.clone()? })
 }
 
 fn told(event: &EventMessage) -> Option<RuntimeEvent> {
