@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode, Uri};
-use babybot::name::SandboxId;
+use babybot::name::{GroupName, SandboxId};
 use babybot::resource::RuntimeKind;
 use babybot::runtime::docker::Docker;
 use babybot::runtime::docker::endpoint::{self, Endpoint, Found, Places};
@@ -135,6 +135,39 @@ async fn a_list_that_fails_reaps_nothing() {
     let listed = engine.docker().list(&place.instance, Vec::new()).await;
     assert!(matches!(listed, Err(RuntimeError::Failed(_))), "{listed:?}");
     assert!(engine.asked("GET").len() >= 5, "it was not asked again");
+}
+
+/// A container that cannot be removed keeps nobody from starting but its own group.
+#[tokio::test]
+async fn one_that_cannot_be_removed_holds_up_no_other() {
+    let place = Place::none();
+    let instance = place.instance.clone();
+    let engine = Played::new(move |method, path| match (method, path) {
+        (&Method::DELETE, "/containers/4f") => said(
+            500,
+            "driver \"overlay2\" failed to remove root filesystem: device or resource busy",
+        ),
+        (&Method::DELETE, _) => (StatusCode::NO_CONTENT, String::new()),
+        _ => {
+            let container = |id: &str, group: &str| {
+                serde_json::json!({
+                    "Id": id, "Names": [format!("/{id}")], "State": "dead",
+                    "Labels": {
+                        "io.babybot.instance": instance.as_str(), "io.babybot.group": group,
+                    },
+                })
+            };
+            ok(serde_json::json!([container("4f", "family"), container("5e", "work")]))
+        }
+    });
+    let docker = engine.docker();
+    assert_eq!(docker.reap(place.instance.clone(), Vec::new()).await, Ok(()));
+    let mut asked = engine.asked("DELETE");
+    asked.sort();
+    assert_eq!(asked, ["DELETE /containers/4f", "DELETE /containers/5e"]);
+    // What is left is seen, for whoever looks later.
+    let seen = docker.list(&place.instance, Vec::new()).await.unwrap();
+    assert!(seen.contains_key(&GroupName::new("family").unwrap()), "{seen:?}");
 }
 
 /// A state that passes is waited for.
