@@ -17,7 +17,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::call::{Failure, within};
+use super::call::{Failure, understood, within};
 use super::create;
 use super::streams::{self, Input, Of, Returned};
 use super::{CREATE_DEADLINE, GROUP, INSTANCE, LIST_DEADLINE, mounts};
@@ -231,8 +231,8 @@ async fn wait(client: &Client, id: &str) -> Result<Exit, Failure> {
 
 /// How a container ended: an engine knows whether memory was why.
 async fn verdict(client: &Client, id: &str, exit: Exit) -> Exit {
-    let call = client.inspect_container(id, None);
-    let found = within("looking at the container", LIST_DEADLINE, call).await;
+    let call = || client.inspect_container(id, None);
+    let found = understood("looking at the container", LIST_DEADLINE, call).await;
     let state = found.ok().and_then(|found| found.state);
     let memory = state.and_then(|state| state.oom_killed).unwrap_or_default();
     // A tool that was killed for memory leaves the mark as well; then the agent ended as it says.

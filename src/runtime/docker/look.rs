@@ -15,18 +15,13 @@ use bollard::query_parameters::{EventsOptionsBuilder, ListContainersOptionsBuild
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 
-use super::call::{Failure, within};
+use super::call::{Failure, understood, within};
 use super::endpoint::Endpoint;
 use super::{GROUP, INSTANCE, LIST_DEADLINE, SPEC, create};
 use crate::name::{GroupName, InstanceId, SandboxId};
 use crate::observed::{Owner, SandboxSeen, SandboxState};
 use crate::resource::RuntimeKind;
 use crate::runtime::{RuntimeEvent, RuntimeInfo};
-
-/// How often a list that is not understood is asked for: Podman has states that pass.
-const ATTEMPTS_MAX: u32 = 5;
-/// How long between two of them.
-const ATTEMPT_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What happens to a container and can matter to whoever looks at it. What happens within it, or
 /// who attaches to it, does not.
@@ -215,18 +210,9 @@ async fn listed(
     values: Vec<String>,
 ) -> Result<Vec<ContainerSummary>, Failure> {
     let filters = HashMap::from([(filter, values)]);
-    let mut attempt = 1;
-    loop {
-        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        let call = client.list_containers(Some(options));
-        match within("listing the containers", LIST_DEADLINE, call).await {
-            Err(Failure::Nonsense(_)) if attempt < ATTEMPTS_MAX => {
-                attempt += 1;
-                tokio::time::sleep(ATTEMPT_INTERVAL).await;
-            }
-            other => return other,
-        }
-    }
+    let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+    let call = || client.list_containers(Some(options.clone()));
+    understood("listing the containers", LIST_DEADLINE, call).await
 }
 
 /// What happens to the containers of an instance, until the engine is lost.
