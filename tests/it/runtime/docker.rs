@@ -371,6 +371,15 @@ async fn a_command_runs_inside_as_the_agents_user() {
     assert_eq!(out, format!("{}\n/workspace/group\nwhat is typed\n0\n", user.uid));
     assert_eq!(err, "complaint\n");
 
+    // A command that closes its outputs and goes on for longer than a moment.
+    let script = "exec >/dev/null 2>&1; read word; sleep 3; exit 6";
+    let argv = ["sh", "-c", script].map(ToOwned::to_owned).into();
+    let mut exec =
+        place.runtime.exec(&id, ExecSpec { argv, terminal: None, place: None }).await.unwrap();
+    exec.stdin.write_all(b"word\n").await.unwrap();
+    let ended = tokio::time::timeout(PATIENCE, exec.exit).await;
+    assert_eq!(ended, Ok(Ok(6)));
+
     let argv = ["sh", "-c", "sleep 0.3; stty size"].map(ToOwned::to_owned).into();
     let mut exec = place
         .runtime
