@@ -101,7 +101,8 @@ pub enum Exit {
     Code(i32),
     /// By this signal.
     Signal(i32),
-    /// It needed more memory than it may have.
+    /// It was killed, and something of it had been killed for want of memory: itself, or a tool
+    /// before.
     OutOfMemory,
     /// Nobody knows.
     Lost(String),
@@ -311,7 +312,8 @@ pub trait Runtime: Send + Sync + fmt::Debug {
     fn stop(&self, id: &SandboxId, grace: Duration) -> BoxFuture<'_, Result<(), RuntimeError>>;
 
     /// Ends whatever of `instance` is left from an earlier controller; `known` are its agents
-    /// as the store remembers them. Touches nothing else.
+    /// as the store remembers them. Touches nothing else. What stays although the runtime answers
+    /// may hold up the group that it is of, where a list shows it.
     fn reap(
         &self,
         instance: InstanceId,

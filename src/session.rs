@@ -23,6 +23,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
@@ -44,7 +45,7 @@ use crate::link::server;
 use crate::name::{GroupName, Incarnation, ModelName, SandboxId, TurnId};
 use crate::process::{self, Process};
 use crate::project::Project;
-use crate::protocol::{Event, Failure, JournalRound, Order, TurnOrder, Welcome};
+use crate::protocol::{Event, Failure, JournalRound, Limit, Order, TurnOrder, Welcome};
 use crate::resource::{ContainerSpec, Limits, ModelSpec};
 use crate::runtime::{Access, ExecPlace, Exit, Runtime, RuntimeError, Runtimes, SandboxSpec};
 use crate::store::{self, Store, StoreError};
@@ -165,6 +166,8 @@ pub struct Session {
     limits: Limits,
     quota: Quota,
     ended: watch::Receiver<Option<Exit>>,
+    /// Whether a tool was killed for want of memory.
+    struck: bool,
     /// Dropped with the session, which ends the link and so the agent.
     _link: DropGuard,
 }
@@ -277,12 +280,12 @@ impl Session {
         let stop = CancellationToken::new();
         tokio::spawn(serve(sandbox.link, router, stop.clone(), group.clone()));
         tokio::spawn(keep_log(sandbox.log, group));
-        let ended = watch_exit(parts, incarnation, sandbox.exit);
+        let ended = watch_exit(Arc::clone(&shared), incarnation, sandbox.exit);
         let limit = limits.disk.as_bytes();
         let quota = Quota { folders: writable, limit, every: MEASURE_EVERY };
         let guard = DropGuard(stop, Arc::clone(&shared));
         let grip = Grip { runtime, sandbox: sandbox.id, container, place, folders };
-        let session = Self { shared, grip, limits, quota, ended, _link: guard };
+        let session = Self { shared, grip, limits, quota, ended, struck: false, _link: guard };
         session.wait_ready().await
     }
 
@@ -367,6 +370,7 @@ impl Session {
         };
         // A report that waits for room here holds up the end no longer.
         drop(inbox);
+        self.shared.strained.store(self.struck, Ordering::Relaxed);
         self.conclude(end).await
     }
 
@@ -437,7 +441,7 @@ impl Session {
     }
 
     /// What an event means for the turn.
-    async fn look(&self, event: Event, audience: &Audience) -> Seen {
+    async fn look(&mut self, event: Event, audience: &Audience) -> Seen {
         match event {
             Event::Done { .. } => Seen::End(TurnEnd::Done),
             Event::Failed { reason, message } => Seen::End(TurnEnd::Failed { reason, message }),
@@ -459,6 +463,7 @@ impl Session {
                 }
             }
             Event::Struck { limit } => {
+                self.struck |= limit == Limit::Memory;
                 let _ = audience.try_send(Progress::Struck(limit.path()));
                 Seen::Nothing
             }
@@ -565,15 +570,19 @@ async fn record_start(
 }
 
 fn watch_exit(
-    parts: &Parts,
+    shared: Arc<Shared>,
     incarnation: Incarnation,
     exit: futures_util::future::BoxFuture<'static, Exit>,
 ) -> watch::Receiver<Option<Exit>> {
     let (tell, ended) = watch::channel(None);
-    let (store, clock) = (parts.store.clone(), Arc::clone(&parts.clock));
     tokio::spawn(async move {
-        let exit = exit.await;
-        if let Err(error) = store.sandbox_ended(&incarnation, clock.now()).await {
+        let exit = match exit.await {
+            // The mark may be that of a tool, and the end have another reason. Where it has not, the
+            // next agent's end will say so.
+            Exit::OutOfMemory if shared.strained.load(Ordering::Relaxed) => Exit::Signal(9),
+            exit => exit,
+        };
+        if let Err(error) = shared.store.sandbox_ended(&incarnation, shared.clock.now()).await {
             tracing::warn!(%error, "the end of an agent is not recorded");
         }
         tell.send_replace(Some(exit));

@@ -16,8 +16,10 @@ use crate::name::TurnId;
 const SIZE_MAX: u64 = 16 << 20;
 /// Turns that are remembered; a window holds fewer.
 const PAST_MAX: usize = 500;
+/// What they hold together, in bytes.
+const PAST_SIZE_MAX: usize = 2 << 20;
 /// How much of the file's end is read for the history, in bytes.
-const TAIL_MAX: u64 = 2 << 20;
+const TAIL_MAX: u64 = PAST_SIZE_MAX as u64;
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,6 +53,20 @@ pub(super) struct PastTurn {
     pub(super) prompt: String,
     /// What followed: the model's messages and the tools' results.
     pub(super) messages: Vec<Value>,
+    /// What it holds, in bytes.
+    size: usize,
+}
+
+impl PastTurn {
+    fn new(turn: TurnId, prompt: String) -> Self {
+        let size = prompt.len();
+        Self { turn, prompt, messages: Vec::new(), size }
+    }
+
+    fn add(&mut self, message: Value) {
+        self.size += message.to_string().len();
+        self.messages.push(message);
+    }
 }
 
 /// The transcript of one group.
@@ -82,14 +98,19 @@ impl Transcript {
     pub(super) fn begin(&mut self, turn: &TurnId, prompt: &str) {
         self.keep_within_bounds();
         self.past.retain(|past| past.turn != *turn);
-        self.open =
-            Some(PastTurn { turn: turn.clone(), prompt: prompt.to_owned(), messages: Vec::new() });
+        self.open = Some(PastTurn::new(turn.clone(), prompt.to_owned()));
         self.write(&Line::Turn { turn: turn.clone(), prompt: prompt.to_owned() });
     }
 
     /// Lets the oldest go, of the file and of what is remembered of it.
     fn keep_within_bounds(&mut self) {
-        let surplus = self.past.len().saturating_sub(PAST_MAX);
+        let mut room = PAST_SIZE_MAX;
+        let newest = self.past.iter().rev().take(PAST_MAX).take_while(|turn| {
+            let left = room.checked_sub(turn.size);
+            room = left.unwrap_or_default();
+            left.is_some()
+        });
+        let surplus = self.past.len() - newest.count();
         self.past.drain(..surplus);
         match begin_anew(&self.path) {
             Ok(Some(file)) => self.file = file,
@@ -101,7 +122,7 @@ impl Transcript {
     /// Adds a message to the turn under way.
     pub(super) fn add(&mut self, turn: &TurnId, message: &Value) {
         if let Some(open) = &mut self.open {
-            open.messages.push(message.clone());
+            open.add(message.clone());
         }
         self.write(&Line::Message { turn: turn.clone(), message: message.clone() });
     }
@@ -167,11 +188,11 @@ fn replay(lines: impl Iterator<Item = Line>) -> Vec<PastTurn> {
         match line {
             Line::Turn { turn, prompt } => {
                 past.retain(|ended| ended.turn != turn);
-                open = Some(PastTurn { turn, prompt, messages: Vec::new() });
+                open = Some(PastTurn::new(turn, prompt));
             }
             Line::Message { turn, message } => {
                 if let Some(open) = open.as_mut().filter(|open| open.turn == turn) {
-                    open.messages.push(message);
+                    open.add(message);
                 }
             }
             Line::End { turn, how } => {
@@ -227,6 +248,21 @@ mod tests {
         let reopened = Transcript::open(home.path()).unwrap();
         assert_eq!(reopened.past().len(), 1);
         assert_eq!(reopened.past()[0].prompt, "second");
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_the_oldest_goes_first() {
+        let home = tempfile::tempdir().unwrap();
+        let mut transcript = Transcript::open(home.path()).unwrap();
+        let text = "x".repeat(PAST_SIZE_MAX / 3);
+        for digit in ['a', 'b', 'c', 'd'] {
+            transcript.begin(&turn(digit), &digit.to_string());
+            transcript.add(&turn(digit), &json!({"role": "tool", "content": text}));
+            transcript.end(&turn(digit), Ending::Done);
+        }
+        transcript.begin(&turn('e'), "now");
+        let prompts = transcript.past().iter().map(|turn| &*turn.prompt);
+        assert_eq!(prompts.collect::<Vec<_>>(), ["c", "d"]);
     }
 
     #[test]

@@ -24,9 +24,13 @@ use crate::name::GroupName;
 pub const VIEW_FILES_MAX: usize = 2_000;
 /// What the files of the copy hold together, in bytes.
 pub const VIEW_SIZE_MAX: u64 = 16 << 20;
+/// What one group's memory may hold to be in it, in bytes: no agent takes the place of another's.
+pub const VIEW_MEMORY_MAX: u64 = 256 << 10;
 /// The file of the copy that says what is not in it.
 pub const LEFT_OUT: &str = "LEFT-OUT.txt";
 
+/// The folder whose folders agents write to.
+const GROUPS: &str = "groups";
 /// Folders that are copied with all that is in them.
 const FOLDERS: [&str; 4] = ["docs", "skills", "container", "examples"];
 /// Depth to which they are copied.
@@ -89,12 +93,12 @@ impl Project {
             found.enter(&root, Path::new(""), name);
         }
         // Last: agents write these, and no agent takes the place of what is not its own.
-        if let Ok(groups) = root.child("groups") {
-            for (name, kind) in found.list(&groups, Path::new("groups")) {
+        if let Ok(groups) = root.child(GROUPS) {
+            for (name, kind) in found.list(&groups, Path::new(GROUPS)) {
                 if kind != FileType::Directory || GroupName::new(&*name).is_err() {
                     continue;
                 }
-                let path = Path::new("groups").join(&name);
+                let path = Path::new(GROUPS).join(&name);
                 if let Ok(group) = groups.child(&name)
                     && let Ok(stat) = group.stat("MEMORY.md")
                 {
@@ -116,7 +120,7 @@ impl Project {
         clear(&view, &source.tree(), DEPTH_MAX)?;
         let mut room = VIEW_SIZE_MAX;
         for path in source.files.keys() {
-            let bytes = match self.read_whole(path, room) {
+            let bytes = match self.read_whole(path, room.min(size_max(path))) {
                 Ok(Some(bytes)) => bytes,
                 // Gone since it was found.
                 Ok(None) => continue,
@@ -289,6 +293,8 @@ impl ViewSource {
             "it looks like a secret"
         } else if self.files.len() >= VIEW_FILES_MAX {
             "there are too many files"
+        } else if size > size_max(&path) {
+            "it is too large"
         } else if self.bytes + size > VIEW_SIZE_MAX {
             "the files before it leave no room"
         } else {
@@ -381,6 +387,11 @@ fn unlink(folder: &Folder, name: &str) -> io::Result<()> {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// What one file may hold, in bytes.
+fn size_max(path: &Path) -> u64 {
+    if path.starts_with(GROUPS) { VIEW_MEMORY_MAX } else { VIEW_SIZE_MAX }
 }
 
 fn is_folder(mode: rustix::fs::RawMode) -> bool {

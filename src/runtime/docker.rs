@@ -137,17 +137,23 @@ impl Docker {
         look::containers(&self.client, instance).await.map_err(|failure| self.lost(failure))
     }
 
-    /// Removes every container of this instance.
+    /// Removes every container of this instance. One that cannot be removed keeps its name, which
+    /// holds its group up, and nothing else.
     async fn remove_ours(&self, instance: &InstanceId) -> Result<(), RuntimeError> {
         // A list that failed removes nothing.
         let ours = look::ours(&self.client, instance).await;
         let ours = ours.map_err(|failure| self.lost(failure))?;
-        let removals = ours.iter().map(|id| life::remove(&self.client, id));
-        let removals = futures_util::future::join_all(removals).await;
-        removals
-            .into_iter()
-            .collect::<Result<Vec<()>, Failure>>()
-            .map_err(|failure| self.lost(failure))?;
+        let removals = ours.iter().map(async |id| (id, life::remove(&self.client, id).await));
+        for (id, removed) in futures_util::future::join_all(removals).await {
+            match removed {
+                Ok(()) => {}
+                Err(failure @ Failure::Unreachable(_)) => return Err(self.lost(failure)),
+                Err(failure) => {
+                    let why = failure.words();
+                    tracing::warn!(%id, why, "a container that an earlier run left stays");
+                }
+            }
+        }
         Ok(())
     }
 

@@ -30,6 +30,9 @@ pub(super) struct Shared {
     pub(super) store: Store,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) greeted: AtomicBool,
+    /// Whether a tool of an earlier turn was killed for want of memory, which the sandbox is marked
+    /// with from then on.
+    pub(super) strained: AtomicBool,
     pub(super) ready: watch::Sender<bool>,
     pub(super) orders: mpsc::Sender<Order>,
     pub(super) inbox: Mutex<Option<mpsc::Receiver<Order>>>,
@@ -74,6 +77,7 @@ impl Shared {
             store,
             clock,
             greeted: AtomicBool::new(false),
+            strained: AtomicBool::new(false),
             ready: watch::Sender::new(false),
             orders,
             inbox: Mutex::new(Some(inbox)),

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use babybot::project::Project;
-use babybot::project::view::{LEFT_OUT, VIEW_FILES_MAX, VIEW_SIZE_MAX};
+use babybot::project::view::{LEFT_OUT, VIEW_FILES_MAX, VIEW_MEMORY_MAX, VIEW_SIZE_MAX};
 
 use crate::support::docker::needs;
 use crate::support::folder::Folder;
@@ -226,6 +226,25 @@ fn what_is_over_the_limits_is_left_out_and_said() {
     assert_eq!(files.len(), ALL.len() + 1, "{files:?}");
     let said = folder.read(&format!("data/view/project/{LEFT_OUT}"));
     assert!(said.contains("docs/b: the files before it leave no room\n"), "{said}");
+}
+
+#[test]
+fn a_group_with_a_large_memory_takes_no_room_from_another() {
+    let (folder, project) = project();
+    folder.write("groups/aaa/MEMORY.md", "");
+    let file = fs::File::options().write(true).open(folder.path("groups/aaa/MEMORY.md")).unwrap();
+    file.set_len(VIEW_MEMORY_MAX + 1).unwrap();
+    let files = refreshed(&project);
+    assert!(files.iter().any(|file| file == "groups/family/MEMORY.md"), "{files:?}");
+    let said = folder.read(&format!("data/view/project/{LEFT_OUT}"));
+    assert!(said.contains("groups/aaa/MEMORY.md: it is too large\n"), "{said}");
+    // One that grows between the look and the copy is no way around it.
+    file.set_len(0).unwrap();
+    let source = project.view_source().unwrap();
+    file.set_len(VIEW_SIZE_MAX - 1_000).unwrap();
+    project.refresh_view(&source).unwrap();
+    assert!(folder.path("data/view/project/groups/family/MEMORY.md").exists());
+    assert!(!folder.path("data/view/project/groups/aaa/MEMORY.md").exists());
 }
 
 const TWO: &str = r#"schema = 1

@@ -13,6 +13,10 @@ use crate::name::SandboxId;
 use crate::resource::RuntimeKind;
 use crate::runtime::RuntimeError;
 
+/// How often something is asked whose answer is not understood: Podman has states that pass.
+const ATTEMPTS_MAX: u32 = 5;
+/// How long between two of them.
+const ATTEMPT_INTERVAL: Duration = Duration::from_millis(50);
 /// How much of an engine's words is passed on, in bytes.
 const WORDS_MAX: usize = 600;
 
@@ -148,5 +152,26 @@ pub(super) async fn within<T>(
     match tokio::time::timeout(limit, call).await {
         Ok(answer) => answer.map_err(Failure::from),
         Err(_) => Err(Failure::Late { what, limit }),
+    }
+}
+
+/// Asks the engine, and again where its answer is not understood; each time up to the deadline.
+pub(super) async fn understood<T, C>(
+    what: &'static str,
+    limit: Duration,
+    call: impl Fn() -> C,
+) -> Result<T, Failure>
+where
+    C: Future<Output = Result<T, Error>>,
+{
+    let mut attempt = 1;
+    loop {
+        match within(what, limit, call()).await {
+            Err(Failure::Nonsense(_)) if attempt < ATTEMPTS_MAX => {
+                attempt += 1;
+                tokio::time::sleep(ATTEMPT_INTERVAL).await;
+            }
+            other => return other,
+        }
     }
 }

@@ -4,12 +4,13 @@
 //! description, read back from a container that runs, tells what was changed of
 //! it from outside.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
 
 use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, HostConfig, HostConfigLogConfig, Mount as Bind,
-    MountBindOptions, MountBindOptionsPropagationEnum, MountType, ResourcesUlimits, RestartPolicy,
-    RestartPolicyNameEnum, SystemInfo,
+    ContainerCreateBody, ContainerInspectResponse, HealthConfig, HostConfig, HostConfigLogConfig,
+    Mount as Bind, MountBindOptions, MountBindOptionsPropagationEnum, MountType, ResourcesUlimits,
+    RestartPolicy, RestartPolicyNameEnum, SystemInfo,
 };
 
 use super::{GENERATION, GROUP, INSTANCE, SPEC};
@@ -28,8 +29,15 @@ const WORKDIR: &str = "/workspace/group";
 const HOME: &str = "/home/agent";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+const TMP: &str = "/tmp";
 /// Executable, because package managers build there, and the group's folder is executable anyway.
-const TMP: &str = "rw,exec,nosuid,nodev,size=64m,mode=1777";
+const TMP_OPTIONS: &str = "rw,exec,nosuid,nodev,size=64m,mode=1777";
+/// What lies over a volume of the image: nothing, and nothing can be put there.
+const COVER_OPTIONS: &str = "ro,noexec,nosuid,nodev,size=4k,mode=555";
+/// What engines call the network in which there is nothing.
+pub(super) const NO_NETWORK: &str = "none";
+/// What engines call a mount that is a folder of their own on the machine.
+const VOLUME: &str = "volume";
 /// Open files of one process.
 const FILES_MAX: i64 = 4096;
 /// Processes of one user on the whole machine: the cgroup's own limit is what counts.
@@ -45,8 +53,41 @@ pub(super) fn name_prefix(instance: &InstanceId) -> String {
     format!("bb-{}-", instance.short())
 }
 
-/// The whole description of a sandbox's container.
-pub(super) fn body(spec: &SandboxSpec, image: &str, argv: &[String]) -> ContainerCreateBody {
+/// Where the volumes are covered that an image declares: an engine would put a writable folder of
+/// the machine at each, whatever is said of the root. What is mounted at one covers it already.
+///
+/// # Errors
+/// With the volume that cannot be covered: one within a folder that is mounted, since its cover
+/// would need a place to be in that, and one that is no place of its own.
+pub(super) fn covers(volumes: &[String], mounts: &[Mount]) -> Result<Vec<String>, String> {
+    let mut covers = Vec::new();
+    for volume in volumes {
+        // Engines take `/data/` and `//data` for the same place.
+        let path: PathBuf = Path::new(volume).components().collect();
+        let plain = path.components().skip(1).all(|part| matches!(part, Component::Normal(_)));
+        let is = |place: &str| path == Path::new(place);
+        let is_within = |place: &str| path.starts_with(place) && !is(place);
+        if !path.is_absolute() || is("/") || !plain {
+            return Err(volume.clone());
+        }
+        if mounts.iter().any(|mount| is_within(&mount.target)) {
+            return Err(volume.clone());
+        }
+        if !is(TMP) && !mounts.iter().any(|mount| is(&mount.target)) {
+            covers.push(path.to_string_lossy().into_owned());
+        }
+    }
+    Ok(covers)
+}
+
+/// The whole description of a sandbox's container. `covers` are the places of the image at which
+/// nothing is to be.
+pub(super) fn body(
+    spec: &SandboxSpec,
+    image: &str,
+    argv: &[String],
+    covers: Vec<String>,
+) -> ContainerCreateBody {
     let user = user(spec);
     let labels = [
         (INSTANCE, spec.instance.to_string()),
@@ -72,7 +113,12 @@ pub(super) fn body(spec: &SandboxSpec, image: &str, argv: &[String]) -> Containe
         tty: Some(false),
         // An image may say otherwise.
         stop_signal: Some("SIGTERM".to_owned()),
-        host_config: Some(host_config(spec)),
+        // An image's own check would be run within the container for as long as it lives.
+        healthcheck: Some(HealthConfig {
+            test: Some(vec!["NONE".to_owned()]),
+            ..HealthConfig::default()
+        }),
+        host_config: Some(host_config(spec, covers)),
         ..ContainerCreateBody::default()
     }
 }
@@ -93,7 +139,9 @@ fn environment(own: &BTreeMap<String, String>) -> Vec<String> {
     all.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
-fn host_config(spec: &SandboxSpec) -> HostConfig {
+fn host_config(spec: &SandboxSpec, covers: Vec<String>) -> HostConfig {
+    let covers = covers.into_iter().map(|path| (path, COVER_OPTIONS.to_owned()));
+    let tmpfs = std::iter::once((TMP.to_owned(), TMP_OPTIONS.to_owned())).chain(covers);
     let memory = spec.container.memory.map(bytes);
     let limit = |name: &str, count: i64| ResourcesUlimits {
         name: Some(name.to_owned()),
@@ -101,12 +149,17 @@ fn host_config(spec: &SandboxSpec) -> HostConfig {
         hard: Some(count),
     };
     HostConfig {
-        network_mode: Some("none".to_owned()),
+        network_mode: Some(NO_NETWORK.to_owned()),
         cap_drop: Some(vec!["ALL".to_owned()]),
-        security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
+        security_opt: Some(vec![
+            "no-new-privileges:true".to_owned(),
+            // SELinux, where an engine has it, would keep an agent from folders that carry another
+            // label, and labels of the machine's files are not changed.
+            "label=disable".to_owned(),
+        ]),
         privileged: Some(false),
         readonly_rootfs: Some(true),
-        tmpfs: Some(HashMap::from([("/tmp".to_owned(), TMP.to_owned())])),
+        tmpfs: Some(tmpfs.collect()),
         memory,
         // As much as memory alone: no swap.
         memory_swap: memory,
@@ -191,7 +244,21 @@ pub(super) fn edits(
     enforced: Enforced,
 ) -> Vec<String> {
     let host = found.host_config.clone().unwrap_or_default();
+    let mut edits = limits_edited(&host, spec, enforced);
+    edits.extend(walls_edited(&host, found));
     let config = found.config.clone().unwrap_or_default();
+    let mut compare = |what: &str, is: String, meant: Option<String>| {
+        if let Some(meant) = meant.filter(|meant| *meant != is) {
+            edits.push(format!("{what} is {is} instead of {meant}"));
+        }
+    };
+    compare("user", config.user.unwrap_or_default(), spec.user.map(|user| user.to_string()));
+    compare("image", config.image.unwrap_or_default(), spec.image.clone());
+    edits
+}
+
+/// What an update from outside changed: it reaches no more than this.
+fn limits_edited(host: &HostConfig, spec: &ContainerSpec, enforced: Enforced) -> Vec<String> {
     let number = |found: Option<i64>| found.filter(|number| *number > 0);
     let size = |number: Option<i64>| match number {
         Some(number) => ByteSize::bytes(number.unsigned_abs()).to_string(),
@@ -219,36 +286,66 @@ pub(super) fn edits(
         compare("memory with swap", size(number(host.memory_swap)), size(memory));
     }
     if enforced.cpus {
-        compare("cpus", cpus(processors(&host)), cpus(spec.cpus.map(nano)));
+        compare("cpus", cpus(processors(host)), cpus(spec.cpus.map(nano)));
     }
     if enforced.pids {
         compare("pids", count(number(host.pids_limit)), count(spec.pids.map(i64::from)));
     }
-    compare("network", host.network_mode.unwrap_or_default(), "none".to_owned());
-    let privileged = host.privileged.unwrap_or_default();
-    compare("privileged", privileged.to_string(), false.to_string());
-    let dropped = host.cap_drop.unwrap_or_default();
+    let restart = host.restart_policy.as_ref().and_then(|policy| policy.name);
+    let restart = restart.filter(|name| *name != RestartPolicyNameEnum::EMPTY);
+    let restart = restart.unwrap_or(RestartPolicyNameEnum::NO).to_string();
+    compare("restart policy", restart, RestartPolicyNameEnum::NO.to_string());
+    // A container is made with none of these.
+    let mut unset = |what: &str, is: Option<String>| {
+        if let Some(is) = is {
+            edits.push(format!("{what} is {is} instead of nothing"));
+        }
+    };
+    for (what, is) in [
+        ("cpu shares", host.cpu_shares),
+        ("realtime period", host.cpu_realtime_period),
+        ("realtime runtime", host.cpu_realtime_runtime),
+        ("blkio weight", host.blkio_weight.map(i64::from)),
+    ] {
+        unset(what, number(is).map(|number| number.to_string()));
+    }
+    unset("reserved memory", number(host.memory_reservation).map(|number| size(Some(number))));
+    for (what, is) in [("cpuset", &host.cpuset_cpus), ("memory nodes", &host.cpuset_mems)] {
+        unset(what, is.clone().filter(|set| !set.is_empty()));
+    }
+    edits
+}
+
+/// Which walls a container has not, or not any more.
+fn walls_edited(host: &HostConfig, found: &ContainerInspectResponse) -> Vec<String> {
+    let mut edits = Vec::new();
+    let network = host.network_mode.as_deref().unwrap_or_default();
+    if network != NO_NETWORK {
+        edits.push(format!("network is {network} instead of {NO_NETWORK}"));
+    }
+    if host.privileged.unwrap_or_default() {
+        edits.push("it is privileged".to_owned());
+    }
+    let dropped = host.cap_drop.as_deref().unwrap_or_default();
     // Podman lists them one by one.
     if !dropped.iter().any(|name| name == "ALL") && dropped.len() < CAPABILITIES_MIN {
         edits.push(format!("only {} capabilities are dropped", dropped.len()));
     }
-    if let Some(added) = host.cap_add.filter(|added| !added.is_empty()) {
+    if let Some(added) = host.cap_add.as_ref().filter(|added| !added.is_empty()) {
         edits.push(format!("it has the capabilities {}", added.join(", ")));
     }
     // A container can be moved into a network without a word of it in how it was made.
     let networks = found.network_settings.clone().and_then(|settings| settings.networks);
-    for network in
-        networks.into_iter().flatten().map(|(name, _)| name).filter(|name| name != "none")
-    {
+    for (network, _) in networks.into_iter().flatten().filter(|(name, _)| name != NO_NETWORK) {
         edits.push(format!("it is in the network {network}"));
     }
-    let mut compare = |what: &str, is: String, meant: Option<String>| {
-        if let Some(meant) = meant.filter(|meant| *meant != is) {
-            edits.push(format!("{what} is {is} instead of {meant}"));
+    // An image that was changed while the container was made may have brought one.
+    for mount in found.mounts.iter().flatten() {
+        if mount.typ.as_deref() == Some(VOLUME) {
+            let place = mount.destination.as_deref().unwrap_or_default();
+            edits.push(format!("it has a volume at {place}"));
         }
-    };
-    compare("user", config.user.unwrap_or_default(), spec.user.map(|user| user.to_string()));
-    compare("image", config.image.unwrap_or_default(), spec.image.clone());
+    }
     edits
 }
 
@@ -263,4 +360,256 @@ fn processors(host: &HostConfig) -> Option<i64> {
         let period = host.cpu_period.filter(|period| *period > 0).unwrap_or(100_000);
         Some(quota.saturating_mul(1_000_000_000) / period)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use bollard::models::{ContainerConfig, EndpointSettings, MountPoint, NetworkSettings};
+
+    use super::*;
+    use crate::name::Incarnation;
+    use crate::resource::RuntimeKind;
+
+    const ALL: Enforced = Enforced { memory: true, swap: true, cpus: true, pids: true };
+
+    fn spec() -> SandboxSpec {
+        let mount = |source: &str, target: &str, access| Mount {
+            source: source.into(),
+            target: target.to_owned(),
+            access,
+        };
+        SandboxSpec {
+            instance: InstanceId::new("0123456789abcdef0123456789abcdef").unwrap(),
+            group: GroupName::new("family").unwrap(),
+            incarnation: Incarnation::new("0123456789abcdef0123456789abcdef").unwrap(),
+            generation: 7,
+            container: ContainerSpec {
+                runtime: RuntimeKind::Docker,
+                image: Some("localhost/agent:1".into()),
+                user: Some(UserId { uid: 1000, gid: 1001 }),
+                main: false,
+                cpus: Some(MilliCpus(500)),
+                memory: Some(ByteSize::bytes(64 << 20)),
+                pids: Some(64),
+                engine: None,
+            },
+            workdir: "/srv/groups/family".into(),
+            home: "/srv/home".into(),
+            lock: "/srv/lock".into(),
+            mounts: vec![
+                mount("/srv/groups/family", "/workspace/group", Access::Write),
+                mount("/srv/groups/global", "/workspace/global", Access::Read),
+            ],
+            user: None,
+            env: BTreeMap::from([("LANG".to_owned(), "C.UTF-8".to_owned())]),
+        }
+    }
+
+    fn made(spec: &SandboxSpec) -> ContainerCreateBody {
+        body(spec, "localhost/agent:1", &AGENT.map(ToOwned::to_owned), vec!["/data".into()])
+    }
+
+    /// A container as an engine shows it that was made from the spec.
+    fn found(spec: &SandboxSpec) -> ContainerInspectResponse {
+        let made = made(spec);
+        ContainerInspectResponse {
+            config: Some(ContainerConfig {
+                user: made.user,
+                image: made.image,
+                ..ContainerConfig::default()
+            }),
+            host_config: made.host_config,
+            network_settings: Some(NetworkSettings {
+                networks: Some(HashMap::from([("none".into(), EndpointSettings::default())])),
+                ..NetworkSettings::default()
+            }),
+            mounts: Some(vec![MountPoint { typ: Some("bind".into()), ..MountPoint::default() }]),
+            ..ContainerInspectResponse::default()
+        }
+    }
+
+    #[test]
+    fn a_container_is_made_with_every_wall() {
+        let body = made(&spec());
+        assert_eq!(body.user.as_deref(), Some("1000:1001"));
+        assert_eq!(
+            (body.open_stdin, body.stdin_once, body.tty),
+            (Some(true), Some(true), Some(false))
+        );
+        assert_eq!(body.healthcheck.unwrap().test.unwrap(), ["NONE"]);
+        assert_eq!(body.entrypoint.unwrap(), ["/usr/local/bin/babybot"]);
+        assert_eq!(body.cmd.unwrap(), ["agent", "--loopback"]);
+        let environment = body.env.unwrap();
+        assert!(environment.contains(&"HOME=/home/agent".to_owned()), "{environment:?}");
+        assert!(environment.contains(&"LANG=C.UTF-8".to_owned()), "{environment:?}");
+        assert_eq!((body.exposed_ports, body.volumes), (None, None));
+
+        let host = body.host_config.unwrap();
+        assert_eq!(host.network_mode.as_deref(), Some("none"));
+        assert_eq!(host.cap_drop.unwrap(), ["ALL"]);
+        assert_eq!(host.cap_add, None);
+        assert_eq!(host.security_opt.unwrap(), ["no-new-privileges:true", "label=disable"]);
+        assert_eq!((host.privileged, host.readonly_rootfs), (Some(false), Some(true)));
+        assert_eq!((host.init, host.auto_remove), (Some(false), Some(false)));
+        assert_eq!(host.ipc_mode.as_deref(), Some("private"));
+        assert_eq!((host.memory, host.memory_swap), (Some(64 << 20), Some(64 << 20)));
+        assert_eq!((host.nano_cpus, host.pids_limit), (Some(500_000_000), Some(64)));
+        assert_eq!(host.restart_policy.unwrap().name, Some(RestartPolicyNameEnum::NO));
+        assert_eq!(host.log_config.unwrap().typ.as_deref(), Some("none"));
+        let none = (None, None, None, None, None);
+        assert_eq!(
+            (host.binds, host.devices, host.port_bindings, host.volumes_from, host.pid_mode),
+            none
+        );
+        let limits = host.ulimits.unwrap();
+        let limits =
+            limits.iter().map(|limit| (limit.name.as_deref().unwrap(), limit.hard.unwrap()));
+        assert_eq!(limits.collect::<Vec<_>>(), [("nofile", 4096), ("nproc", 4096), ("core", 0)]);
+        let tmpfs: BTreeMap<_, _> = host.tmpfs.unwrap().into_iter().collect();
+        assert_eq!(tmpfs.keys().collect::<Vec<_>>(), ["/data", "/tmp"]);
+        assert!(tmpfs["/data"].starts_with("ro,noexec,"), "{tmpfs:?}");
+        let mounts = host.mounts.unwrap();
+        let mounts = mounts.iter().map(|mount| (mount.target.as_deref().unwrap(), mount.read_only));
+        assert_eq!(
+            mounts.collect::<Vec<_>>(),
+            [("/workspace/group", Some(false)), ("/workspace/global", Some(true))]
+        );
+    }
+
+    #[test]
+    fn whom_the_engine_demands_is_the_user() {
+        let spec = SandboxSpec { user: Some((0, 0)), ..spec() };
+        assert_eq!(made(&spec).user.as_deref(), Some("0:0"));
+    }
+
+    #[test]
+    fn a_volume_of_the_image_is_covered_or_refused() {
+        let covers = |volume: &str| covers(&[volume.to_owned()], &spec().mounts);
+        for (volume, cover) in [
+            ("/data", "/data"),
+            ("//var/./lib/", "/var/lib"),
+            ("/workspace", "/workspace"),
+            ("/tmp/a", "/tmp/a"),
+        ] {
+            assert_eq!(covers(volume), Ok(vec![cover.to_owned()]), "{volume}");
+        }
+        // These are covered by what is mounted there.
+        for volume in ["/tmp", "/tmp/", "/workspace/group", "/workspace/global/"] {
+            assert_eq!(covers(volume), Ok(vec![]), "{volume}");
+        }
+        for volume in ["/workspace/group/data", "/", "", "data", "/a/../workspace"] {
+            assert_eq!(covers(volume), Err(volume.to_owned()), "{volume}");
+        }
+    }
+
+    /// What is said of a container of which this was changed.
+    fn edited(change: impl FnOnce(&mut ContainerInspectResponse, &mut HostConfig)) -> Vec<String> {
+        let spec = spec();
+        let mut found = found(&spec);
+        let mut host = found.host_config.take().unwrap();
+        change(&mut found, &mut host);
+        found.host_config = Some(host);
+        edits(&found, &spec.container, ALL)
+    }
+
+    #[test]
+    fn a_container_that_was_left_alone_has_no_edits() {
+        assert_eq!(edited(|_, _| {}), [""; 0]);
+        // Podman writes some of it in other words.
+        let podman = edited(|_, host| {
+            host.cap_drop = Some((0..11).map(|number| format!("CAP_{number}")).collect());
+            host.restart_policy = Some(RestartPolicy {
+                name: Some(RestartPolicyNameEnum::EMPTY),
+                maximum_retry_count: Some(0),
+            });
+            host.nano_cpus = None;
+            (host.cpu_period, host.cpu_quota) = (Some(100_000), Some(50_000));
+            (host.cpu_shares, host.memory_reservation) = (Some(0), Some(0));
+            host.cpuset_cpus = Some(String::new());
+        });
+        assert_eq!(podman, [""; 0]);
+    }
+
+    #[test]
+    fn whatever_an_update_changes_is_said() {
+        let said = |change: fn(&mut HostConfig)| {
+            let edits = edited(|_, host| change(host));
+            let [edit] = &edits[..] else { panic!("{edits:?}") };
+            edit.clone()
+        };
+        let always = said(|host| {
+            host.restart_policy = Some(RestartPolicy {
+                name: Some(RestartPolicyNameEnum::ALWAYS),
+                maximum_retry_count: None,
+            });
+        });
+        assert_eq!(always, "restart policy is always instead of no");
+        assert_eq!(said(|h| h.memory = Some(0)), "memory is unlimited instead of 64MiB");
+        let swap = "memory with swap is unlimited instead of 64MiB";
+        assert_eq!(said(|h| h.memory_swap = Some(-1)), swap);
+        assert_eq!(said(|h| h.nano_cpus = Some(2_000_000_000)), "cpus is 2 instead of 0.5");
+        assert_eq!(said(|h| h.nano_cpus = None), "cpus is unlimited instead of 0.5");
+        assert_eq!(said(|h| h.pids_limit = Some(-1)), "pids is unlimited instead of 64");
+        assert_eq!(said(|h| h.cpu_shares = Some(2)), "cpu shares is 2 instead of nothing");
+        assert_eq!(said(|h| h.blkio_weight = Some(10)), "blkio weight is 10 instead of nothing");
+        let reserved = "reserved memory is 4MiB instead of nothing";
+        assert_eq!(said(|h| h.memory_reservation = Some(4 << 20)), reserved);
+        assert_eq!(said(|h| h.cpuset_cpus = Some("0".into())), "cpuset is 0 instead of nothing");
+        let nodes = "memory nodes is 1 instead of nothing";
+        assert_eq!(said(|h| h.cpuset_mems = Some("1".into())), nodes);
+        let period = "realtime period is 5 instead of nothing";
+        assert_eq!(said(|h| h.cpu_realtime_period = Some(5)), period);
+        let runtime = "realtime runtime is 5 instead of nothing";
+        assert_eq!(said(|h| h.cpu_realtime_runtime = Some(5)), runtime);
+    }
+
+    #[test]
+    fn a_limit_that_the_engine_does_not_enforce_is_not_missed() {
+        let spec = spec();
+        let mut found = found(&spec);
+        let host = found.host_config.as_mut().unwrap();
+        (host.memory, host.memory_swap, host.nano_cpus, host.pids_limit) = (None, None, None, None);
+        let none = Enforced { memory: false, swap: false, cpus: false, pids: false };
+        assert_eq!(edits(&found, &spec.container, none), [""; 0]);
+        assert_eq!(edits(&found, &spec.container, ALL).len(), 4);
+        let info = SystemInfo { pids_limit: Some(false), ..SystemInfo::default() };
+        assert_eq!(Enforced::new(&info), Enforced { pids: false, ..ALL });
+    }
+
+    #[test]
+    fn a_wall_that_is_missing_is_said() {
+        let network =
+            |name: &str| Some(HashMap::from([(name.into(), EndpointSettings::default())]));
+        let edits = edited(|found, host| {
+            host.network_mode = Some("bridge".into());
+            host.privileged = Some(true);
+            host.cap_drop = Some(vec!["CAP_CHOWN".into()]);
+            host.cap_add = Some(vec!["CAP_SYS_ADMIN".into(), "CAP_NET_RAW".into()]);
+            found.network_settings.as_mut().unwrap().networks = network("bridge");
+            let volume = MountPoint {
+                typ: Some("volume".into()),
+                destination: Some("/data".into()),
+                ..MountPoint::default()
+            };
+            found.mounts.as_mut().unwrap().push(volume);
+            let config = found.config.as_mut().unwrap();
+            config.user = Some("0:0".into());
+            config.image = Some("localhost/agent:2".into());
+        });
+        assert_eq!(
+            edits,
+            [
+                "network is bridge instead of none",
+                "it is privileged",
+                "only 1 capabilities are dropped",
+                "it has the capabilities CAP_SYS_ADMIN, CAP_NET_RAW",
+                "it is in the network bridge",
+                "it has a volume at /data",
+                "user is 0:0 instead of 1000:1001",
+                "image is localhost/agent:2 instead of localhost/agent:1",
+            ]
+        );
+    }
 }

@@ -17,7 +17,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::call::{Failure, within};
+use super::call::{Failure, understood, within};
 use super::create;
 use super::streams::{self, Input, Of, Returned};
 use super::{CREATE_DEADLINE, GROUP, INSTANCE, LIST_DEADLINE, image_name, mounts};
@@ -82,7 +82,8 @@ async fn create(
 ) -> Result<String, RuntimeError> {
     let name = create::name(&spec.instance, &spec.group);
     let options = CreateContainerOptionsBuilder::default().name(&name).build();
-    let body = create::body(spec, image, argv);
+    let covers = covers(client, spec, image).await?;
+    let body = create::body(spec, image, argv, covers);
     let call = client.create_container(Some(options), body);
     match within("making the container", CREATE_DEADLINE, call).await {
         Ok(made) => Ok(made.id),
@@ -94,6 +95,29 @@ async fn create(
         }
         Err(failure) => Err(RuntimeError::Launch(failure.words())),
     }
+}
+
+/// Where the image's own volumes are covered.
+async fn covers(
+    client: &Client,
+    spec: &SandboxSpec,
+    image: &str,
+) -> Result<Vec<String>, RuntimeError> {
+    let call = client.inspect_image(image);
+    let found = match within("looking at the image", LIST_DEADLINE, call).await {
+        Ok(found) => found,
+        Err(Failure::ImageMissing(_) | Failure::NotFound(_)) => {
+            return Err(RuntimeError::ImageMissing(image.to_owned()));
+        }
+        Err(failure) => return Err(failure.into_error()),
+    };
+    let volumes = found.config.and_then(|config| config.volumes).unwrap_or_default();
+    create::covers(&volumes, &spec.mounts).map_err(|volume| {
+        RuntimeError::Launch(format!(
+            "the image {image} declares a volume at {volume}, which would be a writable folder of \
+             this machine, and cannot be covered there: use an image without it"
+        ))
+    })
 }
 
 /// Removes a container whose making nobody acknowledged: it is of this instance, and never ran.
@@ -208,8 +232,8 @@ async fn wait(client: &Client, id: &str) -> Result<Exit, Failure> {
 
 /// How a container ended: an engine knows whether memory was why.
 async fn verdict(client: &Client, id: &str, exit: Exit) -> Exit {
-    let call = client.inspect_container(id, None);
-    let found = within("looking at the container", LIST_DEADLINE, call).await;
+    let call = || client.inspect_container(id, None);
+    let found = understood("looking at the container", LIST_DEADLINE, call).await;
     let state = found.ok().and_then(|found| found.state);
     let memory = state.and_then(|state| state.oom_killed).unwrap_or_default();
     // A tool that was killed for memory leaves the mark as well; then the agent ended as it says.

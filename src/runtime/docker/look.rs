@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use bollard::Docker as Client;
+use bollard::errors::Error;
 use bollard::models::{
     ContainerSummary, ContainerSummaryStateEnum as State, EventMessage, SystemInfo, SystemVersion,
 };
@@ -14,7 +15,7 @@ use bollard::query_parameters::{EventsOptionsBuilder, ListContainersOptionsBuild
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 
-use super::call::{Failure, within};
+use super::call::{Failure, understood, within};
 use super::endpoint::Endpoint;
 use super::{GROUP, INSTANCE, LIST_DEADLINE, SPEC, create};
 use crate::name::{GroupName, InstanceId, SandboxId};
@@ -22,17 +23,15 @@ use crate::observed::{Owner, SandboxSeen, SandboxState};
 use crate::resource::{CONTAINER_LIMITS, RuntimeKind};
 use crate::runtime::{RuntimeEvent, RuntimeInfo};
 
-/// How often a list that is not understood is asked for: Podman has states that pass.
-const ATTEMPTS_MAX: u32 = 5;
-/// How long between two of them.
-const ATTEMPT_INTERVAL: Duration = Duration::from_millis(50);
-
 /// What happens to a container and can matter to whoever looks at it. What happens within it, or
 /// who attaches to it, does not.
 const EVENTS: &[&str] = &[
     "create", "start", "restart", "die", "died", "kill", "oom", "stop", "pause", "unpause",
     "update", "rename", "destroy", "remove",
 ];
+
+/// How an engine says that its filter of system calls lets all of them through.
+const UNCONFINED: &str = "profile=unconfined";
 
 /// What the engine is, and what a reader should know about its walls.
 pub(super) async fn engine(
@@ -43,6 +42,10 @@ pub(super) async fn engine(
     let ask = async {
         client.ping().await?;
         let version = client.version().await?;
+        if version.api_version.is_some() {
+            // The clones of a client share what it comes to.
+            client.clone().negotiate_version().await?;
+        }
         Ok((version, client.info().await?))
     };
     let (version, info) = within("asking the engine what it is", deadline, ask).await?;
@@ -74,7 +77,7 @@ fn describe(
         endpoint: format!("{} ({})", endpoint.url, endpoint.reason),
         user: has("name=rootless").then_some((0, 0)),
         architecture: architecture(info, version),
-        warnings: warnings(&unenforced, has("name=seccomp")),
+        warnings: warnings(info, &unenforced),
         unenforced,
     })
 }
@@ -97,11 +100,24 @@ fn unenforced(info: &SystemInfo) -> Vec<String> {
     limits.filter(|(_, holds)| !holds).map(|(limit, _)| limit.to_owned()).collect()
 }
 
-fn warnings(unenforced: &[String], seccomp: bool) -> Vec<String> {
-    let filter = "system calls are not filtered here: the engine has no seccomp";
+fn warnings(info: &SystemInfo, unenforced: &[String]) -> Vec<String> {
+    let options = info.security_options.as_deref().unwrap_or_default();
+    let named = |name: &str| options.iter().find(|option| option.split(',').any(|p| p == name));
+    let seccomp = named("name=seccomp");
+    let unconfined = seccomp.is_some_and(|option| option.split(',').any(|p| p == UNCONFINED));
+    let walls = [
+        (seccomp.is_some(), "system calls are not filtered here: the engine has no seccomp"),
+        (!unconfined, "system calls are not filtered here: the engine's profile is `unconfined`"),
+        (
+            named("name=selinux").is_none(),
+            "SELinux does not confine agents here: it would keep them from their folders",
+        ),
+    ];
+    let walls = walls.into_iter().filter(|(holds, _)| !holds).map(|(_, text)| text.to_owned());
     let limits = unenforced.iter();
-    let limits = limits.map(|limit| format!("{limit} is not enforced here: the engine cannot"));
-    (!seccomp).then(|| filter.to_owned()).into_iter().chain(limits).collect()
+    walls
+        .chain(limits.map(|limit| format!("{limit} is not enforced here: the engine cannot")))
+        .collect()
 }
 
 /// Every container of an instance, and every other that has a name that one of its would have.
@@ -203,43 +219,77 @@ async fn listed(
     values: Vec<String>,
 ) -> Result<Vec<ContainerSummary>, Failure> {
     let filters = HashMap::from([(filter, values)]);
-    let mut attempt = 1;
-    loop {
-        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        let call = client.list_containers(Some(options));
-        match within("listing the containers", LIST_DEADLINE, call).await {
-            Err(Failure::Nonsense(_)) if attempt < ATTEMPTS_MAX => {
-                attempt += 1;
-                tokio::time::sleep(ATTEMPT_INTERVAL).await;
-            }
-            other => return other,
-        }
-    }
+    let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+    let call = || client.list_containers(Some(options.clone()));
+    understood("listing the containers", LIST_DEADLINE, call).await
 }
 
 /// What happens to the containers of an instance, until the engine is lost.
 pub(super) fn events(client: Client, instance: InstanceId) -> BoxStream<'static, RuntimeEvent> {
-    let filters =
-        HashMap::from([("type", vec!["container".to_owned()]), ("label", vec![label(&instance)])]);
-    let options = EventsOptionsBuilder::default().filters(&filters).build();
-    let events = async_stream(client, options);
-    events
+    let containers = stream(
+        client.clone(),
+        HashMap::from([("type", vec!["container".to_owned()]), ("label", vec![label(&instance)])]),
+    );
+    // Whoever puts a container into a network is told of as an event of the network, which carries
+    // no label of the container.
+    let networks = stream(
+        client.clone(),
+        HashMap::from([
+            ("type", vec!["network".to_owned()]),
+            ("event", vec!["connect".to_owned()]),
+        ]),
+    );
+    let told = containers.map(|event| event.map(|event| told(&event)));
+    let joined = networks.then(move |event| {
+        let (client, instance) = (client.clone(), instance.clone());
+        async move {
+            match event {
+                Ok(event) => Ok(joined(&client, &instance, &event).await),
+                Err(error) => Err(error),
+            }
+        }
+    });
+    // Each says that it has ended: one alone would not be all that happens.
+    let ending = |events: BoxStream<'static, Result<Option<RuntimeEvent>, Error>>| {
+        events.map(Some).chain(futures_util::stream::iter([None]))
+    };
+    futures_util::stream::select(ending(told.boxed()), ending(joined.boxed()))
         .take_while(|event| {
-            if let Err(error) = event {
+            if let Some(Err(error)) = event {
                 tracing::debug!(%error, "the engine's events broke off");
             }
-            std::future::ready(event.is_ok())
+            std::future::ready(matches!(event, Some(Ok(_))))
         })
-        .filter_map(|event| std::future::ready(event.ok().and_then(|event| told(&event))))
+        .filter_map(|event| std::future::ready(event.and_then(Result::ok).flatten()))
         .boxed()
 }
 
 /// The engine's own stream, which owns its client.
-fn async_stream(
+fn stream(
     client: Client,
-    options: bollard::query_parameters::EventsOptions,
-) -> BoxStream<'static, Result<EventMessage, bollard::errors::Error>> {
+    filters: HashMap<&str, Vec<String>>,
+) -> BoxStream<'static, Result<EventMessage, Error>> {
+    let options = EventsOptionsBuilder::default().filters(&filters).build();
     client.events(Some(options)).boxed()
+}
+
+/// What a container of ours was put into a network, by an event of that. A container enters the
+/// network in which there is nothing whenever it starts.
+async fn joined(
+    client: &Client,
+    instance: &InstanceId,
+    event: &EventMessage,
+) -> Option<RuntimeEvent> {
+    let attributes = event.actor.as_ref()?.attributes.as_ref()?;
+    if attributes.get("name").is_some_and(|name| name == create::NO_NETWORK) {
+        return None;
+    }
+    let call = client.inspect_container(attributes.get("container")?, None);
+    let found = within("looking at the container", LIST_DEADLINE, call).await.ok()?;
+    let labels = found.config?.labels?;
+    labels.get(INSTANCE).filter(|found| found.as_str() == instance.as_str())?;
+    let group = GroupName::new(labels.get(GROUP)?.as_str()).ok();
+    Some(RuntimeEvent { group, what: event.action.clone()? })
 }
 
 fn told(event: &EventMessage) -> Option<RuntimeEvent> {
@@ -247,4 +297,45 @@ fn told(event: &EventMessage) -> Option<RuntimeEvent> {
     let attributes = event.actor.as_ref()?.attributes.as_ref()?;
     let group = GroupName::new(attributes.get(GROUP)?.as_str()).ok();
     Some(RuntimeEvent { group, what })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use bollard::ClientVersion;
+    use bytes::Bytes;
+    use http_body_util::Full;
+    use hyper::service::service_fn;
+    use hyper::{Request, Response};
+    use hyper_util::rt::TokioIo;
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_older_engine_is_asked_in_its_own_version_from_then_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("docker.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let service = service_fn(|request: Request<hyper::body::Incoming>| async move {
+                    let text = match request.uri().path() {
+                        "/version" => "{\"ApiVersion\": \"1.41\"}",
+                        _ => "{}",
+                    };
+                    Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(text))))
+                });
+                let connection = hyper::server::conn::http1::Builder::new();
+                tokio::spawn(connection.serve_connection(TokioIo::new(stream), service));
+            }
+        });
+        let url = format!("unix://{}", socket.display());
+        let client = Client::connect_with_unix(&url, 10, bollard::API_DEFAULT_VERSION).unwrap();
+        let endpoint = Endpoint { url, reason: "played".into() };
+        engine(&client, &endpoint, LIST_DEADLINE).await.unwrap();
+        let agreed = client.client_version();
+        assert_eq!(agreed, ClientVersion { major_version: 1, minor_version: 41 });
+    }
 }

@@ -15,10 +15,10 @@ use super::streams::{self, Of, Returned};
 use super::{CREATE_DEADLINE, LIST_DEADLINE};
 use crate::runtime::{Exec, ExecSpec, RuntimeError};
 
-/// How often an engine is asked for the exit code of a command whose output has ended.
-const ATTEMPTS_MAX: u32 = 100;
-/// How long between two of them.
+/// How long between two questions for the exit code of a command whose output has ended: at first,
 const ATTEMPT_INTERVAL: Duration = Duration::from_millis(20);
+/// and at last, where it closed its outputs and goes on.
+const ATTEMPT_INTERVAL_MAX: Duration = Duration::from_secs(2);
 
 /// Starts a command as the container's own user. Nothing ends it but itself: engines have no way.
 pub(super) async fn exec(
@@ -76,20 +76,18 @@ pub(super) async fn exec(
     })
 }
 
-/// The exit code of a command that has said everything.
+/// The exit code of a command that has said everything, once it has ended: for as long as somebody
+/// waits for it.
 async fn code(client: &Client, exec: &str) -> Result<i32, RuntimeError> {
-    for _ in 0..ATTEMPTS_MAX {
+    let mut interval = ATTEMPT_INTERVAL;
+    loop {
         let call = client.inspect_exec(exec);
         let found = within("looking at the command", LIST_DEADLINE, call).await;
         let found = found.map_err(Failure::into_error)?;
         if let (Some(false), Some(code)) = (found.running, found.exit_code) {
             return Ok(i32::try_from(code).unwrap_or(i32::MAX));
         }
-        tokio::time::sleep(ATTEMPT_INTERVAL).await;
+        tokio::time::sleep(interval).await;
+        interval = (interval * 2).min(ATTEMPT_INTERVAL_MAX);
     }
-    // It closed its outputs and went on.
-    Err(RuntimeError::Timeout {
-        what: "the command".to_owned(),
-        seconds: (ATTEMPT_INTERVAL * ATTEMPTS_MAX).as_secs(),
-    })
 }

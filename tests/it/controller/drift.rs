@@ -1,9 +1,11 @@
 //! What is changed behind a controller's back: it comes back, is told, and loses nothing.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use babybot::runtime::docker::{GENERATION, GROUP, INSTANCE};
-use bollard::models::{ContainerCreateBody, ContainerUpdateBody};
+use bollard::models::{
+    ContainerCreateBody, ContainerUpdateBody, NetworkConnectRequest, NetworkDisconnectRequest,
+};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, KillContainerOptionsBuilder, RemoveContainerOptionsBuilder,
     RenameContainerOptionsBuilder, StopContainerOptionsBuilder,
@@ -107,6 +109,33 @@ fn a_container_whose_limits_were_edited_is_replaced() {
             client.update_container(&id, update).await
         });
     });
+}
+
+/// A container leaves the network in which there is nothing, and enters one.
+#[test]
+fn a_container_that_was_put_into_a_network_is_replaced_at_once() {
+    let home = Home::docker(needs_engine!(), "", ALWAYS, LONG);
+    let up = home.up();
+    let before = home.wait_for_agent();
+    let events = home.events();
+    let id = before.clone();
+    home.ask_engine(|client| async move {
+        let request = NetworkDisconnectRequest { container: id.clone(), force: Some(false) };
+        client.disconnect_network("none", request).await?;
+        let request = NetworkConnectRequest { container: id, ..Default::default() };
+        client.connect_network("bridge", request).await
+    });
+    let connected = Instant::now();
+    events.wait("another starts", |event| event.action == "start" && event.id != before);
+    let took = connected.elapsed();
+    report(&format!("docker network connect: back {took:?} after it"));
+    // A look comes every 30 s in any case.
+    assert!(took < BACK_WITHIN, "back after {took:?}\n{}", home.log());
+    home.assert_drift_is_told("container/home", "it is in the network bridge");
+    home.ask("quick 1");
+    home.assert_each_message_has_one_reply(1);
+    events.assert_one_at_a_time();
+    up.end();
 }
 
 #[test]

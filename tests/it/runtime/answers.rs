@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode, Uri};
-use babybot::name::SandboxId;
+use babybot::name::{GroupName, SandboxId};
 use babybot::resource::RuntimeKind;
 use babybot::runtime::docker::Docker;
 use babybot::runtime::docker::endpoint::{self, Endpoint, Found, Places};
@@ -86,7 +86,10 @@ fn ok(value: serde_json::Value) -> Answer {
 
 /// What a start comes to, by what the engine says to the making of the container.
 async fn refusal(status: u16, message: &'static str) -> RuntimeError {
-    let engine = Played::new(move |_, _| said(status, message));
+    let engine = Played::new(move |method, _| match method {
+        &Method::GET => ok(serde_json::json!({ "Id": "sha256:1" })),
+        _ => said(status, message),
+    });
     let place = Place::none();
     let mut spec = place.spec("family", "true");
     spec.container.image = Some("localhost/agent:1".into());
@@ -137,6 +140,39 @@ async fn a_list_that_fails_reaps_nothing() {
     let listed = engine.docker().list(&place.instance, Vec::new()).await;
     assert!(matches!(listed, Err(RuntimeError::Failed(_))), "{listed:?}");
     assert!(engine.asked("GET").len() >= 5, "it was not asked again");
+}
+
+/// A container that cannot be removed keeps nobody from starting but its own group.
+#[tokio::test]
+async fn one_that_cannot_be_removed_holds_up_no_other() {
+    let place = Place::none();
+    let instance = place.instance.clone();
+    let engine = Played::new(move |method, path| match (method, path) {
+        (&Method::DELETE, "/containers/4f") => said(
+            500,
+            "driver \"overlay2\" failed to remove root filesystem: device or resource busy",
+        ),
+        (&Method::DELETE, _) => (StatusCode::NO_CONTENT, String::new()),
+        _ => {
+            let container = |id: &str, group: &str| {
+                serde_json::json!({
+                    "Id": id, "Names": [format!("/{id}")], "State": "dead",
+                    "Labels": {
+                        "io.babybot.instance": instance.as_str(), "io.babybot.group": group,
+                    },
+                })
+            };
+            ok(serde_json::json!([container("4f", "family"), container("5e", "work")]))
+        }
+    });
+    let docker = engine.docker();
+    assert_eq!(docker.reap(place.instance.clone(), Vec::new()).await, Ok(()));
+    let mut asked = engine.asked("DELETE");
+    asked.sort();
+    assert_eq!(asked, ["DELETE /containers/4f", "DELETE /containers/5e"]);
+    // What is left is seen, for whoever looks later.
+    let seen = docker.list(&place.instance, Vec::new()).await.unwrap();
+    assert!(seen.contains_key(&GroupName::new("family").unwrap()), "{seen:?}");
 }
 
 /// A state that passes is waited for.
@@ -213,6 +249,22 @@ async fn an_engine_says_what_its_walls_lack() {
     );
     assert_eq!(info.unenforced, ["limits.pids"]);
     assert!(info.endpoint.ends_with("(played)"), "{}", info.endpoint);
+
+    let warnings = async |options: &[&str]| {
+        let Found::Is(_, info) = found(serde_json::json!({ "SecurityOptions": options })).await
+        else {
+            panic!("not found")
+        };
+        info.warnings
+    };
+    assert_eq!(warnings(&["name=seccomp,profile=builtin"]).await, [""; 0]);
+    assert_eq!(
+        warnings(&["name=seccomp,profile=unconfined", "name=selinux"]).await,
+        [
+            "system calls are not filtered here: the engine's profile is `unconfined`",
+            "SELinux does not confine agents here: it would keep them from their folders",
+        ]
+    );
 
     let mapped =
         serde_json::json!({ "SecurityOptions": ["name=seccomp,profile=default", "name=userns"] });

@@ -9,7 +9,9 @@ use babybot::runtime::docker::endpoint::Endpoint;
 use babybot::runtime::docker::{Docker, GENERATION, GROUP, INSTANCE, SPEC};
 use babybot::runtime::{ExecSpec, Exit, Runtime as _, RuntimeError, Sandbox};
 use babybot::unit::ByteSize;
-use bollard::models::{ContainerCreateBody, ContainerUpdateBody};
+use bollard::models::{
+    ContainerCreateBody, ContainerUpdateBody, RestartPolicy, RestartPolicyNameEnum,
+};
 use bollard::query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder};
 use futures_util::StreamExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -17,7 +19,7 @@ use tokio::net::UnixListener;
 
 use super::place::{PATIENCE, Place, Running, name};
 use super::{images, rows};
-use crate::support::docker::{Engine, needs};
+use crate::support::docker::{Context, Engine, needs};
 
 /// An engine that is down is said with what helps, and one that hangs is given up.
 #[tokio::test(start_paused = true)]
@@ -162,6 +164,50 @@ async fn a_container_carries_its_name_and_its_labels() {
     }
 }
 
+/// An image's volumes would be writable folders of the machine, and its check a process for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_image_declares_opens_no_wall() {
+    let place = Place::docker(needs!(docker));
+    let engine = place.engine.clone().unwrap();
+    let image = async |volumes: &str| {
+        let file = format!(
+            "FROM {}\nRUN [\"/bin/sh\", \"-c\", \"mkdir /data && echo x > /data/x\"]\n\
+             VOLUME {volumes}\nHEALTHCHECK --interval=1s CMD [\"/bin/true\"]\n",
+            engine.image
+        );
+        Context::new(&file).build(&engine.client(), "localhost/babybot-test-declares").await
+    };
+    let script = "for place in /data /workspace; do (echo y >$place/y) 2>&1 | grep -o Read-only; \
+                  done; echo z >/tmp/z; cat /tmp/z; ls /data; echo ready; exec cat";
+    let mut spec = place.spec("family", script);
+    spec.container.image = Some(image("/data /workspace /workspace/group /tmp /srv/new").await);
+    let mut running = Running::from(place.runtime.launch(spec).await.unwrap());
+    let found = engine.client().inspect_container(running.sandbox.id.as_str(), None).await.unwrap();
+    let mounts = found.mounts.unwrap();
+    let volumes = mounts.iter().filter(|mount| mount.typ.as_deref() != Some("bind"));
+    assert_eq!(volumes.count(), 0, "{mounts:?}");
+    assert!(
+        found.state.unwrap().health.is_none_or(|health| {
+            health.status.is_none_or(|status| status.to_string() == "none")
+        })
+    );
+    for line in ["Read-only", "Read-only", "z"] {
+        assert_eq!(running.line().await, line);
+    }
+    assert_eq!(running.line().await, "ready", "something of the volume is left");
+    running.close().await;
+    assert_eq!(running.exit().await, Exit::Code(0));
+
+    let mut spec = place.spec("family", "true");
+    let within = image("/workspace/group/data").await;
+    spec.container.image = Some(within.clone());
+    let refused = place.runtime.launch(spec).await;
+    let Err(RuntimeError::Launch(why)) = refused else { panic!("{refused:?}") };
+    assert!(why.contains(&within) && why.contains("/workspace/group/data"), "{why}");
+    assert_eq!(place.count().await, 0);
+    assert!(!place.folder("family").join("data").exists());
+}
+
 /// Each change from outside is said; a container that was left alone has none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_edited_from_outside_is_said() {
@@ -177,6 +223,13 @@ async fn what_was_edited_from_outside_is_said() {
         memory_swap: Some(32 << 20),
         pids_limit: Some(1000),
         nano_cpus: Some(500_000_000),
+        cpu_shares: Some(512),
+        memory_reservation: Some(8 << 20),
+        cpuset_cpus: Some("0".into()),
+        restart_policy: Some(RestartPolicy {
+            name: Some(RestartPolicyNameEnum::ALWAYS),
+            maximum_retry_count: None,
+        }),
         ..Default::default()
     };
     client.update_container(id.as_str(), update).await.unwrap();
@@ -188,6 +241,10 @@ async fn what_was_edited_from_outside_is_said() {
             "memory with swap is 32MiB instead of 64MiB",
             "cpus is 0.5 instead of 2",
             "pids is 1000 instead of 64",
+            "restart policy is always instead of no",
+            "cpu shares is 512 instead of nothing",
+            "reserved memory is 8MiB instead of nothing",
+            "cpuset is 0 instead of nothing",
         ]
     );
     let mut meant = container.clone();
@@ -313,6 +370,15 @@ async fn a_command_runs_inside_as_the_agents_user() {
     let user = place.spec("family", "").container.user.unwrap();
     assert_eq!(out, format!("{}\n/workspace/group\nwhat is typed\n0\n", user.uid));
     assert_eq!(err, "complaint\n");
+
+    // A command that closes its outputs and goes on for longer than a moment.
+    let script = "exec >/dev/null 2>&1; read word; sleep 3; exit 6";
+    let argv = ["sh", "-c", script].map(ToOwned::to_owned).into();
+    let mut exec =
+        place.runtime.exec(&id, ExecSpec { argv, terminal: None, place: None }).await.unwrap();
+    exec.stdin.write_all(b"word\n").await.unwrap();
+    let ended = tokio::time::timeout(PATIENCE, exec.exit).await;
+    assert_eq!(ended, Ok(Ok(6)));
 
     let argv = ["sh", "-c", "sleep 0.3; stty size"].map(ToOwned::to_owned).into();
     let mut exec = place

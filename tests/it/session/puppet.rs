@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use babybot::link::LinkError;
 use babybot::link::client::{self, Link};
 use babybot::name::TurnId;
-use babybot::protocol::{Event, Failure, Hello, Order, PROTOCOL};
+use babybot::protocol::{Event, Failure, Hello, Limit, Order, PROTOCOL};
 use futures_util::{Stream, StreamExt as _};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{mpsc, oneshot};
@@ -21,7 +21,8 @@ type Orders = Pin<Box<dyn Stream<Item = Result<Order, LinkError>> + Send>>;
 pub(super) struct Greeted {
     pub(super) link: Link,
     orders: Orders,
-    _rest: (tokio::io::DuplexStream, oneshot::Sender<Exit>),
+    exit: oneshot::Sender<Exit>,
+    _log: tokio::io::DuplexStream,
 }
 
 fn hello(protocol: u32) -> Hello {
@@ -35,7 +36,7 @@ pub(super) async fn greet(puppet: Puppet) -> Greeted {
     let welcome = link.hello(&hello(PROTOCOL)).await.unwrap();
     assert_eq!(welcome.group.as_str(), "family");
     let orders: Orders = Box::pin(link.orders().await.unwrap());
-    Greeted { link, orders, _rest: (log, exit) }
+    Greeted { link, orders, exit, _log: log }
 }
 
 impl Greeted {
@@ -170,6 +171,31 @@ async fn the_first_word_about_the_end_of_a_turn_counts() {
     // However much an agent says, the chat is told a bearable part of it.
     assert_eq!(why.len(), 2_000);
     assert_eq!(shop.posts().await[0].0, PostKind::Notice);
+}
+
+/// A sandbox carries the mark of what was killed in it for want of memory to its end.
+#[tokio::test]
+async fn an_agent_whose_tool_once_lacked_memory_did_not_end_for_that_reason() {
+    let (shop, mut puppets) = stage().await;
+    shop.say("in the morning").await;
+    let working = shop.working(shop.worker(), &CancellationToken::new());
+    let mut agent = greet(puppets.recv().await.unwrap()).await;
+    let turn = agent.turn().await;
+    agent.link.report(&turn, &[Event::Struck { limit: Limit::Memory }]).await.unwrap();
+    agent.answer(&turn, "without it", 0).await;
+    let (worker, _) = finished(working).await;
+
+    shop.say("later").await;
+    let working = shop.working(worker, &CancellationToken::new());
+    let turn = agent.turn().await;
+    agent.exit.send(Exit::OutOfMemory).unwrap();
+    let mut next = greet(puppets.recv().await.unwrap()).await;
+    assert_eq!(next.turn().await, turn);
+    // Of this one no tool was killed.
+    next.exit.send(Exit::OutOfMemory).unwrap();
+    let (_, worked) = finished(working).await;
+    let Worked::GivenUp(why) = worked else { panic!("{worked:?}") };
+    assert!(why.starts_with("it needed more memory than"), "{why}");
 }
 
 #[tokio::test]

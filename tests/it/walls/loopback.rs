@@ -1,5 +1,9 @@
 //! An Ollama client in a container that knows nothing of babybot: it finds its server on loopback.
 
+use ollama_rs::Ollama;
+use ollama_rs::generation::chat::ChatMessage;
+use ollama_rs::generation::chat::request::ChatMessageRequest;
+
 use super::house::{House, RUN};
 use crate::support::docker::needs_engine;
 use crate::support::home::HOME;
@@ -69,6 +73,46 @@ fn an_ollama_client_reaches_its_own_model_and_nothing_more() {
     // None of it was a turn, or the agent's.
     assert_eq!(house.installation.column("SELECT text FROM messages"), ["run"]);
     assert_eq!(house.installation.column("SELECT state || attempts FROM turns"), ["done1"]);
+}
+
+/// The variable by which a test program is a client of Ollama.
+const CLIENT_OF_ITS_OWN: &str = "BABYBOT_IT_CLIENT";
+
+/// The client of the next test, within the container; by itself nothing.
+#[tokio::test]
+async fn a_client_of_its_own() {
+    if std::env::var_os(CLIENT_OF_ITS_OWN).is_none() {
+        return;
+    }
+    let ollama = Ollama::default();
+    let models = ollama.list_local_models().await.unwrap();
+    let names: Vec<&str> = models.iter().map(|model| &*model.name).collect();
+    println!("models {names:?}");
+    let ask = async |model: &str| {
+        let message = ChatMessage::user("hi".to_owned());
+        let request = ChatMessageRequest::new(model.to_owned(), vec![message]);
+        ollama.send_chat_messages(request).await
+    };
+    let answer = ask(names[0]).await.unwrap();
+    println!("answer {} {}", answer.message.content, answer.done);
+    println!("another {}", ask("another:1b").await.is_ok());
+}
+
+/// A library that was written for Ollama, with nothing set: the tests' own program has one.
+#[test]
+fn a_client_library_works_in_a_container_as_it_is() {
+    let engine = needs_engine!();
+    let house = House::new(&engine, HOME, RUN);
+    house.apply();
+    let client = house.root().join("groups/home/client");
+    std::fs::copy(std::env::current_exe().unwrap(), &client).unwrap();
+    let (_, module) = module_path!().split_once("::").unwrap();
+    let said = house.says(&format!(
+        "{CLIENT_OF_ITS_OWN}=1 ./client --exact {module}::a_client_of_its_own --nocapture\n"
+    ));
+    for line in ["models [\"rehearsal:latest\"]", "answer here true", "another false"] {
+        assert!(said.contains(&format!("{line}\n")), "{line}: {said}");
+    }
 }
 
 #[test]
