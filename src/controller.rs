@@ -106,8 +106,18 @@ impl fmt::Debug for Manifest {
 }
 
 /// Turns to the runtime of this kind, at this engine where one is recorded, and says how it is.
-pub type FindRuntimes =
-    Arc<dyn Fn(RuntimeKind, Option<String>) -> BoxFuture<'static, RuntimeStatus> + Send + Sync>;
+pub type FindRuntimes = Arc<
+    dyn Fn(RuntimeKind, Option<String>, Trust) -> BoxFuture<'static, RuntimeStatus> + Send + Sync,
+>;
+
+/// How far an earlier word of a runtime counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// If it was well a short while ago, it is.
+    Recent,
+    /// It has to say so now.
+    Nothing,
+}
 
 /// A controller that runs.
 #[derive(Clone)]
@@ -367,9 +377,9 @@ impl Shared {
     }
 
     /// Turns to what these are made with, which is what agents are started with from then on.
-    async fn turn_to(&self, specs: &BTreeMap<ResourceId, Spec>) -> RuntimeStatus {
+    async fn turn_to(&self, specs: &BTreeMap<ResourceId, Spec>, trust: Trust) -> RuntimeStatus {
         let kind = resource::runtime(specs).unwrap_or(RuntimeKind::None);
-        (self.find)(kind, resource::engine(specs)).await
+        (self.find)(kind, resource::engine(specs), trust).await
     }
 
     /// Serves what the applied generation has, and nothing else.

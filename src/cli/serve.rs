@@ -20,7 +20,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::control::client::Client;
 use crate::control::place::{self, Bases, Place};
 use crate::control::{Role, RuntimeStatus, server};
-use crate::controller::{Controller, FindRuntimes, Manifest, Setup, Spur, Unread};
+use crate::controller::{Controller, FindRuntimes, Manifest, Setup, Spur, Trust, Unread};
 use crate::desired::Desired;
 use crate::error::{Error, Exit, chain};
 use crate::host::{Host, HostError};
@@ -314,7 +314,7 @@ fn finder(ground: Ground) -> FindRuntimes {
     type Well = (RuntimeKind, Option<String>, Instant, RuntimeStatus);
     let state: Arc<tokio::sync::Mutex<(Ground, Option<Well>)>> =
         Arc::new(tokio::sync::Mutex::new((ground, None)));
-    Arc::new(move |kind, engine| {
+    Arc::new(move |kind, engine, trust| {
         let state = Arc::clone(&state);
         Box::pin(async move {
             let mut state = state.lock().await;
@@ -322,6 +322,7 @@ fn finder(ground: Ground) -> FindRuntimes {
             if let Some((of, at, since, status)) = &*well
                 && (*of, at) == (kind, &engine)
                 && since.elapsed() < WELL_FOR
+                && trust == Trust::Recent
             {
                 return status.clone();
             }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
-use super::Shared;
 use super::group::{Ask, Cell};
 use super::look::Eyes;
+use super::{Shared, Trust};
 use crate::control::{ApplyEvent, ApplyRequest};
 use crate::error::chain;
 use crate::execute::{self, AgentOrder, Direct, Lines, Outcome, Tools};
@@ -113,7 +113,7 @@ impl Shared {
         events: &mpsc::Sender<ApplyEvent>,
     ) -> ApplyEvent {
         let ApplyRequest { desired, text, plan, risks } = request;
-        self.turn_to(&specs).await;
+        self.turn_to(&specs, Trust::Recent).await;
         self.remember_engine(&specs).await;
         let host = self.host();
         let next = host.with_generation(plan.generation(), Arc::new(specs));
@@ -169,7 +169,7 @@ impl Shared {
             Err(error @ ApplyError::Store(_)) => ApplyEvent::Error { why: chain(&error) },
         };
         // Nothing may have come of it.
-        self.turn_to(self.host().specs()).await;
+        self.turn_to(self.host().specs(), Trust::Recent).await;
         end
     }
 

@@ -11,9 +11,9 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{BoxStream, SelectAll};
 use tokio::time::Instant;
 
-use super::Shared;
 use super::folders::Folders;
 use super::look::Eyes;
+use super::{Shared, Trust};
 use crate::control::Drift;
 use crate::desired::Desired;
 use crate::execute::Change;
@@ -118,7 +118,7 @@ async fn settle(shared: &Arc<Shared>, events: &mut Events, folders: &mut Folders
 
 async fn round(shared: &Arc<Shared>, mender: &mut Mender) -> Round {
     let host = shared.host();
-    let status = shared.turn_to(host.specs()).await;
+    let status = shared.turn_to(host.specs(), Trust::Recent).await;
     shared.known().runtime = status;
     let desired = Desired::of_applied(shared.name.clone(), host.specs());
     let eyes = Eyes::new(shared);
@@ -130,7 +130,13 @@ async fn round(shared: &Arc<Shared>, mender: &mut Mender) -> Round {
         let digits = bits.random_bits();
         u64::from_str_radix(&digits[..16], 16).unwrap_or_default()
     };
-    mender.round(&desired, &eyes, &hands, &now, &mut random).await
+    let round = mender.round(&desired, &eyes, &hands, &now, &mut random).await;
+    if !round.unknown.is_empty() {
+        // Whether it is the runtime that does not answer is said at once.
+        let status = shared.turn_to(host.specs(), Trust::Nothing).await;
+        shared.known().runtime = status;
+    }
+    round
 }
 
 fn has_strangers(observed: &Observed) -> bool {

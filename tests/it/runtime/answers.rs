@@ -321,6 +321,7 @@ async fn nothing_is_started_at_an_engine_that_it_was_not_meant_for() {
             "/_ping" => (StatusCode::OK, "OK".to_owned()),
             "/version" => ok(serde_json::json!({ "Version": "28.1" })),
             "/info" => ok(serde_json::json!({ "OSType": "linux", "SecurityOptions": options })),
+            path if path.starts_with("/images/") => ok(serde_json::json!({ "Id": "sha256:1" })),
             _ => said(500, "it was asked for a container"),
         });
         let found = endpoint::find_among(Places::Named(engine.endpoint.clone()), None).await;

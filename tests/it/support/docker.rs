@@ -275,7 +275,9 @@ impl Daemon {
     /// Starts one, or says that the test is skipped: it takes a root, and Docker's own daemon.
     pub(crate) fn start() -> Option<(Self, Engine)> {
         let busybox = engine_here().and_then(|_| busybox())?;
-        if !rustix::process::geteuid().is_root() || which::which("dockerd").is_err() {
+        if !rustix::process::geteuid().is_root()
+            || ["dockerd", "unshare"].iter().any(|program| which::which(program).is_err())
+        {
             skipped("no dockerd can be started");
             return None;
         }
@@ -294,8 +296,9 @@ impl Daemon {
     pub(crate) fn start_again(&mut self) {
         let below = |name: &str| self.folder.path().join(name);
         let log = std::fs::File::create(below("log")).unwrap();
-        let child = Command::new("dockerd")
-            .args(["--bridge", "none", "--iptables=false", "--ip6tables=false"])
+        // In a network of its own: it makes and removes the bridge that all of them call the same.
+        let child = Command::new("unshare")
+            .args(["--net", "--", "dockerd", "--iptables=false", "--ip6tables=false"])
             .args(["--host", &self.url()])
             .arg("--data-root")
             .arg(below("data"))
