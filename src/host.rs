@@ -621,7 +621,10 @@ impl Worker {
         let why = match end {
             TurnEnd::TimedOut => format!("it took longer than {} (limits.turn)", limits.turn),
             TurnEnd::DiskFull => {
-                format!("its folders hold more than {} (limits.disk)", limits.disk)
+                format!(
+                    "the folders of {} hold more than {} (limits.disk)",
+                    self.group, limits.disk
+                )
             }
             TurnEnd::OutOfMemory => {
                 format!("it needed more memory than {} (limits.memory)", limits.memory)

@@ -425,10 +425,17 @@ fn known_with(mut look: Known<Seen>, change: impl Fn(&mut SandboxSeen)) -> Known
 fn settings() -> impl Strategy<Value = Setting> {
     let binary = select(vec![Some("sha256:one"), Some("sha256:one"), Some("sha256:two"), None]);
     let owner = select(vec![None, None, Some(UserId { uid: 10_001, gid: 10_001 })]);
-    let docker = (binary, owner.clone()).prop_map(|(binary, owner)| Setting {
-        binary: binary.map(str::to_owned),
-        owner,
-        ..docker()
+    // One that is rootless, and others.
+    let engine = select(vec![None, Some(("one", 1000)), Some(("two", 1000)), Some(("three", 0))]);
+    let docker = (binary, owner.clone(), engine).prop_map(|(binary, owner, engine)| {
+        let (name, uid) = engine.unzip();
+        Setting {
+            binary: binary.map(str::to_owned),
+            owner,
+            engine: name.map(|name| format!("unix:///{name}.sock")),
+            user: uid.map(|uid| UserId { uid, gid: uid }).or(docker().user),
+            ..docker()
+        }
     });
     let none = owner.prop_map(|owner| Setting { owner, ..Setting::default() });
     prop_oneof![3 => docker, 2 => none]

@@ -273,6 +273,16 @@ fn a_weaker_runtime_or_another_engine_called_safe() {
     let engine = desired_on(&docker(), &engine);
     let found = quiet(&on_docker, &engine, "group/home");
     assert_eq!(found, std::slice::from_ref(&understated));
+    // Nobody wrote where it is: it is elsewhere, or no longer rootless.
+    let at = |url: &str, uid: u32| {
+        let user = Some(UserId { uid, gid: uid });
+        desired_on(&Setting { engine: Some(url.to_owned()), user, ..docker() }, ALWAYS)
+    };
+    let (one, other) = (at("unix:///a.sock", 1000), at("unix:///b.sock", 1000));
+    let moved = Problem::RiskUnderstated { said, needed: Risk::Disruptive };
+    assert_eq!(quiet(&one, &other, "group/home"), [moved]);
+    let rootless = quiet(&at("unix:///a.sock", 0), &one, "group/home");
+    assert_eq!(rootless, std::slice::from_ref(&understated));
     let base = desired_on(&docker(), &ALWAYS.replace("base=scratch", "base=alpine:3"));
     let image = base.resources.keys().next().expect("an image is the first").to_string();
     assert_eq!(quiet(&on_docker, &base, &image), [understated]);

@@ -20,8 +20,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixListener;
 
 use super::place::Place;
-use crate::support::home::HOME;
-use crate::support::installation::{Installation, User, wait_for_end};
+use crate::support::home::{HOME, YES};
+use crate::support::installation::{Installation, User, comes_true, wait_for_end};
 
 type Answer = (StatusCode, String);
 
@@ -305,6 +305,39 @@ async fn a_written_limit_that_the_engine_forgets_is_an_error_and_a_default_is_a_
     let forgotten = plan("limits = { pids = 64 }\n");
     assert_eq!(forgotten.code, 3, "{forgotten:?}");
     assert!(forgotten.stderr.contains("cannot enforce limits.pids of home"), "{forgotten:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_status_says_what_the_walls_of_the_engine_lack() {
+    let engine = Played::new(|_, path| match path {
+        "/_ping" => (StatusCode::OK, "OK".to_owned()),
+        "/version" => ok(serde_json::json!({ "Version": "28.1" })),
+        "/info" => ok(serde_json::json!({ "OSType": "linux", "PidsLimit": false })),
+        path if path.starts_with("/images/localhost/") => ok(serde_json::json!({ "Id": "4f" })),
+        _ => ok(serde_json::json!([])),
+    });
+    let place = Installation::new(User::Oneself, "[[rule]]\nsteps = [{ reply = \"here\" }]\n");
+    let manifest = format!(
+        "schema = 1\nname = \"home\"\n[runtime]\nkind = \"docker\"\n[runtime.image]\n\
+         ref = \"localhost/agent:1\"\n[models.stand-in]\nkind = \"rehearsal\"\n{HOME}"
+    );
+    place.write("babybot.toml", &manifest);
+    let begin = |arguments: &[&str]| {
+        let mut command = place.command(arguments);
+        command.env("DOCKER_HOST", &engine.endpoint.url).spawn().unwrap()
+    };
+    tokio::task::block_in_place(|| {
+        let up = begin(&["up", YES]);
+        let mut said = String::new();
+        let says = comes_true(VERB_MAX, || {
+            said = wait_for_end(begin(&["status"]), VERB_MAX).stdout;
+            said.contains("warning: limits.pids is not enforced here")
+        });
+        let down = wait_for_end(begin(&["down"]), VERB_MAX);
+        let ended = wait_for_end(up, VERB_MAX);
+        assert!(says, "{said}\n{down:?}\n{ended:?}");
+        assert_eq!(ended.code, 0, "{ended:?}");
+    });
 }
 
 /// Whom an agent is run as was settled with another engine in view.

@@ -8,7 +8,7 @@ use babybot::runtime::docker::{
     CONTENT, Docker, INSTANCE, binary, build_binary_from_source, image_name,
 };
 use babybot::runtime::{Binary, Exit, Runtime as _, RuntimeError};
-use bollard::query_parameters::RemoveImageOptionsBuilder;
+use bollard::query_parameters::{RemoveImageOptionsBuilder, TagImageOptionsBuilder};
 
 use super::place::{Place, Running};
 use crate::support::docker::{AGENT, Context, needs};
@@ -77,7 +77,8 @@ pub(super) async fn row_21(place: Place) {
     let mut running = Running::from(babybot.runtime.launch(spec).await.unwrap());
     assert!(running.rest().await.starts_with("babybot "), "it did not run");
     assert_eq!(running.exit().await, Exit::Code(0));
-    let held = bollard::models::ContainerCreateBody { image: Some(name), ..Default::default() };
+    let held =
+        bollard::models::ContainerCreateBody { image: Some(name.clone()), ..Default::default() };
     let held = client.create_container(None, held).await.unwrap().id;
     let refused = docker.remove_image(instance, &image.tag()).await;
     assert!(
@@ -88,12 +89,20 @@ pub(super) async fn row_21(place: Place) {
     assert_eq!(place.count().await, 0);
     client.remove_container(&held, None).await.unwrap();
 
+    // Another instance's has another name, and whatever is called so has to be its own.
     let stranger = SystemClock.instance_id();
+    docker.remove_image(&stranger, &image.tag()).await.unwrap();
+    assert_eq!(docker.has_image(Some(instance), &image).await, Ok(true));
+    let theirs = image_name(Some(&stranger), &image.reference());
+    let (repository, tag) = theirs.rsplit_once(':').unwrap();
+    let options = TagImageOptionsBuilder::default().repo(repository).tag(tag).build();
+    client.tag_image(&name, Some(options)).await.unwrap();
     let refused = docker.remove_image(&stranger, &image.tag()).await;
     assert!(
         matches!(&refused, Err(RuntimeError::Failed(why)) if why.contains("not this instance's")),
         "{refused:?}"
     );
+    engine.remove_image(&theirs).await;
     docker.remove_image(instance, &image.tag()).await.unwrap();
     docker.remove_image(instance, &image.tag()).await.unwrap();
     assert_eq!(docker.has_image(Some(instance), &image).await, Ok(false));

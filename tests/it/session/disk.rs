@@ -26,7 +26,7 @@ async fn a_turn_that_fills_its_folder_is_stopped_and_the_chat_is_told() {
     let mut worker = shop.worker();
     let worked = shop.work(&mut worker).await;
     let Worked::GivenUp(why) = worked else { panic!("{worked:?}") };
-    assert_eq!(why, "its folders hold more than 64KiB (limits.disk)");
+    assert_eq!(why, "the folders of family hold more than 64KiB (limits.disk)");
     worker.rest().await;
 }
 
@@ -79,7 +79,7 @@ async fn a_folder_that_is_too_deep_to_measure_is_too_full_and_the_log_says_why()
     call(&agent, &turn).await;
     obey(&mut agent, &turn).await;
     let (_, worked) = finished(working).await;
-    let why = "its folders hold more than 2GiB (limits.disk)";
+    let why = "the folders of family hold more than 2GiB (limits.disk)";
     assert_eq!(worked, Worked::GivenUp(why.to_owned()));
     let text = logged.text();
     let warning = text.lines().find(|line| line.contains("cannot be measured")).expect(&text);

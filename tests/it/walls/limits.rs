@@ -206,7 +206,7 @@ fn a_folder_that_is_too_full_ends_the_turn_and_the_next_ones_until_there_is_room
     let up = house.up();
     let ended = house.chat("home", "fill");
     assert_eq!(ended.code, 1, "{ended:?}");
-    let notice = "I could not answer: its folders hold more than 4MiB (limits.disk).";
+    let notice = "I could not answer: the folders of home hold more than 4MiB (limits.disk).";
     assert!(format!("{}{}", ended.stdout, ended.stderr).contains(notice), "{ended:?}");
     assert!(ended.stderr.contains("limits.disk struck"), "{ended:?}");
     up.wait_until_status_says("limits.disk struck");
