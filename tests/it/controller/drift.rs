@@ -11,8 +11,11 @@ use bollard::query_parameters::{
     RenameContainerOptionsBuilder, StopContainerOptionsBuilder,
 };
 
-use crate::support::docker::{engine_here, needs_engine};
-use crate::support::home::{ALWAYS, Event, Events, HOME, Home, LONG, condition, report};
+use super::engine::{through, wait_until_quiet};
+use crate::support::docker::{Front, engine_here, needs_engine};
+use crate::support::home::{
+    ALWAYS, Event, Events, HOME, Home, LONG, condition, report, within_tasks,
+};
 use crate::support::installation::{comes_true, wait_until};
 
 /// Within which something is back on a machine that has other things to do as well; it is to be
@@ -114,10 +117,15 @@ fn a_container_whose_limits_were_edited_is_replaced() {
 /// A container leaves the network in which there is nothing, and enters one.
 #[test]
 fn a_container_that_was_put_into_a_network_is_replaced_at_once() {
-    let home = Home::docker(needs_engine!(), "", ALWAYS, LONG);
+    let engine = needs_engine!();
+    let _tasks = within_tasks();
+    let front = Front::of(&engine);
+    let home = Home::docker(engine, &through(&front), ALWAYS, LONG);
     let up = home.up();
     let before = home.wait_for_agent();
     let events = home.events();
+    // No look of the start is to see it by chance.
+    wait_until_quiet(&front);
     let id = before.clone();
     home.ask_engine(|client| async move {
         let request = NetworkDisconnectRequest { container: id.clone(), force: Some(false) };

@@ -7,7 +7,7 @@ use crate::support::home::{ALWAYS, HOME, Home, LONG, YES, condition, report, wit
 use crate::support::installation::{PATIENCE, comes_true, wait_until};
 
 /// What `runtime.docker` says of a socket of a test.
-fn through(front: &Front) -> String {
+pub(super) fn through(front: &Front) -> String {
     format!("\n[runtime.docker]\nhost = \"{}\"\n", front.endpoint().url)
 }
 
@@ -103,6 +103,17 @@ fn an_agent_at_rest_is_back_after_its_engine_is() {
     up.end();
 }
 
+/// Waits until what a start or a change brought with it is over.
+#[track_caller]
+pub(super) fn wait_until_quiet(front: &Front) {
+    let quiet = || {
+        let before = front.requests();
+        std::thread::sleep(Duration::from_millis(700));
+        front.requests() == before
+    };
+    assert!(comes_true(Duration::from_secs(20), quiet), "the engine is asked all the time");
+}
+
 /// A thousand things happen to what is watched, and the engine is asked a few times.
 #[test]
 fn a_thousand_events_at_once_are_a_few_looks() {
@@ -112,13 +123,7 @@ fn a_thousand_events_at_once_are_a_few_looks() {
     let home = Home::docker(engine, &through(&front), ALWAYS, LONG);
     let up = home.up();
     home.wait_for_agent();
-    // What the start brought with it is over.
-    let quiet = || {
-        let before = front.requests();
-        std::thread::sleep(Duration::from_millis(700));
-        front.requests() == before
-    };
-    assert!(comes_true(Duration::from_secs(20), quiet), "the engine is asked all the time");
+    wait_until_quiet(&front);
     let before = front.requests();
     let root = home.place.root();
     let settings = root.join("data/sessions/home/.ollama/settings.json");
@@ -132,7 +137,7 @@ fn a_thousand_events_at_once_are_a_few_looks() {
         std::fs::remove_dir(&to).unwrap();
     }
     let took = began.elapsed();
-    assert!(comes_true(Duration::from_secs(20), quiet), "the engine is asked all the time");
+    wait_until_quiet(&front);
     let asked = front.requests() - before;
     report(&format!("2,000 folder events within {took:?}: {asked} requests to the engine"));
     // Each look is a few requests; a look per event would be thousands.

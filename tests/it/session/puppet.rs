@@ -189,7 +189,8 @@ async fn an_agent_whose_tool_once_lacked_memory_did_not_end_for_that_reason() {
     let working = shop.working(worker, &CancellationToken::new());
     let turn = agent.turn().await;
     agent.exit.send(Exit::OutOfMemory).unwrap();
-    let mut next = greet(puppets.recv().await.unwrap()).await;
+    let next = tokio::time::timeout(PATIENCE, puppets.recv()).await.expect("it was given up");
+    let mut next = greet(next.unwrap()).await;
     assert_eq!(next.turn().await, turn);
     // Of this one no tool was killed.
     next.exit.send(Exit::OutOfMemory).unwrap();
