@@ -8,6 +8,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +26,7 @@ use crate::process;
 use crate::resource::Lifecycle;
 use crate::runtime::Exit;
 use crate::runtime::process::MARKER;
-use crate::session::Progress;
+use crate::session::{Grip, Progress};
 
 /// Requests to a group that wait for it to look at them.
 const ASKS_MAX: usize = 64;
@@ -468,6 +471,7 @@ impl Keeper {
         let mut work = std::pin::pin!(worker.work(&cancel, &audience));
         let mut cancelled: Vec<oneshot::Sender<Result<(), String>>> = Vec::new();
         let mut lost = Lost::of(&agent.borrow_and_update());
+        let mut orders: FuturesUnordered<BoxFuture<'_, Judged>> = FuturesUnordered::new();
         loop {
             let until = *ending;
             tokio::select! {
@@ -476,6 +480,10 @@ impl Keeper {
                     while let Ok(step) = progress.try_recv() {
                         shared.take_note(&cell, &step);
                         let _ = cell.happenings.send(Happening::Progress(step));
+                    }
+                    while let Some((order, _, reply)) = orders.next().await {
+                        *later = Some(order);
+                        let _ = reply.send(Ok(()));
                     }
                     if !cancelled.is_empty() {
                         let rest = shared.host().cancel_all(&cell.group).await;
@@ -513,22 +521,33 @@ impl Keeper {
                     }
                     Some(Ask::Order(order, reply)) => {
                         let held = agent.borrow().grip().cloned();
-                        let done = match (order, held) {
-                            // Somebody halted it, so it cannot finish. The turn goes on in the next.
-                            (AgentOrder::Replace | AgentOrder::Stop, Some(grip))
-                                if shared.is_halted(&cell, grip.sandbox()).await =>
-                            {
-                                lost.expected = true;
-                                grip.stop(Duration::ZERO).await.map_err(|error| error.to_string())
-                            }
-                            (order, _) => {
-                                *later = Some(order);
-                                Ok(())
-                            }
-                        };
-                        let _ = reply.send(done);
+                        let (shared, cell) = (&shared, &cell);
+                        // Beside the turn: an engine may take its time to say.
+                        orders.push(Box::pin(async move {
+                            let halted = match (order, &held) {
+                                (AgentOrder::Replace | AgentOrder::Stop, Some(grip)) => {
+                                    shared.is_halted(cell, grip.sandbox()).await
+                                }
+                                _ => false,
+                            };
+                            (order, held.filter(|_| halted), reply)
+                        }));
                     }
                 },
+                Some((order, halted, reply)) = orders.next(), if !orders.is_empty() => {
+                    let done = match halted {
+                        // It cannot finish. The turn goes on in the next.
+                        Some(grip) => {
+                            lost.expected = true;
+                            grip.stop(Duration::ZERO).await.map_err(|error| error.to_string())
+                        }
+                        None => {
+                            *later = Some(order);
+                            Ok(())
+                        }
+                    };
+                    let _ = reply.send(done);
+                }
                 () = past(until) => {
                     // What was stopped does not come back at the next start.
                     if !cancelled.is_empty() {
@@ -580,6 +599,9 @@ impl Keeper {
         self.shared.tell();
     }
 }
+
+/// What a plan asks for in the middle of a turn, with the agent where somebody halted it.
+type Judged = (AgentOrder, Option<Grip>, oneshot::Sender<Result<(), String>>);
 
 /// The agents that a turn loses, so that each is told of once another is in its place.
 #[derive(Default)]

@@ -59,8 +59,8 @@ pub(super) struct Change {
     pub(super) work: Work,
 }
 
-const STOP_WAITS: &str = "stop waits for the turn under way";
-const REPLACE_WAITS: &str = "replace waits for the turn under way";
+const STOP_WAITS: &str = "stop waits for whoever is at work in it";
+const REPLACE_WAITS: &str = "replace waits for whoever is at work in it";
 const STRAY_WAITS: &str = "whether its sandbox is anybody's waits for the agent that starts";
 const START_WAITS: &str = "start waits for its name, which another's sandbox has";
 

@@ -148,7 +148,7 @@ fn a_group_that_is_taken_out_at_work_finishes_and_may_come_back() {
     home.wait_until_begun(1);
     home.place.write("babybot.toml", &without);
     let applied = home.apply();
-    assert!(applied.stdout.contains("waits for the turn under way"), "{applied:?}");
+    assert!(applied.stdout.contains("stop waits for whoever is at work in it"), "{applied:?}");
     home.place.write("babybot.toml", &both);
     home.apply();
     home.let_go();

@@ -301,7 +301,7 @@ fn an_agent_at_work_is_replaced_when_it_is_done() {
            limits.memory   1GiB → 2GiB   babybot.toml:4
 
     notes
-     !   container/home   replace waits for the turn under way
+     !   container/home   replace waits for whoever is at work in it
      ·   group/home       runtime docker: no network, and only the folders of its group
 
     0 to add, 1 to change, 0 to remove. Risk: all safe
@@ -441,7 +441,7 @@ fn a_group_that_is_no_longer_asked_for_ends_with_its_agent() {
     Next: babybot apply --yes=destructive
     ");
     let busy = plan_checked(&now, &world.knowing("kids", "one busy"));
-    assert_eq!(waiting(&busy), ["stop waits for the turn under way"]);
+    assert_eq!(waiting(&busy), ["stop waits for whoever is at work in it"]);
 }
 
 #[test]
