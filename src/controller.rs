@@ -384,9 +384,13 @@ impl Shared {
 
     /// Serves what the applied generation has, and nothing else.
     fn serve_groups(self: &Arc<Self>) -> Result<(), HostError> {
+        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
+        // Whoever ends everything ends those that are here by then.
+        if self.closing.is_cancelled() {
+            return Ok(());
+        }
         let host = self.host();
         self.set_parallel(parallel(host.specs()));
-        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
         let wanted = host.specs().keys().filter_map(|id| match id {
             ResourceId::Group(group) => Some(group.clone()),
             _ => None,
@@ -416,10 +420,10 @@ impl Shared {
 
     /// Forgets a group that has ended. If it came back meanwhile, another takes its place.
     fn let_leave(self: &Arc<Self>, leaving: &Arc<Cell>) {
+        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
         if self.closing.is_cancelled() {
             return;
         }
-        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
         if groups.get(&leaving.group).is_some_and(|cell| Arc::ptr_eq(cell, leaving)) {
             groups.remove(&leaving.group);
         }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -84,9 +84,29 @@ pub struct Worker {
     shown: Option<ViewSource>,
     /// Told whenever a turn begins on a session that can be steered.
     helm: tokio::sync::watch::Sender<Option<Helm>>,
+    /// What to be from the next attempt on.
+    next: Next,
     /// Told whenever an agent starts, so that it can be ended whatever this is at, and is taken for
     /// nobody else's from its first moment.
     agent: tokio::sync::watch::Sender<Agent>,
+}
+
+/// What a worker is to be next: put there whatever it is at, and taken up before anything else is
+/// begun.
+#[derive(Clone, Debug, Default)]
+pub struct Next(Arc<Mutex<Option<Host>>>);
+
+impl Next {
+    fn slot(&self) -> MutexGuard<'_, Option<Host>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the worker go on with what another generation says.
+    pub fn put(&self, host: Host) {
+        *self.slot() = Some(host.clone());
+        // A turn that waits for what is no more may have what it needs by that.
+        host.try_again();
+    }
 }
 
 /// What a worker has of an agent.
@@ -316,6 +336,7 @@ impl Host {
             session: None,
             shown: None,
             helm: tokio::sync::watch::Sender::new(None),
+            next: Next::default(),
             agent: tokio::sync::watch::Sender::new(Agent::None),
         })
     }
@@ -381,6 +402,20 @@ impl Worker {
         self.agent.subscribe()
     }
 
+    /// A way to have it go on with another generation, whatever it is at.
+    #[must_use]
+    pub fn next(&self) -> Next {
+        self.next.clone()
+    }
+
+    /// Goes on with the generation that was put there for it, if one was.
+    pub fn take_up_next(&mut self) {
+        let Some(host) = self.next.slot().take() else { return };
+        if let Err(error) = self.configure(host) {
+            tracing::warn!(group = %self.group, %error, "it stays as it was");
+        }
+    }
+
     /// What the generation says of the group.
     #[must_use]
     pub fn spec(&self) -> &GroupSpec {
@@ -392,7 +427,7 @@ impl Worker {
     ///
     /// # Errors
     /// When that generation does not have the group or its model; then nothing has changed.
-    pub fn configure(&mut self, host: Host) -> Result<(), HostError> {
+    fn configure(&mut self, host: Host) -> Result<(), HostError> {
         let (spec, model) = host.group(&self.group)?;
         let unchanged = (&spec, &model) == (&self.spec, &self.model)
             && host.env(&self.group) == self.host.env(&self.group);
@@ -477,6 +512,7 @@ impl Worker {
     ) -> Result<Option<Worked>, HostError> {
         let (mut retries, mut lost, mut outages) = (0, 0, 0);
         loop {
+            self.take_up_next();
             let (store, clock) = (&self.host.parts.store, &self.host.parts.clock);
             let next = store.take_up(&self.group, &clock.turn_id(), clock.now()).await?;
             let Some(TakenUp { turn, messages, journal }) = next else { return Ok(None) };

@@ -227,7 +227,7 @@ pub enum ImageSpec {
 pub const IMAGE_REPOSITORY: &str = "localhost/babybot-agent";
 
 impl ImageSpec {
-    /// Its tag: the same for the same content, and another for any other.
+    /// Its tag: the same for the same content from the same place, and another for any other.
     #[must_use]
     pub fn tag(&self) -> ImageTag {
         let text = serde_json::to_vec(self).unwrap_or_default();

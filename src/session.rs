@@ -42,7 +42,8 @@ use self::usage::keep_usage;
 use crate::clock::Clock;
 use crate::gateway::{Caller, Gateway};
 use crate::link::server;
-use crate::name::{GroupName, Incarnation, ModelName, SandboxId, TurnId};
+use crate::name::{GroupName, Incarnation, InstanceId, ModelName, SandboxId, TurnId};
+use crate::observed::SandboxState;
 use crate::process::{self, Process};
 use crate::project::Project;
 use crate::protocol::{Event, Failure, JournalRound, Limit, Order, TurnOrder, Welcome};
@@ -220,6 +221,13 @@ impl Grip {
     pub fn displaced(&self) -> Vec<PathBuf> {
         let gone = self.folders.iter().filter(|place| place.is_another());
         gone.map(|place| place.path.clone()).collect()
+    }
+
+    /// Whether somebody halted the sandbox from outside.
+    pub async fn is_halted(&self, instance: &InstanceId, group: &GroupName) -> bool {
+        let seen = self.runtime.list(instance, Vec::new()).await.unwrap_or_default();
+        let mut seen = seen.get(group).into_iter().flatten();
+        seen.any(|seen| seen.id == self.sandbox && seen.state == SandboxState::Paused)
     }
 
     /// Ends the sandbox, by force after `grace`.

@@ -85,7 +85,9 @@ pub async fn run(args: &ChatArgs, context: &Context) -> Outcome {
     let group = match choose_group(args.group.as_deref(), &applied) {
         Ok(group) => group,
         Err(error) => {
-            end(own, REST_MAX).await;
+            if let Some(own) = own {
+                own.end(REST_MAX, std::future::pending(), context).await;
+            }
             return Err(error);
         }
     };
@@ -146,11 +148,9 @@ async fn begin(
     }
 }
 
-/// Ends the controller of this process, if it is one.
-async fn end(own: Option<Own>, patience: Duration) {
-    if let Some(own) = own {
-        own.end(patience).await;
-    }
+/// Becomes ready with a Ctrl-C.
+async fn recv(interrupts: &mut Signal) {
+    interrupts.recv().await;
 }
 
 /// What there is to say before anything is done: nothing yet, in a conversation.
@@ -286,19 +286,8 @@ impl Talk {
     async fn end(mut self, outcome: &Outcome) {
         let Some(own) = self.own.take() else { return };
         let stopped = matches!(outcome, Err(error) if error.exit() == Exit::Interrupted);
-        let spur = own.spur.clone();
-        if spur.applies() {
-            self.context
-                .progress("Waiting for an apply that goes on through this; Ctrl-C ends it.\n");
-        }
-        let mut ending =
-            std::pin::pin!(end(Some(own), if stopped { Duration::ZERO } else { REST_MAX }));
-        tokio::select! {
-            () = &mut ending => return,
-            _ = self.interrupts.recv() => {}
-        }
-        spur.hurry().await;
-        ending.await;
+        let patience = if stopped { Duration::ZERO } else { REST_MAX };
+        own.end(patience, recv(&mut self.interrupts), &self.context).await;
     }
 
     /// Says one thing and gives the reply.
@@ -468,7 +457,9 @@ impl Talk {
     async fn join_successor(&mut self) -> Result<bool, Error> {
         // Its own controller makes way: its lock has to go first.
         let asked = self.own.is_some();
-        end(self.own.take(), REST_MAX).await;
+        if let Some(own) = self.own.take() {
+            own.end(REST_MAX, recv(&mut self.interrupts), &self.context).await;
+        }
         let ground = Ground::of_project(self.context.project())?;
         let until = Instant::now() + SUCCESSOR_MAX;
         // Whoever asked it to needs a moment to take over.

@@ -57,7 +57,9 @@ pub async fn run(args: &ExecArgs, context: &Context) -> Outcome {
     let outcome = look_inside(args, &client, runtimes, context).await;
     if let Some(own) = own {
         let stopped = matches!(outcome, Ok(Exit::Interrupted));
-        own.end(if stopped { Duration::ZERO } else { REST_MAX }).await;
+        let patience = if stopped { Duration::ZERO } else { REST_MAX };
+        let mut interrupts = Interrupts::new()?;
+        own.end(patience, interrupts.recv(), context).await;
     }
     outcome
 }

@@ -177,10 +177,21 @@ pub struct Own {
 }
 
 impl Own {
-    /// Lets what is under way finish within `patience`, and ends it.
-    pub async fn end(self, patience: Duration) {
-        let _ = self.end.send(patience);
-        let _ = self.ended.await;
+    /// Lets what is under way finish within `patience`, and ends it; at once, where somebody
+    /// insists.
+    pub async fn end(self, patience: Duration, insisted: impl Future<Output = ()>, to: &Context) {
+        let Self { spur, end, ended, .. } = self;
+        if spur.applies() {
+            to.progress("Waiting for an apply that goes on through this; Ctrl-C ends it.\n");
+        }
+        let _ = end.send(patience);
+        let mut ended = std::pin::pin!(ended);
+        tokio::select! {
+            _ = &mut ended => return,
+            () = insisted => {}
+        }
+        spur.hurry().await;
+        let _ = ended.await;
     }
 }
 

@@ -292,8 +292,13 @@ async fn detach(args: &UpArgs, context: &Context, project: &Project) -> Outcome 
             let said = std::fs::read_to_string(errors.path()).unwrap_or_default();
             tell(&said);
             // What it said says why, and its code is the verb's.
-            let code = status.code().and_then(|code| u8::try_from(code).ok());
-            return Ok(code.map_or(Exit::Failed, Exit::Command));
+            return match status.code().and_then(|code| u8::try_from(code).ok()) {
+                Some(code @ 1..) => Ok(Exit::Command(code)),
+                _ => {
+                    let text = format!("the controller ended before it served, with {status}");
+                    Err(Error::new(Exit::Failed, text))
+                }
+            };
         }
         let client = Client::connect(&project.data(), &instance).await;
         if let Ok(Some(client)) = client

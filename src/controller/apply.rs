@@ -89,7 +89,8 @@ impl Shared {
             specs.map(|(id, wanted)| (id.clone(), wanted.spec.clone())).collect();
         let changing = self.changing.lock().await;
         // Where agents move to another engine, rounds have nothing to look at until they did.
-        let moves = resource::engine(&specs) != resource::engine(self.host().specs());
+        let (from, to) = (resource::engine(self.host().specs()), resource::engine(&specs));
+        let moves = from.is_some() && to.is_some() && from != to;
         let still = moves.then_some(changing);
         {
             // What it builds is of no generation yet. Of all else, only what is just being changed

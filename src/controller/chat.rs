@@ -17,6 +17,7 @@ use crate::control::{ChatEnd, ChatEvent, ChatRequest, PostOutcome, Stage};
 use crate::error::chain;
 use crate::host::{self, Worked};
 use crate::name::ChannelName;
+use crate::resource::ResourceId;
 use crate::session::Progress;
 use crate::store::{MessageSeq, OutboxId, Post, PostKind, PostState, StoreError, TurnState};
 
@@ -25,6 +26,9 @@ const SHOWN_MAX: Duration = Duration::from_secs(60);
 
 /// How long nothing may happen until the store is asked again.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// How soon is looked again for whoever serves a group that is back.
+const SUCCESSOR_SOON: Duration = Duration::from_millis(50);
 
 /// Why a conversation ends before its time.
 enum Broken {
@@ -36,6 +40,8 @@ enum Broken {
     Store(StoreError),
     /// What had to be shown could not be.
     NotShown,
+    /// There is no such group.
+    Unknown,
     /// Nobody serves the group any more.
     Removed,
 }
@@ -54,29 +60,50 @@ impl Shared {
         events: &mpsc::Sender<ChatEvent>,
     ) {
         let _going = self.conversations.token();
-        let end = match self.cell(&request.group) {
-            None => ChatEnd::Failed { why: format!("there is no group {}", request.group) },
-            Some(cell) => match self.talk(&cell, request, events).await {
-                Ok(end) => end,
-                Err(Broken::Gone) => return,
-                Err(Broken::Closing) => ChatEnd::HandedOver,
-                Err(Broken::Store(error)) => ChatEnd::Failed { why: chain(&error) },
-                Err(Broken::NotShown) => {
-                    ChatEnd::Failed { why: "the reply is kept, and the next chat gives it".into() }
-                }
-                Err(Broken::Removed) => {
-                    let why = format!("the group {} was removed: what waits is kept", cell.group);
-                    ChatEnd::Failed { why }
-                }
-            },
+        let group = request.group.clone();
+        let end = match self.talk_to_whoever_serves(request, events).await {
+            Ok(end) => end,
+            Err(Broken::Gone) => return,
+            Err(Broken::Closing) => ChatEnd::HandedOver,
+            Err(Broken::Store(error)) => ChatEnd::Failed { why: chain(&error) },
+            Err(Broken::NotShown) => {
+                ChatEnd::Failed { why: "the reply is kept, and the next chat gives it".into() }
+            }
+            Err(Broken::Unknown) => ChatEnd::Failed { why: format!("there is no group {group}") },
+            Err(Broken::Removed) => {
+                let why = format!("the group {group} was removed: what waits is kept");
+                ChatEnd::Failed { why }
+            }
         };
         let _ = events.send(ChatEvent::End { end }).await;
+    }
+
+    /// Goes on with whoever serves the group next, where it was taken out and is back.
+    async fn talk_to_whoever_serves(
+        self: &Arc<Self>,
+        mut request: ChatRequest,
+        events: &mpsc::Sender<ChatEvent>,
+    ) -> Result<ChatEnd, Broken> {
+        let id = ResourceId::Group(request.group.clone());
+        loop {
+            let cell = self.cell(&request.group).ok_or(Broken::Unknown)?;
+            match self.talk(&cell, &mut request, events).await {
+                Err(Broken::Removed) if self.host().specs().contains_key(&id) => {
+                    tokio::select! {
+                        () = tokio::time::sleep(SUCCESSOR_SOON) => {}
+                        () = events.closed() => return Err(Broken::Gone),
+                        () = self.closed.cancelled() => return Err(Broken::Closing),
+                    }
+                }
+                ended => return ended,
+            }
+        }
     }
 
     async fn talk(
         self: &Arc<Self>,
         cell: &Arc<Cell>,
-        request: ChatRequest,
+        request: &mut ChatRequest,
         events: &mpsc::Sender<ChatEvent>,
     ) -> Result<ChatEnd, Broken> {
         let _conversation = match cell.conversation.try_lock() {
@@ -90,6 +117,9 @@ impl Shared {
                 }
             }
         };
+        if cell.is_gone() {
+            return Err(Broken::Removed);
+        }
         let mut said = request.said.map(MessageSeq);
         // What was left unfinished is answered before, so that each has a reply of its own.
         if said.is_none() {
@@ -98,15 +128,15 @@ impl Shared {
                 return Ok(ChatEnd::Cancelled);
             }
         }
-        if let Some(text) = request.text {
+        if let Some(text) = request.text.clone() {
             if self.closing.is_cancelled() {
                 return Err(Broken::Closing);
             }
-            let (shared, waking) = (Arc::clone(self), Arc::clone(cell));
+            let (shared, waking, id) = (Arc::clone(self), Arc::clone(cell), request.id.clone());
             // Whoever talks may go away right now: what is stored is answered all the same.
             let accepted = tokio::spawn(async move {
                 let host = shared.host();
-                let seq = host.accept_as(&waking.group, "owner", &text, request.id).await?;
+                let seq = host.accept_as(&waking.group, "owner", &text, id).await?;
                 waking.nudge();
                 shared.tell();
                 Ok(seq)
@@ -116,6 +146,7 @@ impl Shared {
                 _ => Broken::Gone,
             })?;
             said = Some(seq);
+            (request.said, request.text) = (Some(seq.0), None);
             send(events, ChatEvent::Stored { seq: seq.0 }).await?;
         }
         if said.is_none() {

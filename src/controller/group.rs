@@ -21,7 +21,6 @@ use crate::error::chain;
 use crate::execute::AgentOrder;
 use crate::host::{Agent, Host, HostError, Worked, Worker};
 use crate::name::{GroupName, SandboxId};
-use crate::observed::SandboxState;
 use crate::process;
 use crate::resource::Lifecycle;
 use crate::runtime::Exit;
@@ -176,8 +175,6 @@ pub(super) struct Keeper {
     pending: bool,
     /// What a plan asked for while the group was at work.
     later: Option<AgentOrder>,
-    /// What to be from the next turn on.
-    next: Option<Host>,
     /// Until when what is under way may go on, once it is to end.
     quit: Option<Until>,
 }
@@ -219,7 +216,6 @@ pub(super) fn start(
         inbox,
         pending: true,
         later: None,
-        next: None,
         quit: None,
     };
     let (shared, leaving) = (Arc::clone(shared), Arc::clone(&cell));
@@ -234,8 +230,8 @@ pub(super) fn start(
 impl Keeper {
     async fn run(mut self) {
         self.remember_hold().await;
-        while self.quit.is_none() {
-            if self.pending && !self.cell.state().held {
+        while !self.is_over() {
+            if self.pending && self.quit.is_none() && !self.cell.state().held {
                 self.work().await;
             } else {
                 self.rest().await;
@@ -254,6 +250,15 @@ impl Keeper {
             self.worker.end().await;
         }
         self.set_stage(Stage::Asleep);
+    }
+
+    /// Whether it is time to end. Who looks inside is not cut short, unless there is a deadline.
+    fn is_over(&self) -> bool {
+        match self.quit {
+            None => false,
+            Some(Until::Over) => self.cell.state().leases == 0,
+            Some(Until::At(_)) => true,
+        }
     }
 
     /// Waits for something to do.
@@ -307,7 +312,10 @@ impl Keeper {
                 let done = self.carry_out(order).await;
                 let _ = reply.send(done);
             }
-            Ask::Configure(host) => self.configure(host).await,
+            Ask::Configure(host) => {
+                self.worker.next().put(host);
+                self.worker.take_up_next();
+            }
             Ask::Held => self.heed_hold(),
             Ask::Lease(reply) => {
                 let lease = self.lease().await;
@@ -354,8 +362,8 @@ impl Keeper {
 
     /// Whether somebody halted its sandbox from outside.
     async fn is_halted(&self) -> bool {
-        match self.cell.agent().sandbox() {
-            Some(sandbox) => self.shared.is_halted(&self.cell, &sandbox).await,
+        match self.cell.agent().grip() {
+            Some(grip) => grip.is_halted(self.shared.host().instance(), &self.cell.group).await,
             None => false,
         }
     }
@@ -368,6 +376,9 @@ impl Keeper {
     }
 
     async fn lease(&mut self) -> Result<Lease, String> {
+        if self.quit.is_some() {
+            return Err("the group is being taken out".to_owned());
+        }
         self.wake().await?;
         lease_of(&self.shared, &self.cell)
     }
@@ -375,9 +386,12 @@ impl Keeper {
     /// Goes on holding a group that an earlier controller was told to hold.
     async fn remember_hold(&mut self) {
         let group = &self.cell.group;
+        // Whoever holds it or lets it go right now does so before or after.
+        let holding = self.cell.holding.lock().await;
         match self.shared.parts().store.holds().await {
             Ok(holds) if holds.contains_key(group) => {
                 self.cell.state().held = true;
+                drop(holding);
                 self.heed_hold();
             }
             Ok(_) => {}
@@ -389,12 +403,6 @@ impl Keeper {
         self.pending |= !self.cell.state().held;
         self.wait_for_hold();
         self.shared.nudge();
-    }
-
-    async fn configure(&mut self, host: Host) {
-        if let Err(error) = self.worker.configure(host) {
-            tracing::warn!(group = %self.cell.group, %error, "it stays as it was");
-        }
     }
 
     /// Runs one turn, if there is one.
@@ -467,7 +475,8 @@ impl Keeper {
         let shared = Arc::clone(&self.shared);
         let cell = Arc::clone(&self.cell);
         shared.set_stage(&cell, Stage::Working);
-        let Self { worker, inbox, agent, later, next, quit: ending, pending, .. } = self;
+        let Self { worker, inbox, agent, later, quit: ending, pending, .. } = self;
+        let next = worker.next();
         let mut work = std::pin::pin!(worker.work(&cancel, &audience));
         let mut cancelled: Vec<oneshot::Sender<Result<(), String>>> = Vec::new();
         let mut lost = Lost::of(&agent.borrow_and_update());
@@ -506,7 +515,7 @@ impl Keeper {
                 ask = inbox.recv() => match ask {
                     None => quit(ending, Until::now()),
                     Some(Ask::Quit(until)) => quit(ending, until),
-                    Some(Ask::Configure(host)) => *next = Some(host),
+                    Some(Ask::Configure(host)) => next.put(host),
                     Some(Ask::Return(marker)) => cell.give_back(marker),
                     Some(Ask::Held) => *pending |= !cell.state().held,
                     Some(Ask::Cancel(reply)) => {
@@ -526,7 +535,7 @@ impl Keeper {
                         orders.push(Box::pin(async move {
                             let halted = match (order, &held) {
                                 (AgentOrder::Replace | AgentOrder::Stop, Some(grip)) => {
-                                    shared.is_halted(cell, grip.sandbox()).await
+                                    grip.is_halted(shared.host().instance(), &cell.group).await
                                 }
                                 _ => false,
                             };
@@ -561,9 +570,7 @@ impl Keeper {
 
     /// Does what was put off while a turn was under way.
     async fn catch_up(&mut self) {
-        if let Some(host) = self.next.take() {
-            self.configure(host).await;
-        }
+        self.worker.take_up_next();
         let looked_into = self.cell.state().leases > 0;
         if !looked_into
             && let Some(order) = self.later.take()
@@ -730,15 +737,5 @@ impl Shared {
             Progress::ToolEnded => return,
         }
         self.tell();
-    }
-
-    /// Whether somebody halted a sandbox from outside.
-    async fn is_halted(&self, cell: &Cell, sandbox: &SandboxId) -> bool {
-        let Ok(runtime) = self.parts().runtimes.get(self.runtime_of(&cell.group)) else {
-            return false;
-        };
-        let seen = runtime.list(self.host().instance(), Vec::new()).await.unwrap_or_default();
-        let seen = seen.get(&cell.group).into_iter().flatten();
-        seen.into_iter().any(|seen| seen.id == *sandbox && seen.state == SandboxState::Paused)
     }
 }

@@ -146,6 +146,7 @@ fn a_group_that_is_taken_out_at_work_finishes_and_may_come_back() {
     assert_ne!(without, both);
     let said = home.say("home", "long 1");
     home.wait_until_begun(1);
+    let waits = home.say("home", "quick 2");
     home.place.write("babybot.toml", &without);
     let applied = home.apply();
     assert!(applied.stdout.contains("stop waits for whoever is at work in it"), "{applied:?}");
@@ -153,7 +154,7 @@ fn a_group_that_is_taken_out_at_work_finishes_and_may_come_back() {
     home.apply();
     home.let_go();
     home.assert_answers(said, "long 1");
-    home.ask("quick 2");
+    home.assert_answers(waits, "quick 2");
     assert_eq!(home.place.lines("ran"), ["begun", "ended"], "it ran twice");
 
     std::fs::remove_file(home.place.workplace("go")).unwrap();
@@ -166,6 +167,25 @@ fn a_group_that_is_taken_out_at_work_finishes_and_may_come_back() {
     home.assert_answers(said, "long 3");
     let ended = wait_for_end(waits, PATIENCE);
     assert!(ended.code == 1 && ended.stderr.contains("home was removed"), "{ended:?}");
+    up.end();
+}
+
+/// Whoever looks inside is not cut short either.
+#[test]
+fn a_group_that_is_taken_out_stays_while_somebody_looks_inside() {
+    let home = Home::none("", &format!("{HOME}[groups.garden]\n"), LONG);
+    let up = home.up();
+    let script = "echo begun >> ran; while ! [ -e go ]; do sleep 0.02; done; exit 7";
+    let inside = home.start(&mut home.place.command(["exec", "home", "--", "sh", "-c", script]));
+    home.wait_until_begun(1);
+    let both = std::fs::read_to_string(home.place.root().join("babybot.toml")).unwrap();
+    home.place.write("babybot.toml", &both.replace(HOME, ""));
+    home.apply();
+    home.status_when("it is taken out", |status| status["groups"]["home"].is_null());
+    assert!(inside.process.is_alive(), "{}", inside.said());
+    home.let_go();
+    let (code, told) = inside.wait(PATIENCE);
+    assert_eq!(code, 7, "{told}");
     up.end();
 }
 

@@ -91,7 +91,8 @@ fn an_apply_is_finished_before_the_controller_that_carries_it_out_ends() {
         home.wait_until_begun(1);
         let manifest = std::fs::read_to_string(home.place.root().join("babybot.toml")).unwrap();
         let more = manifest.replace(&image, &format!("{image}packages = [\"curl\"]\n"));
-        home.place.write("babybot.toml", &more);
+        // A group that comes with it is ended as well.
+        home.place.write("babybot.toml", &format!("{more}\n[groups.garden]\n"));
         let apply = home.start(&mut home.place.command(["apply", YES]));
         wait_until("it is being built", || apply.said().contains("installing slowly"));
         home.let_go();

@@ -170,7 +170,7 @@ fn nothing_is_asked_while_nothing_happens() {
 fn agents_move_to_the_engine_that_is_named_instead() {
     let engine = needs_engine!();
     let _tasks = within_tasks();
-    let (mut one, other) = (Front::of(&engine), Front::of(&engine));
+    let (mut one, mut other) = (Front::of(&engine), Front::of(&engine));
     let home = Home::docker(engine, &through(&one), ALWAYS, LONG);
     let up = home.up();
     let first = home.wait_for_agent();
@@ -196,6 +196,16 @@ fn agents_move_to_the_engine_that_is_named_instead() {
         home["stage"] == "idle" && home["sandbox"].as_str().is_some_and(|id| id != second)
     });
     assert!(paused.elapsed() < Duration::from_secs(15), "{:?}", paused.elapsed());
+
+    // What waits for an engine that does not come back is answered at another.
+    one.open();
+    other.cut();
+    let waits = home.say("home", "quick 2");
+    home.status_when("it waits", |status| condition(status, "Degraded").is_some());
+    home.place.write("babybot.toml", &manifest);
+    home.apply();
+    home.assert_answers(waits, "quick 2");
+    home.assert_each_message_has_one_reply(2);
     up.end();
     assert_eq!(home.containers().len(), 0);
 }
