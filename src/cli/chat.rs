@@ -93,13 +93,17 @@ pub async fn run(args: &ChatArgs, context: &Context) -> Outcome {
     };
     refuse_empty(said.as_ref())?;
     // Until here, Ctrl-C ends the process, and that is all there is to end.
-    let interrupts = signal(SignalKind::interrupt())
-        .map_err(|error| Error::failed("listen for Ctrl-C", &error))?;
+    let listen = |kind| signal(kind).map_err(|error| Error::failed("listen for signals", &error));
+    let interrupts = listen(SignalKind::interrupt())?;
+    let (mut terminate, mut hangup) =
+        (listen(SignalKind::terminate())?, listen(SignalKind::hangup())?);
     let mut talk =
         Talk { context: context.clone(), client, group, interrupts, own, shown: BTreeSet::new() };
-    let outcome = match said {
-        Some(message) => talk.say(&message).await,
-        None => talk.converse().await,
+    let stopped = || Err(Error::new(Exit::Interrupted, "ended: what was said is kept"));
+    let outcome = tokio::select! {
+        outcome = talk.talk(said.as_deref()) => outcome,
+        _ = terminate.recv() => stopped(),
+        _ = hangup.recv() => stopped(),
     };
     talk.end(&outcome).await;
     outcome
@@ -288,6 +292,14 @@ impl Talk {
         let stopped = matches!(outcome, Err(error) if error.exit() == Exit::Interrupted);
         let patience = if stopped { Duration::ZERO } else { REST_MAX };
         own.end(patience, recv(&mut self.interrupts), &self.context).await;
+    }
+
+    /// Says one thing, or has a conversation.
+    async fn talk(&mut self, said: Option<&str>) -> Outcome {
+        match said {
+            Some(message) => self.say(message).await,
+            None => self.converse().await,
+        }
     }
 
     /// Says one thing and gives the reply.

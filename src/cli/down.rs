@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::cli::join::{busy, control_error, join};
 use crate::cli::preview::project_error;
-use crate::cli::{Context, Outcome};
+use crate::cli::{Context, Outcome, serve};
 use crate::control::client::Client;
 use crate::error::{Error, Exit};
 use crate::project::Project;
@@ -12,6 +12,9 @@ use crate::unit::Period;
 
 /// The most of the wait that is left for ending what does not finish by itself.
 const LAST_STEPS_MAX: Duration = Duration::from_secs(10);
+/// How much longer is waited before it is said that it takes too long: what ends at the last moment
+/// has ended.
+const GRACE: Duration = Duration::from_secs(2);
 /// How often is looked whether the controller, which serves no more, is gone.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -37,6 +40,7 @@ pub async fn run(args: &DownArgs, context: &Context) -> Outcome {
             Some(holder) => Err(busy(&holder)),
             None => {
                 context.note("No controller runs.\n");
+                tell_of_leftovers(context).await;
                 Ok(Exit::Ok)
             }
         };
@@ -45,7 +49,7 @@ pub async fn run(args: &DownArgs, context: &Context) -> Outcome {
     let pid = client.hello().pid;
     context.progress(&format!("Ending the controller (pid {pid}), within {}.\n", args.wait));
     tokio::select! {
-        ended = tokio::time::timeout(wait, end(&client, &project, wait)) => match ended {
+        ended = tokio::time::timeout(wait + GRACE, end(&client, &project, wait)) => match ended {
             Ok(ended) => ended?,
             Err(_) => {
                 let text = format!("the controller (pid {pid}) still runs after {}", args.wait);
@@ -61,7 +65,17 @@ pub async fn run(args: &DownArgs, context: &Context) -> Outcome {
         }
     }
     context.progress("It is gone.\n");
+    tell_of_leftovers(context).await;
     Ok(Exit::Ok)
+}
+
+/// Ends what a controller could not end, or one that was killed, and says what.
+async fn tell_of_leftovers(context: &Context) {
+    match serve::end_what_is_left(context).await {
+        Ok(left) if left.is_empty() => {}
+        Ok(left) => context.note(&format!("Ended what was left: {}.\n", left.join(", "))),
+        Err(error) => context.note(&format!("note: {error}; the next start ends what is\n")),
+    }
 }
 
 /// Asks for the end and waits for it.

@@ -26,6 +26,10 @@ use crate::runtime::docker::endpoint::Endpoint;
 use crate::runtime::process::{ProcessRuntime, Strays};
 use crate::runtime::{Exec, ExecPlace, ExecSpec, Runtime, RuntimeError, Runtimes};
 
+/// How a command ends that cannot be started, as shells and engines say it,
+const NOT_STARTED: u8 = 126;
+/// and one that is not there.
+const NOT_FOUND: u8 = 127;
 /// How long the sandbox may take to start the command.
 const START_PATIENCE: Duration = Duration::from_secs(30);
 /// What is carried at once, in bytes.
@@ -122,7 +126,16 @@ async fn look_inside(
     let raw = terminal.map(Terminal::raw).transpose();
     let _raw = raw.map_err(|error| Error::failed("use this terminal", &error))?;
     tokio::select! {
-        carried = carry(exec, keys(), io::stdout(), io::stderr()) => carried,
+        carried = carry(exec, keys(), io::stdout(), io::stderr()) => {
+            if lease.runtime == RuntimeKind::Docker
+                && matches!(carried, Ok(Exit::Command(NOT_STARTED | NOT_FOUND)))
+            {
+                context.note(
+                    "note: the image may not have it: on `scratch` there is no shell, only babybot\n",
+                );
+            }
+            carried
+        }
         () = guard.ended() => {
             Err(Error::new(Exit::Failed, "the controller ended, and the sandbox with it"))
         }

@@ -1,5 +1,6 @@
 //! What verbs stand on: the project, the runtimes of this machine, and what the manifest means here.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,12 +14,20 @@ use crate::manifest::{self, ImageSource, KindWish, Manifest};
 use crate::observe::{self, Holder};
 use crate::observed::{Applied, Known};
 use crate::project::Project;
-use crate::resource::{self, CONTAINER_LIMITS, ImageSpec, RuntimeKind, UserId};
+use crate::resource::{self, CONTAINER_LIMITS, ImageSpec, ResourceId, RuntimeKind, Spec, UserId};
 use crate::runtime::docker::endpoint::{self, Endpoint, Found, Machine, Places};
 use crate::runtime::docker::{self, Docker, binary};
 use crate::runtime::process::{ProcessRuntime, Strays};
 use crate::runtime::{Binary, Runtime, RuntimeInfo, Runtimes};
 use crate::store::Store;
+
+/// What the image was built around that was applied.
+fn content_of(specs: &BTreeMap<ResourceId, Spec>) -> Option<String> {
+    specs.values().find_map(|spec| match spec {
+        Spec::Image(ImageSpec::Built { content, .. }) => Some(content.clone()),
+        _ => None,
+    })
+}
 
 /// This executable, even where its file was replaced since.
 pub(super) const SELF: &str = "/proc/self/exe";
@@ -178,7 +187,8 @@ impl Ground {
             owner: user.filter(|user| self.has_to_give(*user)),
             user,
             engine: self.engine(recorded),
-            binary: self.content(&manifest, runtime.kind)?,
+            // An engine that does not answer now is still what it was.
+            binary: self.content(&manifest, runtime.kind)?.or_else(|| content_of(&before)),
             runtime,
             warnings,
             overrides,

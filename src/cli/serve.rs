@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::Context;
 use crate::cli::apply;
 use crate::cli::ground::Ground;
-use crate::cli::join::control_error;
+use crate::cli::join::{control_error, one_line};
 use crate::cli::preview::{project_error, remark_on_root};
 use crate::clock::{Clock, SystemClock};
 use crate::control::client::Client;
@@ -23,13 +23,14 @@ use crate::control::{Role, RuntimeStatus, server};
 use crate::controller::{Controller, FindRuntimes, Manifest, Setup, Spur, Trust, Unread};
 use crate::desired::Desired;
 use crate::error::{Error, Exit, chain};
+use crate::execute::{self, Change as _};
 use crate::host::{Host, HostError};
 use crate::manifest::render::Colors;
 use crate::name::ProjectName;
 use crate::observe::{Holder, Look as _};
-use crate::observed::{Applied, Known};
+use crate::observed::{Applied, Known, Owner};
 use crate::project::InstanceLock;
-use crate::resource::{self, ResourceId, RuntimeKind};
+use crate::resource::{self, ImageSpec, ResourceId, RuntimeKind, Spec};
 use crate::runtime::docker::Docker;
 use crate::runtime::docker::endpoint::{self, Endpoint, Machine, Places};
 use crate::runtime::{Runtime as _, Runtimes};
@@ -91,33 +92,15 @@ pub async fn serve(start: Start, context: &Context) -> Result<Serving, Error> {
         .map_err(|error| setup(error.into()))?;
     let instance = ground.project.instance(&SystemClock).map_err(project_error)?;
     let kind = resource::runtime(&applied.specs).unwrap_or(RuntimeKind::None);
-    let recorded = resource::engine(&applied.specs);
-    let used = store.endpoints().await.unwrap_or_default();
-    if kind == RuntimeKind::Docker || !used.is_empty() {
-        ground.need_docker(served_from(recorded.as_deref())).await;
-    }
-    let engine = recorded.or_else(|| ground.endpoint());
-    if let Some(engine) = engine.as_ref().filter(|_| kind == RuntimeKind::Docker) {
-        // Before the first agent runs there: whoever comes after a change finds it.
-        let remembered = store.remember_endpoint(engine, SystemClock.now()).await;
-        remembered.map_err(|error| apply::store_error("remember the engine", &error))?;
-    }
-    reap_old_engines(&ground, used, engine.as_deref()).await;
-    let parts = Parts {
-        project: ground.project.clone(),
-        store: store.clone(),
-        runtimes: ground.runtimes.clone(),
-        gateway: ground.gateway.clone(),
-        clock: Arc::new(SystemClock),
-    };
+    let host = take_over(&mut ground, &store, &applied).await?;
     let number = applied.number;
     let groups = applied.specs.keys().filter(|id| matches!(id, ResourceId::Group(_))).count();
-    let host = Host::take_over(parts, instance.clone(), applied.specs.clone(), TimeZone::system())
-        .await
-        .map_err(host_error)?;
     let unreachable = host.unreaped().contains(&kind) || ground.runtimes.get(kind).is_err();
     if role == Role::Short && unreachable {
         return Err(no_runtime(&ground));
+    }
+    if role == Role::Short {
+        build_what_is_gone(&ground, &applied, context).await?;
     }
     let host = host.with_generation(number, Arc::new(applied.specs));
     let host = if role == Role::Up { host.lasting() } else { host };
@@ -146,6 +129,96 @@ pub async fn serve(start: Start, context: &Context) -> Result<Serving, Error> {
     let stop = CancellationToken::new();
     let server = tokio::spawn(server::serve(listener, controller.service(), stop.clone()));
     Ok(Serving { controller, server, stop, place, store, _lock: lock })
+}
+
+/// Takes over from whoever was the controller before: ends what is left of it, here and at engines
+/// of old.
+async fn take_over(ground: &mut Ground, store: &Store, applied: &Applied) -> Result<Host, Error> {
+    let instance = ground.project.instance(&SystemClock).map_err(project_error)?;
+    let kind = resource::runtime(&applied.specs).unwrap_or(RuntimeKind::None);
+    let recorded = resource::engine(&applied.specs);
+    let used = store.endpoints().await.unwrap_or_default();
+    if kind == RuntimeKind::Docker || !used.is_empty() {
+        ground.need_docker(served_from(recorded.as_deref())).await;
+    }
+    let engine = recorded.or_else(|| ground.endpoint());
+    if let Some(engine) = engine.as_ref().filter(|_| kind == RuntimeKind::Docker) {
+        // Before the first agent runs there: whoever comes after a change finds it.
+        let remembered = store.remember_endpoint(engine, SystemClock.now()).await;
+        remembered.map_err(|error| apply::store_error("remember the engine", &error))?;
+    }
+    reap_old_engines(ground, used, engine.as_deref()).await;
+    let parts = Parts {
+        project: ground.project.clone(),
+        store: store.clone(),
+        runtimes: ground.runtimes.clone(),
+        gateway: ground.gateway.clone(),
+        clock: Arc::new(SystemClock),
+    };
+    Host::take_over(parts, instance, applied.specs.clone(), TimeZone::system())
+        .await
+        .map_err(host_error)
+}
+
+/// Ends the containers of a controller that did not end them itself, where none runs now; gives
+/// their names.
+///
+/// # Errors
+/// When whether there are any is unknown, or somebody else is at work.
+pub async fn end_what_is_left(context: &Context) -> Result<Vec<String>, Error> {
+    let mut ground = Ground::of_project(context.project())?;
+    let Some(applied) = ground.applied() else { return Ok(Vec::new()) };
+    if resource::runtime(&applied.specs) != Some(RuntimeKind::Docker) {
+        return Ok(Vec::new());
+    }
+    let recorded = resource::engine(&applied.specs);
+    ground.need_docker(served_from(recorded.as_deref())).await;
+    let instance = ground.project.instance(&SystemClock).map_err(project_error)?;
+    let docker = ground.runtimes.get(RuntimeKind::Docker);
+    let seen = match docker {
+        Ok(docker) => docker.list(&instance, Vec::new()).await,
+        Err(error) => Err(error),
+    };
+    let seen = seen.map_err(|error| Error::failed("see whether a container is left", &error))?;
+    let ours = seen.into_values().flatten().filter(|seen| seen.owner == Owner::Ours);
+    let left: Vec<String> = ours.map(|seen| seen.name).collect();
+    if !left.is_empty() {
+        let (_lock, store, applied) = take_up("down", &ground)?;
+        take_over(&mut ground, &store, &applied).await?;
+        let _ = tokio::time::timeout(CLOSE_MAX, store.close()).await;
+    }
+    Ok(left)
+}
+
+/// Builds the image that was applied, where it is gone: who does not last has nobody to mend it.
+async fn build_what_is_gone(
+    ground: &Ground,
+    applied: &Applied,
+    context: &Context,
+) -> Result<(), Error> {
+    let look = ground.look(Holder::Ourselves);
+    for spec in applied.specs.values() {
+        let Spec::Image(image @ ImageSpec::Built { .. }) = spec else { continue };
+        if look.image(image).await != Known::Absent {
+            continue;
+        }
+        context.progress("The agents' image is gone: building it again.\n");
+        let told = context.clone();
+        let tools = execute::Tools {
+            binary: Some(ground.binary()),
+            agents: None,
+            lines: Some(Arc::new(move |line: &str| {
+                told.progress(&format!("    {}\n", one_line(line)));
+            })),
+        };
+        let hands = execute::Machine::new(ground.project.clone(), ground.runtimes.clone(), tools);
+        let built = hands.build_image(image).await;
+        built.map_err(|why| {
+            Error::new(Exit::Failed, format!("the agents' image is gone: {why}"))
+                .hinted("what was said is not stored yet: say it again once that is mended")
+        })?;
+    }
+    Ok(())
 }
 
 impl Serving {
@@ -259,8 +332,12 @@ fn no_runtime(ground: &Ground) -> Error {
         Known::Unknown(why) => why.clone(),
         _ => "no container runtime was found".to_owned(),
     };
+    let hint = match why.contains("Permission denied") {
+        true => "join the group `docker` and log in again, or ask whoever looks after this machine",
+        false => "start it, or change `runtime.kind` and apply",
+    };
     Error::new(Exit::Failed, format!("docker was applied, and it does not answer: {why}"))
-        .hinted("start it, or change `runtime.kind` and apply")
+        .hinted(hint)
 }
 
 /// Where a controller looks for its engine: where it was applied, whatever its own environment says.

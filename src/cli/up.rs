@@ -134,9 +134,8 @@ async fn apply_at_start(
         (Err(error), Some(number)) if !crate::cli::interactive() => {
             let count = preview.plan.steps.len();
             let hint = error.hint().map(ToOwned::to_owned).unwrap_or_default();
-            tell(&format!(
-                "{count} changes are not applied, generation {number} runs on: {hint}\n"
-            ));
+            let changes = if count == 1 { "change is" } else { "changes are" };
+            tell(&format!("{count} {changes} not applied, generation {number} runs on: {hint}\n"));
             return lock(preview.ground, args, context).await.map(Ok);
         }
         (Err(error), _) => return Err(error),

@@ -153,6 +153,8 @@ impl Shared {
         let end = match applied {
             Ok(applied) => {
                 let complete = applied.report.is_complete();
+                let (generation, whole) = (applied.generation, complete);
+                tracing::info!(generation, whole, "a plan was carried out");
                 match self.take_up_generation().await {
                     Ok(()) => ApplyEvent::Applied {
                         generation: applied.generation,

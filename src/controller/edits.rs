@@ -71,8 +71,11 @@ async fn look(shared: &Arc<Shared>, before: &mut Before) {
     let (desired, text) = match read {
         Ok(read) => read,
         Err(Unread::Invalid(text)) => {
-            let pending = Pending { changes: 0, risk: None, text, valid: false };
-            shared.known().pending = Some(pending);
+            let pending = Some(Pending { changes: 0, risk: None, text, valid: false });
+            if shared.known().pending != pending {
+                tracing::warn!("the manifest is not valid: what was applied stays");
+                shared.known().pending = pending;
+            }
             return;
         }
         Err(Unread::Unsettled(why)) => {
@@ -136,11 +139,11 @@ async fn follow(shared: &Arc<Shared>, request: ApplyRequest) -> Followed {
     while let Some(event) = inbox.recv().await {
         match event {
             ApplyEvent::Applied { generation, complete: true, .. } => {
-                tracing::info!(generation, "an edit of the manifest was applied");
+                tracing::info!(generation, "it was an edit that is followed");
                 followed = Followed::Whole;
             }
             ApplyEvent::Applied { generation, .. } => {
-                tracing::warn!(generation, "an edit of the manifest was applied in part");
+                tracing::warn!(generation, "an edit was followed in part");
             }
             ApplyEvent::Stale { .. } => followed = Followed::Moved,
             ApplyEvent::Failed { id, why } => tracing::warn!(%id, why, "a step failed"),

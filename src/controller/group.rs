@@ -429,7 +429,10 @@ impl Keeper {
             }
             Some(Err(error)) => {
                 tracing::error!(group = %self.cell.group, error = chain(&error), "a turn waits");
-                self.set_failure(Some(chain(&error)));
+                let why = chain(&error);
+                self.set_failure(Some(why.clone()));
+                let retry = Progress::Retry { why, wait: STORE_WAIT };
+                let _ = self.cell.happenings.send(Happening::Progress(retry));
                 tokio::time::sleep(STORE_WAIT).await;
             }
             // It ends before its time, and the next controller goes on with the turn.
@@ -719,6 +722,7 @@ impl Shared {
                 state.strikes.drain(..extra);
             }
             Progress::Retry { why, wait } => {
+                tracing::warn!(group = %cell.group, why, wait = wait.as_secs(), "a turn is tried again");
                 {
                     let mut state = cell.state();
                     state.failure = Some(why.clone());

@@ -4,6 +4,7 @@
 //! that come together are one, and rounds have a distance, so that a thousand
 //! events cost no more than a few looks.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use tokio::time::Instant;
 use super::folders::Folders;
 use super::look::Eyes;
 use super::{Shared, Trust};
-use crate::control::Drift;
+use crate::control::{Drift, RuntimeStatus};
 use crate::desired::Desired;
 use crate::execute::Change;
 use crate::name::GroupName;
@@ -119,7 +120,7 @@ async fn settle(shared: &Arc<Shared>, events: &mut Events, folders: &mut Folders
 async fn round(shared: &Arc<Shared>, mender: &mut Mender) -> Round {
     let host = shared.host();
     let status = shared.turn_to(host.specs(), Trust::Recent).await;
-    shared.known().runtime = status;
+    shared.note_runtime(status);
     let desired = Desired::of_applied(shared.name.clone(), host.specs());
     let eyes = Eyes::new(shared);
     let hands: Arc<dyn Change> = Arc::new(shared.hands(None, None));
@@ -134,7 +135,7 @@ async fn round(shared: &Arc<Shared>, mender: &mut Mender) -> Round {
     if !round.unknown.is_empty() {
         // Whether it is the runtime that does not answer is said at once.
         let status = shared.turn_to(host.specs(), Trust::Nothing).await;
-        shared.known().runtime = status;
+        shared.note_runtime(status);
     }
     round
 }
@@ -171,7 +172,11 @@ async fn note(shared: &Arc<Shared>, mender: &Mender, round: Round) {
             known.troubles.insert(mended.id.clone(), failure.clone());
         }
     }
-    known.waiting = round.waiting.into_iter().collect();
+    let waiting: BTreeMap<ResourceId, String> = round.waiting.into_iter().collect();
+    for (id, what) in waiting.iter().filter(|(id, what)| known.waiting.get(*id) != Some(*what)) {
+        tracing::info!(group = id.group().map(tracing::field::display), %id, "{what}");
+    }
+    known.waiting = waiting;
     let mut warnings: Vec<String> = Vec::new();
     for (id, why) in round.unknown {
         match id {
@@ -209,6 +214,16 @@ fn tell(mended: &Mended) {
 }
 
 impl Shared {
+    /// Takes note of how the runtime is, and tells where that changed.
+    fn note_runtime(&self, status: RuntimeStatus) {
+        let before = std::mem::replace(&mut self.known().runtime, status.clone());
+        match (before.answers, status.answers) {
+            (true, false) => tracing::warn!(why = status.detail, "the runtime does not answer"),
+            (false, true) => tracing::info!(at = status.detail, "the runtime answers again"),
+            _ => {}
+        }
+    }
+
     /// What was started because it had been lost is drift, and no ordinary start.
     fn with_loss(&self, mended: Mended) -> Mended {
         let cell = match &mended.id {

@@ -18,6 +18,9 @@ use crate::name::GroupName;
 use crate::observe;
 use crate::observed::Observed;
 
+/// How long a status may take to say what was just done.
+const TOLD_MAX: Duration = Duration::from_secs(1);
+
 impl Shared {
     fn served(&self, group: &GroupName) -> Result<Arc<Cell>, Refusal> {
         let unknown = || Refusal { why: format!("there is no group {group}") };
@@ -93,7 +96,7 @@ impl Service for Served {
         Box::pin(async move {
             let cell = self.0.served(&group)?;
             // One after the other, so that the store and the group end up with the same.
-            let _holding = cell.holding.lock().await;
+            let holding = cell.holding.lock().await;
             tracing::info!(%group, held, "the operator holds the group, or lets it go on");
             let (store, now) = (self.0.parts().store, self.0.clock().now());
             // Stored first: a controller that dies forgets no hold that somebody was told of.
@@ -103,7 +106,14 @@ impl Service for Served {
             // At once, whatever the group is at: whoever asks next is told what holds by now.
             let before = std::mem::replace(&mut cell.state().held, held);
             self.0.tell();
+            drop(holding);
             cell.ask(Ask::Held).await.map_err(refused)?;
+            // Whoever looks next finds it so.
+            let mut status = self.0.status.subscribe();
+            let told = status.wait_for(|status| {
+                status.groups.get(&group).is_none_or(|group| group.held == held)
+            });
+            let _ = tokio::time::timeout(TOLD_MAX, told).await;
             Ok(before != held)
         })
     }

@@ -211,6 +211,7 @@ fn conditions(
         Ok(())
     };
     let pending = known.pending.as_ref().map(|pending| match pending.valid {
+        true if pending.changes == 1 => "1 change is not applied".to_owned(),
         true => format!("{} changes are not applied", pending.changes),
         false => "the manifest is not valid".to_owned(),
     });

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use babybot::manifest;
 
 use crate::support::folder::{Folder, command_in};
+use crate::support::installation::{Installation, User};
 
 #[test]
 fn the_first_command_answers_from_a_fresh_copy_and_says_which_file_it_wrote() {
@@ -77,6 +78,18 @@ fn every_manifest_in_the_documents_is_valid() {
                 panic!("{document}: {problems:#?}\n{snippet}");
             }
         }
+    }
+}
+
+#[test]
+fn the_script_in_the_documents_plays() {
+    let blocks = blocks(&read("docs/MANIFEST.md"), "text");
+    let script = blocks.iter().find(|block| block.contains("[[rule]]")).unwrap();
+    let installation = Installation::new(User::Oneself, script);
+    installation.apply();
+    for (said, reply) in [("make a backup", "done with make a backup\n"), ("tea", "what?\n")] {
+        let ran = installation.run(&["chat", "home", said]);
+        assert_eq!((ran.code, ran.stdout.as_str()), (0, reply), "{ran:?}");
     }
 }
 

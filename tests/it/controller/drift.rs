@@ -377,6 +377,23 @@ fn a_folder_that_was_deleted_is_back_and_so_is_its_agent() {
     }
 }
 
+/// Who talks without `up` has nobody else to mend it.
+#[test]
+fn an_image_that_was_removed_is_built_again_for_whoever_talks() {
+    let engine = needs_engine!();
+    let image = "[runtime.image]\nbase = \"scratch\"\n";
+    let home = Home::docker_with(engine, "", image, crate::support::home::HOME, LONG);
+    home.apply();
+    for image in home.images() {
+        home.ask_engine(|client| async move {
+            let force = bollard::query_parameters::RemoveImageOptionsBuilder::default().force(true);
+            client.remove_image(&image, Some(force.build()), None).await
+        });
+    }
+    home.ask("quick 1");
+    home.assert_each_message_has_one_reply(1);
+}
+
 #[test]
 fn an_image_that_was_removed_is_built_again() {
     let engine = needs_engine!();

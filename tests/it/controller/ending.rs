@@ -78,6 +78,20 @@ fn an_end_lets_the_turn_under_way_finish() {
     }
 }
 
+#[test]
+fn an_end_ends_what_a_killed_controller_left() {
+    let home = Home::docker(needs_engine!(), "", ALWAYS, LONG);
+    let up = home.up();
+    home.wait_for_agent();
+    up.kill();
+    let ended = home.place.run(&["down"]);
+    let told = format!("Ended what was left: {}", home.container("home"));
+    assert!(ended.code == 0 && ended.stderr.contains(&told), "{ended:?}");
+    assert_eq!(home.containers().len(), 0);
+    let again = home.place.run(&["down"]);
+    assert_eq!((again.code, again.stderr.as_str()), (0, "No controller runs.\n"));
+}
+
 /// Half of an apply is nobody's wish, whoever it goes through.
 #[test]
 fn an_apply_is_finished_before_the_controller_that_carries_it_out_ends() {
