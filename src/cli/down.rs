@@ -73,6 +73,8 @@ pub async fn run(args: &DownArgs, context: &Context) -> Outcome {
 async fn tell_of_leftovers(context: &Context) {
     match serve::end_what_is_left(context).await {
         Ok(left) if left.is_empty() => {}
+        // Somebody goes on already, and what there is is theirs.
+        Err(error) if error.exit() == Exit::Locked => {}
         Ok(left) => context.note(&format!("Ended what was left: {}.\n", left.join(", "))),
         Err(error) => context.note(&format!("note: {error}; the next start ends what is\n")),
     }

@@ -91,7 +91,6 @@ impl Shared {
         // Where agents move to another engine, rounds have nothing to look at until they did.
         let (from, to) = (resource::engine(self.host().specs()), resource::engine(&specs));
         let moves = from.is_some() && to.is_some() && from != to;
-        let still = moves.then_some(changing);
         {
             // What it builds is of no generation yet. Of all else, only what is just being changed
             // is its own: agents live on while an image is built.
@@ -100,6 +99,7 @@ impl Shared {
             let images = all.filter(|id| matches!(id, ResourceId::Image(_)));
             *self.touched() = images.chain(first).collect();
         }
+        let still = moves.then_some(changing);
         let end = self.apply(request, specs, still, events).await;
         self.touched().clear();
         self.nudge();

@@ -86,9 +86,12 @@ impl Shared {
     ) -> Result<ChatEnd, Broken> {
         let id = ResourceId::Group(request.group.clone());
         loop {
-            let cell = self.cell(&request.group).ok_or(Broken::Unknown)?;
-            match self.talk(&cell, &mut request, events).await {
-                Err(Broken::Removed) if self.host().specs().contains_key(&id) => {
+            let talked = match self.cell(&request.group) {
+                Some(cell) => self.talk(&cell, &mut request, events).await,
+                None => Err(Broken::Unknown),
+            };
+            match talked {
+                Err(Broken::Removed | Broken::Unknown) if self.host().specs().contains_key(&id) => {
                     tokio::select! {
                         () = tokio::time::sleep(SUCCESSOR_SOON) => {}
                         () = events.closed() => return Err(Broken::Gone),
