@@ -117,13 +117,23 @@ fn number64(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().ok()?))
 }
 
+/// Room for this many bytes, which goes back to the machine once they are not needed any more: what
+/// is smaller than 32 MiB, or grew to its size, the C library keeps for the next. What is not written
+/// to costs nothing.
+pub(super) fn roomy(bytes: usize) -> Vec<u8> {
+    const KEPT_MAX: usize = 33 << 20;
+    Vec::with_capacity(bytes.max(KEPT_MAX))
+}
+
 /// Reads a binary whole. `/proc/self/exe` is this executable, even where its file was replaced.
 ///
 /// # Errors
 /// When it cannot be read, or is larger than [`BINARY_MAX`].
 pub fn read(path: &Path) -> io::Result<Binary> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(BINARY_MAX + 1).read_to_end(&mut bytes)?;
+    let file = File::open(path)?;
+    let size = file.metadata()?.len().min(BINARY_MAX) + 1;
+    let mut bytes = roomy(usize::try_from(size).unwrap_or_default());
+    file.take(BINARY_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > BINARY_MAX {
         let text = format!("{} is larger than a program is", path.display());
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));

@@ -212,6 +212,7 @@ impl Recipe<'_> {
     fn context(&self, binary: &[u8]) -> io::Result<Vec<u8>> {
         let empty = self.base == "scratch";
         let mut context = Context::default();
+        context.reserve(binary.len() + OTHERS_ROOM);
         context.file(
             "Dockerfile",
             0o644,
@@ -247,6 +248,9 @@ fn stage(name: &str) -> String {
     format!("{arguments}FROM {}\n", one.unwrap_or_default())
 }
 
+/// What all else in a context takes beside the binary, in bytes.
+const OTHERS_ROOM: usize = 64 << 10;
+
 /// A tar archive whose entries have neither time nor owner.
 #[derive(Default)]
 struct Context {
@@ -254,6 +258,11 @@ struct Context {
 }
 
 impl Context {
+    /// Has room for so many bytes from the start.
+    fn reserve(&mut self, bytes: usize) {
+        self.archive = Some(tar::Builder::new(super::binary::roomy(bytes)));
+    }
+
     fn add(&mut self, path: &str, header: &mut tar::Header, bytes: &[u8]) -> io::Result<()> {
         header.set_mtime(0);
         header.set_uid(0);
