@@ -94,18 +94,22 @@ pub struct Worker {
 /// What a worker is to be next: put there whatever it is at, and taken up before anything else is
 /// begun.
 #[derive(Clone, Debug, Default)]
-pub struct Next(Arc<Mutex<Option<Host>>>);
+pub struct Next(Arc<(Mutex<Option<Host>>, Notify)>);
 
 impl Next {
     fn slot(&self) -> MutexGuard<'_, Option<Host>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has the worker go on with what another generation says.
     pub fn put(&self, host: Host) {
-        *self.slot() = Some(host.clone());
-        // A turn that waits for what is no more may have what it needs by that.
-        host.try_again();
+        *self.slot() = Some(host);
+        self.0.1.notify_one();
+    }
+
+    /// Becomes ready when something was put there.
+    async fn is_there(&self) {
+        self.0.1.notified().await;
     }
 }
 
@@ -410,7 +414,14 @@ impl Worker {
 
     /// Goes on with the generation that was put there for it, if one was.
     pub fn take_up_next(&mut self) {
-        let Some(host) = self.next.slot().take() else { return };
+        let next = self.next.slot().take();
+        if let Some(host) = next {
+            self.take_up(host);
+        }
+    }
+
+    /// Goes on with another generation.
+    pub fn take_up(&mut self, host: Host) {
         if let Err(error) = self.configure(host) {
             tracing::warn!(group = %self.group, %error, "it stays as it was");
         }
@@ -554,6 +565,8 @@ impl Worker {
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = again, if outage => {}
+                // What it waits for may be no more, and what it needs there by that.
+                () = self.next.is_there(), if outage => {}
                 () = cancel.cancelled() => {
                     store.cancel_turn(&turn.id, self.host.parts.clock.now()).await?;
                     return Ok(Some(Worked::Cancelled));

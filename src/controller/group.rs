@@ -312,10 +312,7 @@ impl Keeper {
                 let done = self.carry_out(order).await;
                 let _ = reply.send(done);
             }
-            Ask::Configure(host) => {
-                self.worker.next().put(host);
-                self.worker.take_up_next();
-            }
+            Ask::Configure(host) => self.worker.take_up(host),
             Ask::Held => self.heed_hold(),
             Ask::Lease(reply) => {
                 let lease = self.lease().await;

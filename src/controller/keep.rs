@@ -1,8 +1,8 @@
 //! The loop that keeps the machine as it was applied.
 //!
 //! Level-triggered: whatever woke it, a round looks at everything anew. Events
-//! that come together are one, and rounds have a distance, so that a thousand
-//! events cost no more than a few looks.
+//! that come together are one, and what agents can cause is paced, so that a
+//! thousand events cost no more than a few looks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
