@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_util::StreamExt as _;
 
 use crate::cli::approve::{self, ApprovalArgs};
+use crate::cli::ground::Ground;
 use crate::cli::join::{control_error, one_line};
 use crate::cli::load::load;
 use crate::cli::preview::{Preview, held_back, project_error};
@@ -135,16 +136,7 @@ pub async fn carry_out(
     context: &Context,
 ) -> Outcome {
     let look = preview.ground.look(Holder::Ourselves);
-    let told = context.clone();
-    let tools = execute::Tools {
-        binary: Some(preview.ground.binary()),
-        agents: None,
-        lines: Some(Arc::new(move |line: &str| {
-            told.progress(&format!("    {}\n", one_line(line)));
-        })),
-    };
-    let (project, runtimes) = (preview.ground.project.clone(), preview.ground.runtimes.clone());
-    let change = execute::Machine::new(project, runtimes, tools);
+    let change = hands(&preview.ground, context);
     let approved =
         Approved { desired: &preview.desired, text: &source.text, plan: &preview.plan, risks };
     let progress = |id: &ResourceId, outcome: &StepOutcome| show(id, outcome, context);
@@ -153,6 +145,19 @@ pub async fn carry_out(
         .map_err(|error| apply_error(error, preview, context))?;
     let complete = applied.report.is_complete();
     conclude(applied.generation, complete, &applied.left, preview, context)
+}
+
+/// What changes the machine where no controller runs, and tells how a build goes.
+pub fn hands(ground: &Ground, context: &Context) -> execute::Machine {
+    let told = context.clone();
+    let tools = execute::Tools {
+        binary: Some(ground.binary()),
+        agents: None,
+        lines: Some(Arc::new(move |line: &str| {
+            told.progress(&format!("    {}\n", one_line(line)));
+        })),
+    };
+    execute::Machine::new(ground.project.clone(), ground.runtimes.clone(), tools)
 }
 
 fn show(id: &ResourceId, outcome: &StepOutcome, context: &Context) {

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::Context;
 use crate::cli::apply;
 use crate::cli::ground::Ground;
-use crate::cli::join::{control_error, one_line};
+use crate::cli::join::control_error;
 use crate::cli::preview::{project_error, remark_on_root};
 use crate::clock::{Clock, SystemClock};
 use crate::control::client::Client;
@@ -23,7 +23,7 @@ use crate::control::{Role, RuntimeStatus, server};
 use crate::controller::{Controller, FindRuntimes, Manifest, Setup, Spur, Trust, Unread};
 use crate::desired::Desired;
 use crate::error::{Error, Exit, chain};
-use crate::execute::{self, Change as _};
+use crate::execute::Change as _;
 use crate::host::{Host, HostError};
 use crate::manifest::render::Colors;
 use crate::name::ProjectName;
@@ -203,16 +203,7 @@ async fn build_what_is_gone(
             continue;
         }
         context.progress("The agents' image is gone: building it again.\n");
-        let told = context.clone();
-        let tools = execute::Tools {
-            binary: Some(ground.binary()),
-            agents: None,
-            lines: Some(Arc::new(move |line: &str| {
-                told.progress(&format!("    {}\n", one_line(line)));
-            })),
-        };
-        let hands = execute::Machine::new(ground.project.clone(), ground.runtimes.clone(), tools);
-        let built = hands.build_image(image).await;
+        let built = apply::hands(ground, context).build_image(image).await;
         built.map_err(|why| {
             Error::new(Exit::Failed, format!("the agents' image is gone: {why}"))
                 .hinted("what was said is not stored yet: say it again once that is mended")
