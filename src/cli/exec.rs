@@ -58,11 +58,11 @@ pub struct ExecArgs {
 pub async fn run(args: &ExecArgs, context: &Context) -> Outcome {
     let (client, own) = begin(args, context).await?;
     let runtimes = own.as_ref().map(|own| own.runtimes.clone());
-    let outcome = look_inside(args, &client, runtimes, context).await;
+    let mut interrupts = Interrupts::new()?;
+    let outcome = look_inside(args, &client, runtimes, &mut interrupts, context).await;
     if let Some(own) = own {
         let stopped = matches!(outcome, Ok(Exit::Interrupted));
         let patience = if stopped { Duration::ZERO } else { REST_MAX };
-        let mut interrupts = Interrupts::new()?;
         own.end(patience, interrupts.recv(), context).await;
     }
     outcome
@@ -100,6 +100,7 @@ async fn look_inside(
     args: &ExecArgs,
     client: &Client,
     runtimes: Option<Runtimes>,
+    interrupts: &mut Interrupts,
     context: &Context,
 ) -> Outcome {
     let failed = |error| control_error("look inside", &error);
@@ -108,7 +109,6 @@ async fn look_inside(
     if known.sandbox.is_none() {
         context.progress(&format!("Starting the agent of {group}.\n"));
     }
-    let mut interrupts = Interrupts::new()?;
     let (lease, mut guard) = tokio::select! {
         leased = client.lease(group) => leased.map_err(failed)?,
         () = interrupts.recv() => return Ok(Exit::Interrupted),
