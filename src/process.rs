@@ -16,6 +16,14 @@ use serde::{Deserialize, Serialize};
 const ROUNDS_MAX: u32 = 200;
 /// How often the children alone are killed before all of `/proc` is looked at.
 const CHILDREN_ROUNDS: u32 = 50;
+/// How often a process without a whole environment is looked at before it is believed to have
+/// none: one that has a command line, and one that has not.
+const SETTLED_LOOKS: u32 = 5;
+const EXEC_LOOKS: u32 = 50;
+/// The pause between two looks.
+const EXEC_PAUSE: Duration = Duration::from_millis(1);
+/// `PF_KTHREAD` of the kernel's `include/linux/sched.h`, in the flags of `/proc/<pid>/stat`.
+const KERNEL_THREAD: u32 = 0x0020_0000;
 
 /// A process that cannot be mistaken for another with the same pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -32,6 +40,15 @@ struct Stat {
     process: Process,
     parent: i32,
     zombie: bool,
+    /// A thread of the kernel: it has neither environment nor command line.
+    kernel: bool,
+}
+
+impl Stat {
+    /// Whether a program runs in it.
+    fn is_program(&self) -> bool {
+        !self.zombie && !self.kernel
+    }
 }
 
 impl Process {
@@ -214,7 +231,7 @@ pub fn kill_marked(name: &str, prefix: &str) -> usize {
     let me = rustix::process::getpid().as_raw_nonzero().get();
     kill_until_none(|table| {
         let mut found = BTreeSet::new();
-        for stat in table.values().filter(|stat| stat.process.pid != me && !stat.zombie) {
+        for stat in table.values().filter(|stat| stat.process.pid != me && stat.is_program()) {
             if environment(stat.process.pid, name).is_some_and(|value| value.starts_with(prefix)) {
                 found.insert(stat.process);
                 found.extend(descendants(table, stat.process.pid, &BTreeSet::from([me])));
@@ -232,7 +249,7 @@ pub fn find_marked(name: &str, prefix: &str) -> BTreeMap<Process, String> {
     let me = rustix::process::getpid().as_raw_nonzero().get();
     table()
         .values()
-        .filter(|stat| stat.process.pid != me && !stat.zombie)
+        .filter(|stat| stat.process.pid != me && stat.is_program())
         .filter_map(|stat| {
             let value = environment(stat.process.pid, name)?;
             value.starts_with(prefix).then_some((stat.process, value))
@@ -316,14 +333,31 @@ fn stat_of(pid: i32) -> Option<Stat> {
         process: Process { pid, start_time: fields.get(19)?.parse().ok()? },
         parent: fields.get(1)?.parse().ok()?,
         zombie: matches!(*fields.first()?, "Z" | "X"),
+        kernel: fields.get(6)?.parse::<u32>().ok()? & KERNEL_THREAD != 0,
     })
 }
 
 /// The value of a variable in the environment a process was started with, if it may be read.
+///
+/// In the middle of an exec it loses one environment before it has the next: what is read then
+/// ends in the middle or is empty, and mostly there is no command line either. What a program
+/// wrote over its own environment can look the same, so it is not waited for without end.
 fn environment(pid: i32, name: &str) -> Option<String> {
-    let bytes = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    bytes.split(|byte| *byte == 0).find_map(|entry| {
-        let value = entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
-        Some(String::from_utf8_lossy(value).into_owned())
-    })
+    let mut settled = 0;
+    for _ in 0..EXEC_LOOKS {
+        let bytes = fs::read(format!("/proc/{pid}/environ")).ok()?;
+        if settled == SETTLED_LOOKS || bytes.ends_with(&[0]) {
+            return bytes.split(|byte| *byte == 0).find_map(|entry| {
+                let value = entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+                Some(String::from_utf8_lossy(value).into_owned())
+            });
+        }
+        std::thread::sleep(EXEC_PAUSE);
+        if !stat_of(pid)?.is_program() {
+            break;
+        }
+        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        settled += u32::from(!line.is_empty());
+    }
+    None
 }

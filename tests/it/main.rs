@@ -12,6 +12,7 @@ mod gateway;
 mod link;
 mod manifest;
 mod plan;
+mod process;
 mod readme;
 mod reconcile;
 mod route;
