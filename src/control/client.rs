@@ -18,6 +18,7 @@ use rustix::process::geteuid;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::place::{self, Notice};
@@ -33,7 +34,9 @@ use crate::observed::Observed;
 pub const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 /// How long it may take to look at the machine, or to do something at once.
 const WORK_PATIENCE: Duration = Duration::from_secs(120);
-/// The wait where as many wait at the socket as may.
+/// How long a controller that closes connections may turn out to be one that ends.
+const ENDING_MAX: Duration = Duration::from_secs(1);
+/// The wait before one that let nobody in is asked again.
 const CROWD_PAUSE: Duration = Duration::from_millis(50);
 
 /// Whether a group is held, as it travels.
@@ -82,11 +85,18 @@ impl Client {
     /// # Errors
     /// When one runs, but does not let this user in, does not answer, or speaks another language.
     pub async fn connect(data: &Path, instance: &InstanceId) -> Result<Option<Self>, ControlError> {
-        let Some(notice) = place::find(data)? else { return Ok(None) };
-        let joining = Self::join(&notice, instance);
-        match tokio::time::timeout(ANSWER_PATIENCE, joining).await {
-            Ok(joined) => joined,
-            Err(_) => Err(silent(notice.pid, ANSWER_PATIENCE)),
+        let until = Instant::now() + ENDING_MAX;
+        loop {
+            let Some(notice) = place::find(data)? else { return Ok(None) };
+            let joining = Self::join(&notice, instance);
+            match tokio::time::timeout(ANSWER_PATIENCE, joining).await {
+                // One that ends closes what it does not answer any more, and is gone in a moment.
+                Ok(Err(ControlError::Closed { .. })) if Instant::now() < until => {
+                    tokio::time::sleep(CROWD_PAUSE).await;
+                }
+                Ok(joined) => return joined,
+                Err(_) => return Err(silent(notice.pid, ANSWER_PATIENCE)),
+            }
         }
     }
 

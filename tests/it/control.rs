@@ -148,6 +148,31 @@ async fn what_a_dead_controller_left_is_no_controller_and_is_taken_over() {
     assert_eq!(place.notice().socket, notice.socket);
 }
 
+/// Whoever asks in the moment of an end learns of the end, and not that it was turned away.
+#[tokio::test]
+async fn a_controller_that_ends_while_it_is_asked_is_none_to_join() {
+    let folder = fake::Rooms::new();
+    let instance = SystemClock.instance_id();
+    let (listener, place) = folder.open(&instance).unwrap();
+    let ending = async {
+        let asked = listener.accept().await.unwrap();
+        drop((asked, listener, place));
+    };
+    let data = folder.data();
+    let (joined, ()) =
+        within(futures_util::future::join(Client::connect(&data, &instance), ending)).await;
+    assert!(joined.unwrap().is_none());
+
+    let (listener, _place) = folder.open(&instance).unwrap();
+    let succession = async {
+        drop(listener.accept().await.unwrap());
+        serve(listener, &instance);
+    };
+    let (joined, ()) =
+        within(futures_util::future::join(Client::connect(&data, &instance), succession)).await;
+    assert!(joined.unwrap().is_some());
+}
+
 #[tokio::test]
 async fn who_lets_go_late_takes_nothing_from_who_came_after() {
     let folder = fake::Rooms::new();
