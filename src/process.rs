@@ -16,11 +16,9 @@ use serde::{Deserialize, Serialize};
 const ROUNDS_MAX: u32 = 200;
 /// How often the children alone are killed before all of `/proc` is looked at.
 const CHILDREN_ROUNDS: u32 = 50;
-/// How often a process without a whole environment is looked at before it is believed to have
-/// none: one that has a command line, and one that has not.
-const SETTLED_LOOKS: u32 = 5;
-const EXEC_LOOKS: u32 = 50;
-/// The pause between two looks.
+/// How often a process in the middle of an exec is looked at, and the pause between two looks: a
+/// busy machine may leave it there for a while.
+const EXEC_LOOKS: u32 = 1000;
 const EXEC_PAUSE: Duration = Duration::from_millis(1);
 /// `PF_KTHREAD` of the kernel's `include/linux/sched.h`, in the flags of `/proc/<pid>/stat`.
 const KERNEL_THREAD: u32 = 0x0020_0000;
@@ -42,6 +40,8 @@ struct Stat {
     zombie: bool,
     /// A thread of the kernel: it has neither environment nor command line.
     kernel: bool,
+    /// The size of its environment, in bytes: where that may be known, and an exec is done with it.
+    environment: Option<usize>,
 }
 
 impl Stat {
@@ -272,22 +272,20 @@ pub fn kill_tree(process: Process) -> usize {
 }
 
 fn kill_until_none(mut find: impl FnMut(&BTreeMap<i32, Stat>) -> BTreeSet<Process>) -> usize {
-    let mut left = 0;
+    // One that is dying has lost its environment before its files, and its locks with them.
+    let mut dying = BTreeSet::new();
     for round in 0..ROUNDS_MAX {
         let found = find(&table());
-        left = found.len();
-        if left == 0 {
-            break;
-        }
+        dying.retain(|process: &Process| process.is_alive());
+        dying.extend(&found);
+        // A killed process takes a moment to be gone: wait on one of them rather than spin.
+        let Some(process) = dying.first() else { break };
         for process in &found {
             let _ = process.signal(Signal::KILL);
         }
-        // A killed process takes a moment to be gone: wait on one of them rather than spin.
-        if let Some(process) = found.first() {
-            wait_for_exit(process.pid, Duration::from_millis(if round < 20 { 5 } else { 50 }));
-        }
+        wait_for_exit(process.pid, Duration::from_millis(if round < 20 { 5 } else { 50 }));
     }
-    left
+    dying.len()
 }
 
 fn descendants(
@@ -329,35 +327,36 @@ fn stat_of(pid: i32) -> Option<Stat> {
     // The second field is the name in parentheses, and may hold any character.
     let rest = text.rsplit_once(')')?.1;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let address = |field: &str| field.parse::<usize>().ok();
+    let (start, end) = (address(fields.get(47)?)?, address(fields.get(48)?)?);
     Some(Stat {
         process: Process { pid, start_time: fields.get(19)?.parse().ok()? },
         parent: fields.get(1)?.parse().ok()?,
         zombie: matches!(*fields.first()?, "Z" | "X"),
         kernel: fields.get(6)?.parse::<u32>().ok()? & KERNEL_THREAD != 0,
+        environment: end.checked_sub(start).filter(|_| end > 0),
     })
 }
 
 /// The value of a variable in the environment a process was started with, if it may be read.
 ///
-/// In the middle of an exec it loses one environment before it has the next: what is read then
-/// ends in the middle or is empty, and mostly there is no command line either. What a program
-/// wrote over its own environment can look the same, so it is not waited for without end.
+/// In the middle of an exec it loses one environment before it has the next: what is read then is
+/// empty, or ends anywhere.
 fn environment(pid: i32, name: &str) -> Option<String> {
-    let mut settled = 0;
     for _ in 0..EXEC_LOOKS {
         let bytes = fs::read(format!("/proc/{pid}/environ")).ok()?;
-        if settled == SETTLED_LOOKS || bytes.ends_with(&[0]) {
-            return bytes.split(|byte| *byte == 0).find_map(|entry| {
-                let value = entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
-                Some(String::from_utf8_lossy(value).into_owned())
-            });
+        if !bytes.ends_with(&[0]) {
+            let stat = stat_of(pid).filter(Stat::is_program)?;
+            // A program may have written something else over its own.
+            if stat.environment != Some(bytes.len()) {
+                std::thread::sleep(EXEC_PAUSE);
+                continue;
+            }
         }
-        std::thread::sleep(EXEC_PAUSE);
-        if !stat_of(pid)?.is_program() {
-            break;
-        }
-        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        settled += u32::from(!line.is_empty());
+        return bytes.split(|byte| *byte == 0).find_map(|entry| {
+            let value = entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+            Some(String::from_utf8_lossy(value).into_owned())
+        });
     }
     None
 }
