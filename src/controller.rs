@@ -220,6 +220,15 @@ struct Known {
     attempts: BTreeMap<ResourceId, Attempts>,
     /// What a resource waits for.
     waiting: BTreeMap<ResourceId, String>,
+    /// How often a group came to rest.
+    rests: u64,
+}
+
+impl Known {
+    /// Whether a group that comes to rest may be what something waits for.
+    fn is_unsettled(&self) -> bool {
+        !self.waiting.is_empty() || !self.troubles.is_empty()
+    }
 }
 
 impl fmt::Debug for Setup {
@@ -269,6 +278,7 @@ impl Controller {
                 troubles: BTreeMap::new(),
                 attempts: BTreeMap::new(),
                 waiting: BTreeMap::new(),
+                rests: 0,
             }),
             status: watch::Sender::new(Arc::new(status)),
             stale: Notify::new(),
@@ -348,6 +358,20 @@ impl Shared {
     /// Has the loop look soon.
     fn nudge(&self) {
         self.wake.notify_one();
+        self.tell();
+    }
+
+    /// Takes note that a group came to rest: the loop looks, if that may be what something waits
+    /// for, or the group is not as it should be by then.
+    fn note_rest(&self, well: bool) {
+        let unsettled = {
+            let mut known = self.known();
+            known.rests += 1;
+            known.is_unsettled()
+        };
+        if !well || unsettled {
+            self.wake.notify_one();
+        }
         self.tell();
     }
 

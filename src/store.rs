@@ -52,7 +52,7 @@ pub use messages::{
 };
 pub use outbox::{
     NewPost, OUTBOX_ATTEMPTS_MAX, OUTBOX_DUE_MAX, OUTBOX_INTERRUPTIONS_MAX, OutboxId, Post,
-    PostKind, PostState, REPLY_TEXT_MAX,
+    PostKind, PostState, REPLY_TEXT_MAX, Unsettled,
 };
 pub use sandboxes::{SANDBOXES_ENDED_KEPT, Sandbox};
 pub use statements::PER_MESSAGE_STATEMENTS;
@@ -65,6 +65,13 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One connection has one user at a time, and a link that somebody planted is not followed.
 const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_NO_MUTEX.union(OpenFlags::SQLITE_OPEN_NOFOLLOW);
+
+/// Statements that are kept parsed: all of those that run again and again.
+const STATEMENTS_KEPT: usize = 64;
+
+/// Pages in the write-ahead log that have it written back into the database, which waits for the
+/// disk: as many as are kept of it anyway. A message takes about thirty.
+const CHECKPOINT_PAGES: i64 = LOG_SIZE_KEPT / 4096;
 
 /// What the write-ahead log is cut back to after a checkpoint, in bytes.
 const LOG_SIZE_KEPT: i64 = 16 << 20;
@@ -434,11 +441,17 @@ fn writable(path: &Path, size: Option<ByteSize>) -> Result<Connection, Fault> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | FLAGS;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     // A file that is not ours to change is refused before anything in it changes.
     migrations::check_known(&connection, path)?;
     // Reports the mode it ended in, so it is a query.
     let _mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     connection.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;")?;
+    connection.query_row(
+        &format!("PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}"),
+        [],
+        |row| row.get::<_, i64>(0),
+    )?;
     let _kept: i64 = connection.query_row(
         &format!("PRAGMA journal_size_limit = {LOG_SIZE_KEPT}"),
         [],

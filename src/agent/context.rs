@@ -75,12 +75,10 @@ pub(super) fn past(turns: &[PastTurn], context: u32, present: usize) -> Vec<Valu
     let mut room = window.saturating_sub(present);
     let mut kept: Vec<Vec<Value>> = Vec::new();
     for turn in turns.iter().rev() {
-        let whole = whole(turn);
-        // Half of what is left at the most, so that a long turn does not push out all others.
-        let chosen = if size(&whole) <= room / 2 { whole } else { brief(turn) };
-        let Some(left) = room.checked_sub(size(&chosen)) else { break };
-        room = left;
-        kept.push(chosen);
+        // A long turn does not push out all others.
+        let Some((messages, size)) = turn.within(room) else { break };
+        room -= size;
+        kept.push(messages);
     }
     kept.into_iter().rev().flatten().collect()
 }
@@ -88,17 +86,6 @@ pub(super) fn past(turns: &[PastTurn], context: u32, present: usize) -> Vec<Valu
 /// The size of messages in bytes.
 pub(super) fn size(messages: &[Value]) -> usize {
     messages.iter().map(|message| message.to_string().len()).sum()
-}
-
-fn whole(turn: &PastTurn) -> Vec<Value> {
-    let question = json!({"role": "user", "content": turn.prompt});
-    std::iter::once(question).chain(turn.messages.iter().cloned()).collect()
-}
-
-fn brief(turn: &PastTurn) -> Vec<Value> {
-    let question = json!({"role": "user", "content": turn.prompt});
-    let answer = turn.messages.iter().rev().find(|message| message["role"] == "assistant");
-    std::iter::once(question).chain(answer.cloned()).collect()
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use futures_util::StreamExt as _;
 use http_body_util::{BodyExt as _, Limited};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::link::LinkError;
 use crate::link::client::{self, Link};
@@ -54,6 +54,17 @@ impl From<LinkError> for ModelError {
     }
 }
 
+/// What Ollama's `/api/chat` is asked.
+#[derive(Debug, Serialize)]
+struct Question<'a> {
+    model: &'a str,
+    stream: bool,
+    think: bool,
+    messages: &'a [Value],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tools: Option<&'a Value>,
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Chunk {
@@ -91,10 +102,7 @@ pub(super) async fn ask(
     tools: Option<&Value>,
     mut preview: impl AsyncFnMut(&str) -> Result<(), LinkError>,
 ) -> Result<Reply, ModelError> {
-    let mut body = json!({"model": model, "stream": true, "think": false, "messages": messages});
-    if let Some(tools) = tools {
-        body["tools"] = tools.clone();
-    }
+    let body = Question { model, stream: true, think: false, messages, tools };
     let response = link.post_json("/api/chat", &body).await?;
     let status = response.status().as_u16();
     if status != 200 {

@@ -8,7 +8,7 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::name::TurnId;
 
@@ -50,22 +50,47 @@ pub(super) enum Ending {
 pub(super) struct PastTurn {
     turn: TurnId,
     /// What the agent was asked.
-    pub(super) prompt: String,
+    prompt: String,
     /// What followed: the model's messages and the tools' results.
-    pub(super) messages: Vec<Value>,
-    /// What it holds, in bytes.
+    messages: Vec<Value>,
+    /// The size of the question as a message, in bytes, and with all that followed.
+    question: usize,
     size: usize,
+    /// The last message of the model, and its size.
+    answer: Option<(usize, usize)>,
 }
 
 impl PastTurn {
     fn new(turn: TurnId, prompt: String) -> Self {
-        let size = prompt.len();
-        Self { turn, prompt, messages: Vec::new(), size }
+        let question = json!({"role": "user", "content": prompt}).to_string().len();
+        Self { turn, prompt, messages: Vec::new(), question, size: question, answer: None }
     }
 
     fn add(&mut self, message: Value) {
-        self.size += message.to_string().len();
+        let size = message.to_string().len();
+        self.size += size;
+        if message["role"] == "assistant" {
+            self.answer = Some((self.messages.len(), size));
+        }
         self.messages.push(message);
+    }
+
+    /// Its messages, if they fit in `room` bytes: question and answer alone where all of them are
+    /// more than half of that. And what they take.
+    pub(super) fn within(&self, room: usize) -> Option<(Vec<Value>, usize)> {
+        let whole = self.size <= room / 2;
+        let answer = self.answer.map_or(0, |(_, size)| size);
+        let size = if whole { self.size } else { self.question + answer };
+        if size > room {
+            return None;
+        }
+        let question = json!({"role": "user", "content": self.prompt});
+        let followed = match (whole, self.answer) {
+            (true, _) => &self.messages[..],
+            (false, Some((at, _))) => &self.messages[at..=at],
+            (false, None) => &[],
+        };
+        Some((std::iter::once(question).chain(followed.iter().cloned()).collect(), size))
     }
 }
 
@@ -210,7 +235,6 @@ fn replay(lines: impl Iterator<Item = Line>) -> Vec<PastTurn> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn turn(digit: char) -> TurnId {
         TurnId::new(digit.to_string().repeat(32)).unwrap()

@@ -4,6 +4,7 @@
 //! that was cut off goes on where it was: a call with a known result is not run
 //! again, and one that was begun is given to the model as interrupted.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -198,9 +199,9 @@ impl Turn<'_> {
         last: bool,
     ) -> Result<Result<Reply, ModelError>, TurnError> {
         let schema = self.bench.schema();
-        let mut messages = progress.messages.clone();
+        let mut messages = Cow::Borrowed(&progress.messages[..]);
         if last {
-            messages.push(json!({"role": "user", "content": LAST}));
+            messages.to_mut().push(json!({"role": "user", "content": LAST}));
         }
         let mut preview = Preview::new(self);
         let model = &self.welcome.model;

@@ -4,7 +4,6 @@
 //! acted on, a reply is stored before it is shown, and it counts as shown once
 //! whoever shows it says so. One conversation of a group goes on at a time.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +18,9 @@ use crate::host::{self, Worked};
 use crate::name::ChannelName;
 use crate::resource::ResourceId;
 use crate::session::Progress;
-use crate::store::{MessageSeq, OutboxId, Post, PostKind, PostState, StoreError, TurnState};
+use crate::store::{
+    MessageSeq, OutboxId, Post, PostKind, PostState, StoreError, TurnState, Unsettled,
+};
 
 /// How long whoever shows a post may take to say so.
 const SHOWN_MAX: Duration = Duration::from_secs(60);
@@ -184,10 +185,8 @@ impl Shared {
         loop {
             // What ended before everything did is in the store, and is handed over still.
             let over = self.closed.is_cancelled();
-            self.hand_over(cell, said, events).await?;
-            if cell.state().stage != Stage::Working && !self.anything_waits(cell).await? {
-                // What came in between is in the store by now.
-                self.hand_over(cell, said, events).await?;
+            let open = self.hand_over(cell, said, events).await?;
+            if cell.state().stage != Stage::Working && !open {
                 while let Ok(happening) = happenings.try_recv() {
                     if let Happening::Ended(worked) = happening {
                         last = Some(worked);
@@ -241,42 +240,34 @@ impl Shared {
         }
     }
 
-    /// Whether something of the group is not answered yet.
-    async fn anything_waits(&self, cell: &Cell) -> Result<bool, StoreError> {
-        let store = self.parts().store;
-        // In the order in which a message goes: what is taken up in between is seen as a turn.
-        let waiting = store.waiting(&cell.group).await?;
-        if waiting.iter().any(|message| message.incoming.wakes) {
-            return Ok(true);
-        }
-        Ok(!store.unfinished(Some(&cell.group)).await?.is_empty())
-    }
-
-    /// Hands over what waits for this terminal: stored before, marked after.
+    /// Hands over what waits for this terminal: stored before, marked after. Says whether something
+    /// of the group was not answered yet.
     async fn hand_over(
         self: &Arc<Self>,
         cell: &Cell,
         said: Option<MessageSeq>,
         events: &mpsc::Sender<ChatEvent>,
-    ) -> Result<(), Broken> {
+    ) -> Result<bool, Broken> {
         let store = self.parts().store;
         let chat = host::terminal_chat(&cell.group);
-        let mut tried = BTreeSet::new();
-        for post in store.due_in(&ChannelName::terminal(), &chat).await? {
-            if !tried.insert(post.id) {
-                continue;
-            }
+        let Unsettled { due, open } =
+            store.unsettled(&ChannelName::terminal(), &chat, &cell.group).await?;
+        for post in due {
             let uncertain = post.state == PostState::Uncertain;
-            let post = store.sending(post.id).await?;
-            let asked = match &post.turn {
-                Some(turn) => store.turn_messages(turn).await?,
-                None => Vec::new(),
+            let asked = async {
+                match &post.turn {
+                    Some(turn) => store.turn_messages(turn).await,
+                    None => Ok(Vec::new()),
+                }
             };
+            // Both at once: the store does them in one go.
+            let (sending, asked) = tokio::join!(store.sending(post.id), asked);
+            let (post, asked) = (sending?, asked?);
             let ours = asked.iter().any(|message| Some(message.seq) == said);
             let earlier = asked.first().filter(|_| !ours).map(|m| m.incoming.text.clone());
             self.show(&post, uncertain, earlier, events).await?;
         }
-        Ok(())
+        Ok(open)
     }
 
     async fn show(

@@ -571,6 +571,7 @@ impl Keeper {
     /// Does what was put off while a turn was under way.
     async fn catch_up(&mut self) {
         self.worker.take_up_next();
+        let well = self.later.is_none() && self.cell.agent().grip().is_some();
         let looked_into = self.cell.state().leases > 0;
         if !looked_into
             && let Some(order) = self.later.take()
@@ -580,7 +581,7 @@ impl Keeper {
         {
             tracing::warn!(group = %self.cell.group, %error, "the agent is not replaced");
         }
-        self.shared.nudge();
+        self.shared.note_rest(well);
     }
 
     fn set_stage(&self, stage: Stage) {

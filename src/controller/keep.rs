@@ -61,6 +61,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
             () = shared.closing.cancelled() => return,
         }
         settle(&shared, &mut events, &mut folders).await;
+        let rests = shared.known().rests;
         let round = {
             let _changing = shared.changing.lock().await;
             if shared.closing.is_cancelled() {
@@ -95,6 +96,12 @@ pub(super) async fn keep(shared: Arc<Shared>) {
             shared.note_edit();
         }
         note(&shared, &mender, round).await;
+        let known = shared.known();
+        // One that came to rest meanwhile found nothing yet that waits for it.
+        if known.rests != rests && known.is_unsettled() {
+            shared.wake.notify_one();
+        }
+        drop(known);
         shared.tell();
     }
 }

@@ -23,6 +23,12 @@ pub const JOURNAL_CALLS_MAX: u32 = 256;
 /// All that one turn records, in bytes.
 pub const JOURNAL_SIZE_MAX: usize = 64 << 20;
 
+const ADD_ROUND: &str =
+    "INSERT INTO turn_rounds (turn, round, message) VALUES (:turn, :round, :message)";
+
+const ADD_CALL: &str = "INSERT INTO turn_calls (turn, round, idx, tool, arguments, state, began_at)
+    VALUES (:turn, :round, :idx, :tool, :arguments, 'begun', :at)";
+
 pub(super) const ROUND: &str =
     "SELECT message FROM turn_rounds WHERE turn = :turn AND round = :round";
 
@@ -206,8 +212,7 @@ fn record_round(
         None => {
             let message = rows::to_json(message);
             grow(connection, turn, message.len())?;
-            connection.execute(
-                "INSERT INTO turn_rounds (turn, round, message) VALUES (:turn, :round, :message)",
+            connection.prepare_cached(ADD_ROUND)?.execute(
                 named_params! { ":turn": turn.as_str(), ":round": round, ":message": message },
             )?;
             Ok(())
@@ -232,18 +237,14 @@ fn record_call(
     }
     let arguments = rows::to_json(arguments);
     grow(connection, turn, tool.len() + arguments.len())?;
-    connection.execute(
-        "INSERT INTO turn_calls (turn, round, idx, tool, arguments, state, began_at)
-         VALUES (:turn, :round, :idx, :tool, :arguments, 'begun', :at)",
-        named_params! {
-            ":turn": turn.as_str(),
-            ":round": round,
-            ":idx": index,
-            ":tool": tool,
-            ":arguments": arguments,
-            ":at": at.0,
-        },
-    )?;
+    connection.prepare_cached(ADD_CALL)?.execute(named_params! {
+        ":turn": turn.as_str(),
+        ":round": round,
+        ":idx": index,
+        ":tool": tool,
+        ":arguments": arguments,
+        ":at": at.0,
+    })?;
     Ok(())
 }
 
@@ -261,19 +262,15 @@ fn record_result(
         return Ok(());
     }
     grow(connection, turn, result.len())?;
-    connection.execute(
-        END_CALL,
-        named_params! {
-            ":turn": turn.as_str(), ":round": round, ":idx": index, ":result": result, ":at": at.0,
-        },
-    )?;
+    connection.prepare_cached(END_CALL)?.execute(named_params! {
+        ":turn": turn.as_str(), ":round": round, ":idx": index, ":result": result, ":at": at.0,
+    })?;
     Ok(())
 }
 
 /// Counts what is added and refuses what would exceed [`JOURNAL_SIZE_MAX`].
 fn grow(connection: &Connection, turn: &TurnId, size: usize) -> Result<(), Fault> {
-    let total: i64 = connection.query_row(
-        GROW,
+    let total: i64 = connection.prepare_cached(GROW)?.query_row(
         named_params! { ":turn": turn.as_str(), ":size": rows::integer(size as u64) },
         |row| row.get(0),
     )?;
@@ -283,7 +280,8 @@ fn grow(connection: &Connection, turn: &TurnId, size: usize) -> Result<(), Fault
 
 fn find_round(connection: &Connection, turn: &TurnId, round: u32) -> Result<Option<Value>, Fault> {
     Ok(connection
-        .query_row(ROUND, named_params! { ":turn": turn.as_str(), ":round": round }, |row| {
+        .prepare_cached(ROUND)?
+        .query_row(named_params! { ":turn": turn.as_str(), ":round": round }, |row| {
             rows::json(row, "message")
         })
         .optional()?)
@@ -301,8 +299,8 @@ fn find_call(
     (round, index): (u32, u32),
 ) -> Result<Option<KnownCall>, Fault> {
     Ok(connection
+        .prepare_cached(CALL)?
         .query_row(
-            CALL,
             named_params! { ":turn": turn.as_str(), ":round": round, ":idx": index },
             |row| {
                 Ok(KnownCall {
@@ -320,7 +318,7 @@ pub(super) fn journal_of(
     turn: &TurnId,
 ) -> Result<Vec<JournalRound>, Fault> {
     let mut rounds: Vec<JournalRound> = connection
-        .prepare(ROUNDS)?
+        .prepare_cached(ROUNDS)?
         .query_map(named_params! { ":turn": turn.as_str() }, |row| {
             Ok(JournalRound {
                 round: row.get("round")?,
@@ -329,7 +327,7 @@ pub(super) fn journal_of(
             })
         })?
         .collect::<Result<_, _>>()?;
-    let mut calls = connection.prepare(CALLS)?;
+    let mut calls = connection.prepare_cached(CALLS)?;
     for round in &mut rounds {
         round.calls = calls
             .query_map(named_params! { ":turn": turn.as_str(), ":round": round.round }, |row| {

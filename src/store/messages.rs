@@ -65,6 +65,10 @@ pub struct Message {
     pub turn: Option<TurnId>,
 }
 
+const INSERT: &str = "INSERT INTO messages
+        (channel, chat, message_id, grp, sender, text, sent_at, received_at, wakes)
+    VALUES (:channel, :chat, :message_id, :grp, :sender, :text, :sent_at, :received_at, :wakes)";
+
 pub(super) const FIND: &str = "SELECT seq FROM messages
     WHERE channel = :channel AND chat = :chat AND message_id = :message_id";
 
@@ -160,8 +164,8 @@ impl Reader {
 
 fn accept(connection: &Connection, incoming: &Incoming) -> Result<Accepted, Fault> {
     let known: Option<i64> = connection
+        .prepare_cached(FIND)?
         .query_row(
-            FIND,
             named_params! {
                 ":channel": incoming.channel.as_str(),
                 ":chat": incoming.chat.as_str(),
@@ -178,27 +182,22 @@ fn accept(connection: &Connection, incoming: &Incoming) -> Result<Accepted, Faul
 }
 
 fn insert(connection: &Connection, incoming: &Incoming) -> rusqlite::Result<usize> {
-    connection.execute(
-        "INSERT INTO messages
-             (channel, chat, message_id, grp, sender, text, sent_at, received_at, wakes)
-         VALUES (:channel, :chat, :message_id, :grp, :sender, :text, :sent_at, :received_at, :wakes)",
-        named_params! {
-            ":channel": incoming.channel.as_str(),
-            ":chat": incoming.chat.as_str(),
-            ":message_id": incoming.message_id.as_str(),
-            ":grp": incoming.group.as_str(),
-            ":sender": incoming.sender,
-            ":text": incoming.text,
-            ":sent_at": incoming.sent_at.0,
-            ":received_at": incoming.received_at.0,
-            ":wakes": incoming.wakes,
-        },
-    )
+    connection.prepare_cached(INSERT)?.execute(named_params! {
+        ":channel": incoming.channel.as_str(),
+        ":chat": incoming.chat.as_str(),
+        ":message_id": incoming.message_id.as_str(),
+        ":grp": incoming.group.as_str(),
+        ":sender": incoming.sender,
+        ":text": incoming.text,
+        ":sent_at": incoming.sent_at.0,
+        ":received_at": incoming.received_at.0,
+        ":wakes": incoming.wakes,
+    })
 }
 
 fn attach(connection: &Connection, turn: &TurnId, seqs: &[MessageSeq]) -> Result<usize, Fault> {
     let turn = turns::under_way(connection, turn)?;
-    let mut statement = connection.prepare(ATTACH)?;
+    let mut statement = connection.prepare_cached(ATTACH)?;
     let mut count = 0;
     for seq in seqs {
         count += statement.execute(named_params! {
@@ -214,7 +213,7 @@ fn attach(connection: &Connection, turn: &TurnId, seqs: &[MessageSeq]) -> Result
 
 fn detach(connection: &Connection, turn: &TurnId, seqs: &[MessageSeq]) -> Result<usize, Fault> {
     turns::find(connection, turn)?;
-    let mut statement = connection.prepare(DETACH)?;
+    let mut statement = connection.prepare_cached(DETACH)?;
     let mut count = 0;
     for seq in seqs {
         count += statement.execute(named_params! { ":turn": turn.as_str(), ":seq": seq.0 })?;
@@ -223,7 +222,7 @@ fn detach(connection: &Connection, turn: &TurnId, seqs: &[MessageSeq]) -> Result
 }
 
 fn waiting(connection: &Connection, group: &GroupName) -> Result<Vec<Message>, Fault> {
-    let mut statement = connection.prepare(WAITING)?;
+    let mut statement = connection.prepare_cached(WAITING)?;
     let messages = statement.query_map(
         named_params! { ":grp": group.as_str(), ":wakes": true, ":limit": WAITING_MAX },
         message,
@@ -231,8 +230,15 @@ fn waiting(connection: &Connection, group: &GroupName) -> Result<Vec<Message>, F
     Ok(messages.collect::<Result<_, _>>()?)
 }
 
+/// Whether a message of the group asks for a turn and has none.
+pub(super) fn waits(connection: &Connection, group: &GroupName) -> Result<bool, Fault> {
+    let mut statement = connection.prepare_cached(WAITING)?;
+    let params = named_params! { ":grp": group.as_str(), ":wakes": true, ":limit": 1 };
+    Ok(statement.exists(params)?)
+}
+
 fn waiting_groups(connection: &Connection) -> Result<Vec<GroupName>, Fault> {
-    let mut statement = connection.prepare(
+    let mut statement = connection.prepare_cached(
         "SELECT DISTINCT grp FROM messages WHERE turn IS NULL AND wakes = 1 ORDER BY grp",
     )?;
     let groups = statement.query_map([], |row| rows::name(row, "grp"))?;
@@ -240,7 +246,7 @@ fn waiting_groups(connection: &Connection) -> Result<Vec<GroupName>, Fault> {
 }
 
 pub(super) fn of_turn(connection: &Connection, turn: &TurnId) -> Result<Vec<Message>, Fault> {
-    let mut statement = connection.prepare(OF_TURN)?;
+    let mut statement = connection.prepare_cached(OF_TURN)?;
     let messages = statement.query_map(
         named_params! { ":turn": turn.as_str(), ":context": TURN_CONTEXT_MAX },
         message,

@@ -10,9 +10,9 @@ use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 
 use super::rows::{self, words};
 use super::turns::{self, Turn};
-use super::{Fault, Reader, Store, StoreError, check_size};
+use super::{Fault, Reader, Store, StoreError, check_size, messages};
 use crate::clock::Timestamp;
-use crate::name::{ChannelName, ChatId, TurnId};
+use crate::name::{ChannelName, ChatId, GroupName, TurnId};
 
 /// Longest text of one entry, in bytes.
 pub const REPLY_TEXT_MAX: usize = 256 << 10;
@@ -115,6 +115,19 @@ pub struct Post {
     pub delivered_at: Option<Timestamp>,
 }
 
+/// What is not settled yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsettled {
+    /// What is to be sent to the chat, as [`Store::due`] has it.
+    pub due: Vec<Post>,
+    /// Whether the group has a message that asks for an answer and waits, or a turn that has not
+    /// ended.
+    pub open: bool,
+}
+
+const INSERT: &str = "INSERT INTO outbox (turn, kind, channel, chat, text, state, created_at)
+    VALUES (:turn, :kind, :channel, :chat, :text, 'pending', :at)";
+
 pub(super) const FIND: &str = "SELECT * FROM outbox WHERE id = :id";
 
 pub(super) const OF_TURN: &str = "SELECT * FROM outbox WHERE turn = :turn ORDER BY id";
@@ -182,7 +195,7 @@ impl Store {
     pub async fn due(&self, channel: &ChannelName) -> Result<Vec<Post>, StoreError> {
         let channel = channel.clone();
         self.call(move |connection| {
-            let mut statement = connection.prepare(DUE)?;
+            let mut statement = connection.prepare_cached(DUE)?;
             let posts = statement.query_map(
                 named_params! { ":channel": channel.as_str(), ":limit": OUTBOX_DUE_MAX },
                 post,
@@ -192,25 +205,30 @@ impl Store {
         .await
     }
 
-    /// As [`Store::due`], for one chat.
+    /// What of a chat is not settled, and of the group that answers in it: in one look, so that
+    /// what is answered in between is in one of the two.
     ///
     /// # Errors
-    /// They could not be read.
-    pub async fn due_in(
+    /// It could not be read.
+    pub async fn unsettled(
         &self,
         channel: &ChannelName,
         chat: &ChatId,
-    ) -> Result<Vec<Post>, StoreError> {
-        let (channel, chat) = (channel.clone(), chat.clone());
+        group: &GroupName,
+    ) -> Result<Unsettled, StoreError> {
+        let (channel, chat, group) = (channel.clone(), chat.clone(), group.clone());
         self.call(move |connection| {
-            let mut statement = connection.prepare(DUE_IN_CHAT)?;
+            let mut statement = connection.prepare_cached(DUE_IN_CHAT)?;
             let posts = statement.query_map(
                 named_params! {
                     ":channel": channel.as_str(), ":chat": chat.as_str(), ":limit": OUTBOX_DUE_MAX,
                 },
                 post,
             )?;
-            Ok(posts.collect::<Result<_, _>>()?)
+            let due = posts.collect::<Result<_, _>>()?;
+            let open = messages::waits(connection, &group)?
+                || !turns::unfinished(connection, Some(&group))?.is_empty();
+            Ok(Unsettled { due, open })
         })
         .await
     }
@@ -278,10 +296,9 @@ impl Store {
     /// It could not be written.
     pub async fn interrupted(&self, id: OutboxId) -> Result<(), StoreError> {
         self.call(move |connection| {
-            connection.execute(
-                INTERRUPTED,
-                named_params! { ":max": OUTBOX_INTERRUPTIONS_MAX, ":id": id.0 },
-            )?;
+            connection
+                .prepare_cached(INTERRUPTED)?
+                .execute(named_params! { ":max": OUTBOX_INTERRUPTIONS_MAX, ":id": id.0 })?;
             Ok(())
         })
         .await
@@ -296,7 +313,7 @@ impl Store {
     /// It could not be written.
     pub async fn recover_outbox(&self) -> Result<Vec<Post>, StoreError> {
         self.call(|connection| {
-            let mut statement = connection.prepare(RECOVER)?;
+            let mut statement = connection.prepare_cached(RECOVER)?;
             let posts =
                 statement.query_map(named_params! { ":max": OUTBOX_INTERRUPTIONS_MAX }, post)?;
             Ok(posts.collect::<Result<_, _>>()?)
@@ -330,7 +347,7 @@ impl Reader {
     /// It could not be read.
     pub fn outbox(&self, limit: u32) -> Result<Vec<Post>, StoreError> {
         self.ask(|connection| {
-            let mut statement = connection.prepare(UNDELIVERED)?;
+            let mut statement = connection.prepare_cached(UNDELIVERED)?;
             let posts = statement.query_map(named_params! { ":limit": limit }, post)?;
             Ok(posts.collect::<Result<_, _>>()?)
         })
@@ -364,24 +381,21 @@ fn put(
     post: &NewPost,
     at: Timestamp,
 ) -> Result<OutboxId, Fault> {
-    connection.execute(
-        "INSERT INTO outbox (turn, kind, channel, chat, text, state, created_at)
-         VALUES (:turn, :kind, :channel, :chat, :text, 'pending', :at)",
-        named_params! {
-            ":turn": post.turn.as_ref().map(TurnId::as_str),
-            ":kind": kind.word(),
-            ":channel": post.channel.as_str(),
-            ":chat": post.chat.as_str(),
-            ":text": post.text,
-            ":at": at.0,
-        },
-    )?;
+    connection.prepare_cached(INSERT)?.execute(named_params! {
+        ":turn": post.turn.as_ref().map(TurnId::as_str),
+        ":kind": kind.word(),
+        ":channel": post.channel.as_str(),
+        ":chat": post.chat.as_str(),
+        ":text": post.text,
+        ":at": at.0,
+    })?;
     Ok(OutboxId(connection.last_insert_rowid()))
 }
 
 fn find(connection: &Connection, id: OutboxId) -> Result<Post, Fault> {
     connection
-        .query_row(FIND, named_params! { ":id": id.0 }, post)
+        .prepare_cached(FIND)?
+        .query_row(named_params! { ":id": id.0 }, post)
         .optional()?
         .ok_or_else(|| StoreError::UnknownPost { id }.into())
 }
@@ -393,20 +407,17 @@ fn change(
     failure: Option<&str>,
     at: Option<Timestamp>,
 ) -> Result<Post, Fault> {
-    connection.execute(
-        MOVE,
-        named_params! {
-            ":id": id.0,
-            ":state": state.word(),
-            ":failure": failure,
-            ":at": at.map(|at| at.0),
-        },
-    )?;
+    connection.prepare_cached(MOVE)?.execute(named_params! {
+        ":id": id.0,
+        ":state": state.word(),
+        ":failure": failure,
+        ":at": at.map(|at| at.0),
+    })?;
     find(connection, id)
 }
 
 fn of_turn(connection: &Connection, turn: &TurnId) -> Result<Vec<Post>, Fault> {
-    let mut statement = connection.prepare(OF_TURN)?;
+    let mut statement = connection.prepare_cached(OF_TURN)?;
     let posts = statement.query_map(named_params! { ":turn": turn.as_str() }, post)?;
     Ok(posts.collect::<Result<_, _>>()?)
 }

@@ -108,6 +108,9 @@ pub struct TakenUp {
     pub journal: Vec<JournalRound>,
 }
 
+const INSERT: &str = "INSERT INTO turns (id, grp, state, channel, chat, created_at)
+    VALUES (:id, :grp, 'queued', :channel, :chat, :at)";
+
 pub(super) const FIND: &str = "SELECT * FROM turns WHERE id = :id";
 
 const TURN_OF: &str =
@@ -200,7 +203,8 @@ impl Store {
     pub async fn turn_of(&self, message: MessageSeq) -> Result<Option<Turn>, StoreError> {
         self.call(move |connection| {
             let turn = connection
-                .query_row(TURN_OF, named_params! { ":seq": message.0 }, turn)
+                .prepare_cached(TURN_OF)?
+                .query_row(named_params! { ":seq": message.0 }, turn)
                 .optional()?;
             Ok(turn)
         })
@@ -342,7 +346,8 @@ pub(super) fn under_way(connection: &Connection, id: &TurnId) -> Result<Turn, Fa
 /// The turn.
 pub(super) fn find(connection: &Connection, id: &TurnId) -> Result<Turn, Fault> {
     connection
-        .query_row(FIND, named_params! { ":id": id.as_str() }, turn)
+        .prepare_cached(FIND)?
+        .query_row(named_params! { ":id": id.as_str() }, turn)
         .optional()?
         .ok_or_else(|| StoreError::UnknownTurn { turn: id.clone() }.into())
 }
@@ -357,7 +362,8 @@ fn open(
         return Ok(None);
     }
     let asking = connection
-        .query_row(OLDEST_WAKING, named_params! { ":grp": group.as_str() }, |row| {
+        .prepare_cached(OLDEST_WAKING)?
+        .query_row(named_params! { ":grp": group.as_str() }, |row| {
             Ok((rows::name(row, "channel")?, rows::name(row, "chat")?))
         })
         .optional()?;
@@ -398,17 +404,13 @@ fn insert(
     opened: &TurnOpened,
     at: Timestamp,
 ) -> rusqlite::Result<usize> {
-    connection.execute(
-        "INSERT INTO turns (id, grp, state, channel, chat, created_at)
-         VALUES (:id, :grp, 'queued', :channel, :chat, :at)",
-        named_params! {
-            ":id": opened.turn.as_str(),
-            ":grp": group.as_str(),
-            ":channel": opened.channel.as_str(),
-            ":chat": opened.chat.as_str(),
-            ":at": at.0,
-        },
-    )
+    connection.prepare_cached(INSERT)?.execute(named_params! {
+        ":id": opened.turn.as_str(),
+        ":grp": group.as_str(),
+        ":channel": opened.channel.as_str(),
+        ":chat": opened.chat.as_str(),
+        ":at": at.0,
+    })
 }
 
 fn take(
@@ -416,29 +418,31 @@ fn take(
     group: &GroupName,
     opened: &TurnOpened,
 ) -> rusqlite::Result<usize> {
-    let waking = connection.execute(
-        TAKE_WAKING,
-        named_params! {
-            ":turn": opened.turn.as_str(),
-            ":grp": group.as_str(),
-            ":channel": opened.channel.as_str(),
-            ":chat": opened.chat.as_str(),
-        },
-    )?;
-    let context = connection.execute(
-        TAKE_CONTEXT,
-        named_params! { ":turn": opened.turn.as_str(), ":grp": group.as_str() },
-    )?;
+    let waking = connection.prepare_cached(TAKE_WAKING)?.execute(named_params! {
+        ":turn": opened.turn.as_str(),
+        ":grp": group.as_str(),
+        ":channel": opened.channel.as_str(),
+        ":chat": opened.chat.as_str(),
+    })?;
+    let context = connection
+        .prepare_cached(TAKE_CONTEXT)?
+        .execute(named_params! { ":turn": opened.turn.as_str(), ":grp": group.as_str() })?;
     Ok(waking + context)
 }
 
-fn unfinished(connection: &Connection, group: Option<&GroupName>) -> Result<Vec<Turn>, Fault> {
+pub(super) fn unfinished(
+    connection: &Connection,
+    group: Option<&GroupName>,
+) -> Result<Vec<Turn>, Fault> {
     let turns = match group {
         Some(group) => connection
-            .prepare(OPEN_OF_GROUP)?
+            .prepare_cached(OPEN_OF_GROUP)?
             .query_map(named_params! { ":grp": group.as_str() }, turn)?
             .collect::<Result<_, _>>()?,
-        None => connection.prepare(OPEN_OF_ALL)?.query_map([], turn)?.collect::<Result<_, _>>()?,
+        None => connection
+            .prepare_cached(OPEN_OF_ALL)?
+            .query_map([], turn)?
+            .collect::<Result<_, _>>()?,
     };
     Ok(turns)
 }
@@ -461,12 +465,9 @@ fn change(
     if !legal {
         return Err(StoreError::Transition { turn: id.clone(), from, to: state }.into());
     }
-    connection.execute(
-        MOVE,
-        named_params! {
-            ":id": id.as_str(), ":state": state.word(), ":at": at.0, ":failure": failure,
-        },
-    )?;
+    connection.prepare_cached(MOVE)?.execute(named_params! {
+        ":id": id.as_str(), ":state": state.word(), ":at": at.0, ":failure": failure,
+    })?;
     Ok(())
 }
 

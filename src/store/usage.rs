@@ -64,6 +64,10 @@ pub struct UsageTotal {
     pub duration_milliseconds: u64,
 }
 
+const INSERT: &str = "INSERT INTO usage
+        (turn, grp, model, prompt_tokens, completion_tokens, duration_ms, outcome, at)
+    VALUES (:turn, :grp, :model, :prompt, :completion, :duration, :outcome, :at)";
+
 pub(super) const OF_TURN: &str = "SELECT
         count(*) AS requests,
         coalesce(sum(prompt_tokens), 0) AS prompt_tokens,
@@ -104,31 +108,29 @@ fn record(connection: &Connection, usage: &Usage) -> Result<(), Fault> {
     if let Some(turn) = &usage.turn {
         turns::find(connection, turn)?;
     }
-    connection.execute(
-        "INSERT INTO usage
-             (turn, grp, model, prompt_tokens, completion_tokens, duration_ms, outcome, at)
-         VALUES (:turn, :grp, :model, :prompt, :completion, :duration, :outcome, :at)",
-        named_params! {
-            ":turn": usage.turn.as_ref().map(TurnId::as_str),
-            ":grp": usage.group.as_str(),
-            ":model": usage.model.as_str(),
-            ":prompt": rows::integer(usage.prompt_tokens),
-            ":completion": rows::integer(usage.completion_tokens),
-            ":duration": rows::integer(usage.duration.as_milliseconds()),
-            ":outcome": usage.outcome.word(),
-            ":at": usage.at.0,
-        },
-    )?;
+    connection.prepare_cached(INSERT)?.execute(named_params! {
+        ":turn": usage.turn.as_ref().map(TurnId::as_str),
+        ":grp": usage.group.as_str(),
+        ":model": usage.model.as_str(),
+        ":prompt": rows::integer(usage.prompt_tokens),
+        ":completion": rows::integer(usage.completion_tokens),
+        ":duration": rows::integer(usage.duration.as_milliseconds()),
+        ":outcome": usage.outcome.word(),
+        ":at": usage.at.0,
+    })?;
     Ok(())
 }
 
 fn of_turn(connection: &Connection, turn: &TurnId) -> Result<UsageTotal, Fault> {
-    Ok(connection.query_row(OF_TURN, named_params! { ":turn": turn.as_str() }, |row| {
-        Ok(UsageTotal {
-            requests: rows::count(row, "requests")?,
-            prompt_tokens: rows::count(row, "prompt_tokens")?,
-            completion_tokens: rows::count(row, "completion_tokens")?,
-            duration_milliseconds: rows::count(row, "duration_ms")?,
-        })
-    })?)
+    Ok(connection.prepare_cached(OF_TURN)?.query_row(
+        named_params! { ":turn": turn.as_str() },
+        |row| {
+            Ok(UsageTotal {
+                requests: rows::count(row, "requests")?,
+                prompt_tokens: rows::count(row, "prompt_tokens")?,
+                completion_tokens: rows::count(row, "completion_tokens")?,
+                duration_milliseconds: rows::count(row, "duration_ms")?,
+            })
+        },
+    )?)
 }

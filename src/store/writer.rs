@@ -152,7 +152,7 @@ fn carry_out(connection: &Connection, path: &Path, batch: &mut [Box<dyn Job>]) {
 }
 
 fn begin(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch("BEGIN IMMEDIATE")
+    control(connection, "BEGIN IMMEDIATE")
 }
 
 fn together(
@@ -160,17 +160,29 @@ fn together(
     path: &Path,
     batch: &mut [Box<dyn Job>],
 ) -> rusqlite::Result<()> {
+    if let [job] = batch {
+        // The transaction is its savepoint.
+        if !job.attempt(connection, path) {
+            roll_back(connection);
+            return Ok(());
+        }
+        return control(connection, "COMMIT");
+    }
     for job in batch {
-        connection.execute_batch("SAVEPOINT command")?;
+        control(connection, "SAVEPOINT command")?;
         // After some failures SQLite has rolled back everything by itself: the
         // savepoint is gone then, and the error here says so.
-        connection.execute_batch(if job.attempt(connection, path) {
-            "RELEASE command"
-        } else {
-            "ROLLBACK TO command; RELEASE command"
-        })?;
+        if !job.attempt(connection, path) {
+            control(connection, "ROLLBACK TO command")?;
+        }
+        control(connection, "RELEASE command")?;
     }
-    connection.execute_batch("COMMIT")
+    control(connection, "COMMIT")
+}
+
+/// Runs one of the few statements around commands, parsed once.
+fn control(connection: &Connection, statement: &'static str) -> rusqlite::Result<()> {
+    connection.prepare_cached(statement)?.execute([]).map(drop)
 }
 
 fn roll_back(connection: &Connection) {
