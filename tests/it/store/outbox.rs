@@ -2,10 +2,10 @@
 
 use babybot::name::ChatId;
 use babybot::store::{
-    NewPost, OUTBOX_ATTEMPTS_MAX, OUTBOX_DUE_MAX, PostKind, PostState, Store, StoreError,
+    NewPost, OUTBOX_ATTEMPTS_MAX, OUTBOX_DUE_MAX, PostKind, PostState, Store, StoreError, Unsettled,
 };
 
-use super::{at, channel, folder, open, running, turn_id};
+use super::{at, channel, context, folder, group, message, open, running, turn_id};
 
 fn post(text: &str) -> NewPost {
     NewPost {
@@ -42,6 +42,34 @@ async fn a_reply_is_due_until_it_is_delivered() {
     let reader = Store::read_only(&path).unwrap().unwrap();
     let left: Vec<_> = reader.outbox(10).unwrap().into_iter().map(|post| post.id).collect();
     assert_eq!(left, [remark]);
+}
+
+/// Whoever waits for an answer sees the message, its turn or the reply, whenever they look.
+#[tokio::test]
+async fn what_is_not_settled_of_a_chat_is_seen_in_one_look() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    let (tg, home, family) = (channel("tg"), ChatId::new("home").unwrap(), group("family"));
+    let look = async || {
+        let Unsettled { due, open } = store.unsettled(&tg, &home, &family).await.unwrap();
+        (due.into_iter().map(|post| post.text).collect::<Vec<_>>(), open)
+    };
+    store.accept(context("m1", "aside")).await.unwrap();
+    assert_eq!(look().await, (vec![], false));
+    store.accept(message("m2", "question")).await.unwrap();
+    assert_eq!(look().await, (vec![], true));
+    let turn = turn_id(1);
+    store.open_turn(&family, &turn, at(3)).await.unwrap();
+    assert_eq!(look().await, (vec![], true));
+    store.begin_turn(&turn, at(4)).await.unwrap();
+    assert_eq!(look().await, (vec![], true));
+    let reply = store.finish_turn(&turn, "answer", at(5)).await.unwrap();
+    assert_eq!(look().await, (vec!["answer".to_owned()], false));
+    let elsewhere = NewPost { chat: ChatId::new("work").unwrap(), ..post("for others") };
+    store.post(elsewhere, at(6)).await.unwrap();
+    assert_eq!(look().await, (vec!["answer".to_owned()], false));
+    store.sending(reply).await.unwrap();
+    assert_eq!(look().await, (vec![], false));
 }
 
 #[tokio::test]
