@@ -225,9 +225,9 @@ struct Known {
 }
 
 impl Known {
-    /// Whether a group that comes to rest may be what something waits for.
+    /// Whether a group that comes to rest may be what something waits for, as far as is known.
     fn is_unsettled(&self) -> bool {
-        !self.waiting.is_empty() || !self.troubles.is_empty()
+        !(self.waiting.is_empty() && self.troubles.is_empty() && self.warnings.is_empty())
     }
 }
 

@@ -454,6 +454,13 @@ impl Worker {
         Ok(())
     }
 
+    /// Whether the agent runs, and in what the generation says.
+    #[must_use]
+    pub fn is_as_applied(&self) -> bool {
+        let made_of = self.session.as_ref().map(|session| session.grip().container().clone());
+        made_of == Some(ContainerSpec::of(&self.spec, &self.host.specs))
+    }
+
     /// Becomes ready when the agent ends; never, where none runs.
     pub async fn ended(&mut self) -> Exit {
         match &mut self.session {

@@ -16,12 +16,15 @@ use serde::{Deserialize, Serialize};
 const ROUNDS_MAX: u32 = 200;
 /// How often the children alone are killed before all of `/proc` is looked at.
 const CHILDREN_ROUNDS: u32 = 50;
-/// How often a process in the middle of an exec is looked at, and the pause between two looks: a
-/// busy machine may leave it there for a while.
-const EXEC_LOOKS: u32 = 1000;
+/// How long one look at all environments may wait for those in the middle of an exec, and the pause
+/// between two looks at one: a busy machine may leave it there for a while.
+const EXEC_PATIENCE: Duration = Duration::from_secs(1);
 const EXEC_PAUSE: Duration = Duration::from_millis(1);
-/// `PF_KTHREAD` of the kernel's `include/linux/sched.h`, in the flags of `/proc/<pid>/stat`.
-const KERNEL_THREAD: u32 = 0x0020_0000;
+/// How often an environment is read that does not come whole.
+const TORN_LOOKS: u32 = 5;
+/// `PF_EXITING` and `PF_KTHREAD` of the kernel's `include/linux/sched.h`, in the flags of
+/// `/proc/<pid>/stat`: what ends, and what never was a program, has no environment.
+const NO_PROGRAM: u32 = 0x0000_0004 | 0x0020_0000;
 
 /// A process that cannot be mistaken for another with the same pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -37,18 +40,12 @@ pub struct Process {
 struct Stat {
     process: Process,
     parent: i32,
+    /// All its threads have ended.
     zombie: bool,
-    /// A thread of the kernel: it has neither environment nor command line.
-    kernel: bool,
+    /// Whether a program runs in it: it is no thread of the kernel, and does not end just now.
+    program: bool,
     /// The size of its environment, in bytes: where that may be known, and an exec is done with it.
     environment: Option<usize>,
-}
-
-impl Stat {
-    /// Whether a program runs in it.
-    fn is_program(&self) -> bool {
-        !self.zombie && !self.kernel
-    }
 }
 
 impl Process {
@@ -230,9 +227,9 @@ fn children_of(pid: i32) -> Vec<i32> {
 pub fn kill_marked(name: &str, prefix: &str) -> usize {
     let me = rustix::process::getpid().as_raw_nonzero().get();
     kill_until_none(|table| {
-        let mut found = BTreeSet::new();
-        for stat in table.values().filter(|stat| stat.process.pid != me && stat.is_program()) {
-            if environment(stat.process.pid, name).is_some_and(|value| value.starts_with(prefix)) {
+        let (mut found, until) = (BTreeSet::new(), Instant::now() + EXEC_PATIENCE);
+        for stat in table.values().filter(|stat| stat.process.pid != me && stat.program) {
+            if environment(stat, name, until).is_some_and(|value| value.starts_with(prefix)) {
                 found.insert(stat.process);
                 found.extend(descendants(table, stat.process.pid, &BTreeSet::from([me])));
             }
@@ -247,11 +244,12 @@ pub fn kill_marked(name: &str, prefix: &str) -> usize {
 #[must_use]
 pub fn find_marked(name: &str, prefix: &str) -> BTreeMap<Process, String> {
     let me = rustix::process::getpid().as_raw_nonzero().get();
+    let until = Instant::now() + EXEC_PATIENCE;
     table()
         .values()
-        .filter(|stat| stat.process.pid != me && stat.is_program())
+        .filter(|stat| stat.process.pid != me && stat.program)
         .filter_map(|stat| {
-            let value = environment(stat.process.pid, name)?;
+            let value = environment(stat, name, until)?;
             value.starts_with(prefix).then_some((stat.process, value))
         })
         .collect()
@@ -273,17 +271,26 @@ pub fn kill_tree(process: Process) -> usize {
 
 fn kill_until_none(mut find: impl FnMut(&BTreeMap<i32, Stat>) -> BTreeSet<Process>) -> usize {
     // One that is dying has lost its environment before its files, and its locks with them.
-    let mut dying = BTreeSet::new();
+    let mut dying: BTreeSet<Process> = BTreeSet::new();
     for round in 0..ROUNDS_MAX {
         let found = find(&table());
-        dying.retain(|process: &Process| process.is_alive());
         dying.extend(&found);
+        // What may not be killed, such as a program of another user, is waited for only as long as
+        // it is found.
+        dying.retain(|process| {
+            let killed = process.signal(Signal::KILL).is_ok();
+            process.is_alive() && (killed || found.contains(process))
+        });
         // A killed process takes a moment to be gone: wait on one of them rather than spin.
-        let Some(process) = dying.first() else { break };
-        for process in &found {
-            let _ = process.signal(Signal::KILL);
+        match dying.first() {
+            Some(process) => {
+                let patience = Duration::from_millis(if round < 20 { 5 } else { 50 });
+                wait_for_exit(process.pid, patience);
+            }
+            None if found.is_empty() => break,
+            // They may have forked before they died.
+            None => {}
         }
-        wait_for_exit(process.pid, Duration::from_millis(if round < 20 { 5 } else { 50 }));
     }
     dying.len()
 }
@@ -327,36 +334,44 @@ fn stat_of(pid: i32) -> Option<Stat> {
     // The second field is the name in parentheses, and may hold any character.
     let rest = text.rsplit_once(')')?.1;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-    let address = |field: &str| field.parse::<usize>().ok();
-    let (start, end) = (address(fields.get(47)?)?, address(fields.get(48)?)?);
+    let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
+    let state = matches!(*fields.first()?, "Z" | "X");
+    // A first thread that ended looks like all of them.
+    let zombie = state && number(17)? <= 1;
+    let (start, end) = (number(47).unwrap_or(0), number(48).unwrap_or(0));
+    let size = end.checked_sub(start).filter(|_| end > 0);
     Some(Stat {
         process: Process { pid, start_time: fields.get(19)?.parse().ok()? },
         parent: fields.get(1)?.parse().ok()?,
-        zombie: matches!(*fields.first()?, "Z" | "X"),
-        kernel: fields.get(6)?.parse::<u32>().ok()? & KERNEL_THREAD != 0,
-        environment: end.checked_sub(start).filter(|_| end > 0),
+        zombie,
+        program: !state && number(6)? & u64::from(NO_PROGRAM) == 0,
+        environment: size.and_then(|size| usize::try_from(size).ok()),
     })
 }
 
-/// The value of a variable in the environment a process was started with, if it may be read.
+/// The value of a variable in the environment a process was started with, if it may be read. What
+/// is in the middle of an exec is waited for, but not past `until`.
 ///
-/// In the middle of an exec it loses one environment before it has the next: what is read then is
-/// empty, or ends anywhere.
-fn environment(pid: i32, name: &str) -> Option<String> {
-    for _ in 0..EXEC_LOOKS {
+/// An exec takes one environment away before it gives the next: what is read then is empty, or ends
+/// anywhere. A program may also have written over its own, or let go of it.
+fn environment(seen: &Stat, name: &str, until: Instant) -> Option<String> {
+    let (pid, mut stat) = (seen.process.pid, *seen);
+    for look in 1.. {
         let bytes = fs::read(format!("/proc/{pid}/environ")).ok()?;
-        if !bytes.ends_with(&[0]) {
-            let stat = stat_of(pid).filter(Stat::is_program)?;
-            // A program may have written something else over its own.
-            if stat.environment != Some(bytes.len()) {
-                std::thread::sleep(EXEC_PAUSE);
-                continue;
-            }
+        let settled = match stat.environment {
+            Some(size) => size == bytes.len() || look >= TORN_LOOKS,
+            None => bytes.ends_with(&[0]) || Instant::now() >= until,
+        };
+        if settled {
+            return bytes.split(|byte| *byte == 0).find_map(|entry| {
+                let value = entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+                Some(String::from_utf8_lossy(value).into_owned())
+            });
         }
-        return bytes.split(|byte| *byte == 0).find_map(|entry| {
-            let value = entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
-            Some(String::from_utf8_lossy(value).into_owned())
-        });
+        if stat.environment.is_none() {
+            std::thread::sleep(EXEC_PAUSE);
+        }
+        stat = stat_of(pid).filter(|stat| stat.process == seen.process && stat.program)?;
     }
     None
 }

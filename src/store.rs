@@ -69,10 +69,6 @@ const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_NO_MUTEX.union(OpenFlags::SQLITE
 /// Statements that are kept parsed: all of those that run again and again.
 const STATEMENTS_KEPT: usize = 64;
 
-/// Pages in the write-ahead log that have it written back into the database, which waits for the
-/// disk: as many as are kept of it anyway. A message takes about thirty.
-const CHECKPOINT_PAGES: i64 = LOG_SIZE_KEPT / 4096;
-
 /// What the write-ahead log is cut back to after a checkpoint, in bytes.
 const LOG_SIZE_KEPT: i64 = 16 << 20;
 
@@ -447,11 +443,6 @@ fn writable(path: &Path, size: Option<ByteSize>) -> Result<Connection, Fault> {
     // Reports the mode it ended in, so it is a query.
     let _mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     connection.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;")?;
-    connection.query_row(
-        &format!("PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}"),
-        [],
-        |row| row.get::<_, i64>(0),
-    )?;
     let _kept: i64 = connection.query_row(
         &format!("PRAGMA journal_size_limit = {LOG_SIZE_KEPT}"),
         [],

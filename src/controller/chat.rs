@@ -19,7 +19,8 @@ use crate::name::ChannelName;
 use crate::resource::ResourceId;
 use crate::session::Progress;
 use crate::store::{
-    MessageSeq, OutboxId, Post, PostKind, PostState, StoreError, TurnState, Unsettled,
+    MessageSeq, OUTBOX_DUE_MAX, OutboxId, Post, PostKind, PostState, StoreError, TurnState,
+    Unsettled,
 };
 
 /// How long whoever shows a post may take to say so.
@@ -27,6 +28,9 @@ const SHOWN_MAX: Duration = Duration::from_secs(60);
 
 /// How long nothing may happen until the store is asked again.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// How long after a group came to rest it may take until that is told.
+const TOLD_SOON: Duration = Duration::from_millis(200);
 
 /// How soon is looked again for whoever serves a group that is back.
 const SUCCESSOR_SOON: Duration = Duration::from_millis(50);
@@ -181,7 +185,7 @@ impl Shared {
         events: &mpsc::Sender<ChatEvent>,
     ) -> Result<Option<Worked>, Broken> {
         let mut happenings = cell.happenings.subscribe();
-        let mut last = None;
+        let (mut last, mut waited) = (None, false);
         loop {
             // What ended before everything did is in the store, and is handed over still.
             let over = self.closed.is_cancelled();
@@ -192,8 +196,12 @@ impl Shared {
                         last = Some(worked);
                     }
                 }
+                if said.is_none() && waited && last.is_none() {
+                    last = how_it_ended(&mut happenings).await;
+                }
                 return Ok(last);
             }
+            waited |= open;
             if over {
                 return Err(Broken::Closing);
             }
@@ -250,24 +258,30 @@ impl Shared {
     ) -> Result<bool, Broken> {
         let store = self.parts().store;
         let chat = host::terminal_chat(&cell.group);
-        let Unsettled { due, open } =
-            store.unsettled(&ChannelName::terminal(), &chat, &cell.group).await?;
-        for post in due {
-            let uncertain = post.state == PostState::Uncertain;
-            let asked = async {
-                match &post.turn {
-                    Some(turn) => store.turn_messages(turn).await,
-                    None => Ok(Vec::new()),
-                }
-            };
-            // Both at once: the store does them in one go.
-            let (sending, asked) = tokio::join!(store.sending(post.id), asked);
-            let (post, asked) = (sending?, asked?);
-            let ours = asked.iter().any(|message| Some(message.seq) == said);
-            let earlier = asked.first().filter(|_| !ours).map(|m| m.incoming.text.clone());
-            self.show(&post, uncertain, earlier, events).await?;
+        loop {
+            let Unsettled { due, open } =
+                store.unsettled(&ChannelName::terminal(), &chat, &cell.group).await?;
+            // There may be more than are given at once.
+            let last = due.len() < OUTBOX_DUE_MAX as usize;
+            for post in due {
+                let uncertain = post.state == PostState::Uncertain;
+                let asked = async {
+                    match &post.turn {
+                        Some(turn) => store.turn_messages(turn).await,
+                        None => Ok(Vec::new()),
+                    }
+                };
+                // Both at once: the store does them in one go.
+                let (sending, asked) = tokio::join!(store.sending(post.id), asked);
+                let (post, asked) = (sending?, asked?);
+                let ours = asked.iter().any(|message| Some(message.seq) == said);
+                let earlier = asked.first().filter(|_| !ours).map(|m| m.incoming.text.clone());
+                self.show(&post, uncertain, earlier, events).await?;
+            }
+            if last {
+                return Ok(open);
+            }
         }
-        Ok(open)
     }
 
     async fn show(
@@ -341,6 +355,20 @@ impl Drop for Doubt {
             }
         });
     }
+}
+
+/// How what a group was at ended: whoever comes to rest tells it a moment later.
+async fn how_it_ended(happenings: &mut broadcast::Receiver<Happening>) -> Option<Worked> {
+    let told = async {
+        loop {
+            match happenings.recv().await {
+                Ok(Happening::Ended(worked)) => return Some(worked),
+                Ok(Happening::Rests) | Err(RecvError::Closed) => return None,
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+            }
+        }
+    };
+    tokio::time::timeout(TOLD_SOON, told).await.unwrap_or_default()
 }
 
 async fn send(events: &mpsc::Sender<ChatEvent>, event: ChatEvent) -> Result<(), Broken> {

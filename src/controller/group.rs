@@ -571,7 +571,7 @@ impl Keeper {
     /// Does what was put off while a turn was under way.
     async fn catch_up(&mut self) {
         self.worker.take_up_next();
-        let well = self.later.is_none() && self.cell.agent().grip().is_some();
+        let well = self.later.is_none() && self.worker.is_as_applied();
         let looked_into = self.cell.state().leases > 0;
         if !looked_into
             && let Some(order) = self.later.take()
