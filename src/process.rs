@@ -335,16 +335,16 @@ fn stat_of(pid: i32) -> Option<Stat> {
     let rest = text.rsplit_once(')')?.1;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
     let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
-    let state = matches!(*fields.first()?, "Z" | "X");
-    // A first thread that ended looks like all of them.
-    let zombie = state && number(17)? <= 1;
+    let ended = matches!(*fields.first()?, "Z" | "X");
+    // The first thread's end looks like that of all of them.
+    let zombie = ended && number(17)? <= 1;
     let (start, end) = (number(47).unwrap_or(0), number(48).unwrap_or(0));
     let size = end.checked_sub(start).filter(|_| end > 0);
     Some(Stat {
         process: Process { pid, start_time: fields.get(19)?.parse().ok()? },
         parent: fields.get(1)?.parse().ok()?,
         zombie,
-        program: !state && number(6)? & u64::from(NO_PROGRAM) == 0,
+        program: !ended && number(6)? & u64::from(NO_PROGRAM) == 0,
         environment: size.and_then(|size| usize::try_from(size).ok()),
     })
 }
