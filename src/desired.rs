@@ -6,6 +6,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -87,8 +88,27 @@ pub struct Choice {
     pub kind: RuntimeKind,
     /// Why this one, for a person; empty where there was no choice.
     pub reason: String,
-    /// What speaks against it and has to be approved: it may be weaker than what is there.
-    pub doubt: Option<String>,
+    /// Why it may be weaker than it should be.
+    pub doubt: Option<Doubt>,
+}
+
+/// Why a choice may be weaker than it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "text", rename_all = "snake_case")]
+pub enum Doubt {
+    /// An engine was found that does not answer: its words, and how to start it. Matters only where
+    /// others than the owner drive an agent, or its model decides for itself.
+    Silent(String),
+    /// The environment says so and not the manifest: always needs approval.
+    Environment(String),
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent(text) | Self::Environment(text) => f.write_str(text),
+        }
+    }
 }
 
 impl Default for Choice {
@@ -99,7 +119,7 @@ impl Default for Choice {
 
 /// There is no container runtime, and the manifest wants nothing less.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{found}, and `runtime.fallback = \"error\"` takes nothing less")]
+#[error("`runtime.fallback = \"error\"` needs a container engine, and {found}")]
 pub struct NoRuntime {
     /// What was found instead.
     pub found: String,
@@ -133,7 +153,9 @@ pub fn choose(
     }
     let found = match docker {
         Known::Is(engine) => return Ok(choice(RuntimeKind::Docker, format!("auto: {engine}"))),
-        Known::Absent => "no container runtime was found".to_owned(),
+        Known::Absent => {
+            "no container engine was found; install Docker or Podman to isolate agents".to_owned()
+        }
         Known::Unknown(why) => format!("docker was found and does not answer: {why}"),
     };
     if applied == Some(RuntimeKind::Docker) {
@@ -147,7 +169,7 @@ pub fn choose(
     Ok(Choice {
         kind: RuntimeKind::None,
         reason: format!("auto: {found}"),
-        doubt: first.then_some(found),
+        doubt: first.then_some(Doubt::Silent(found)),
     })
 }
 
@@ -225,7 +247,8 @@ fn chosen(manifest: &Manifest, setting: &Setting) -> Choice {
     let mut choice = setting.runtime.clone();
     let over = setting.overrides.iter().find(|over| over.path == "runtime");
     if let (None, KindWish::None, Some(over)) = (&choice.doubt, manifest.runtime.kind.value, over) {
-        choice.doubt = Some(format!("{} says so, not the manifest", over.variable));
+        let text = format!("{} says so, not the manifest", over.variable);
+        choice.doubt = Some(Doubt::Environment(text));
     }
     choice
 }

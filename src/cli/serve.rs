@@ -321,7 +321,7 @@ pub fn host_error(error: HostError) -> Error {
 fn no_runtime(ground: &Ground) -> Error {
     let why = match &ground.docker {
         Known::Unknown(why) => why.clone(),
-        _ => "no container runtime was found".to_owned(),
+        _ => "no container engine was found".to_owned(),
     };
     let hint = match why.contains("Permission denied") {
         true => "join the group `docker` and log in again, or ask whoever looks after this machine",

@@ -12,7 +12,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-use crate::desired::Desired;
+use crate::desired::{Desired, Doubt};
 use crate::name::{ChannelName, GroupName, ImageTag, SandboxId};
 use crate::observed::{
     AgentSeen, Controller, Known, Observed, Owner, SandboxSeen, SandboxState, Seen,
@@ -486,7 +486,8 @@ impl Review<'_> {
                     }
                 }
             }
-            let doubted = self.desired.runtime.doubt.is_some() && !self.before.contains_key(id);
+            let overridden = matches!(self.desired.runtime.doubt, Some(Doubt::Environment(_)));
+            let doubted = overridden && !self.before.contains_key(id);
             let weaker = self.before.contains_key(id) && self.unwalled_before(id).is_none();
             let needed = doubted || weaker || !self.owner_rehearses(group, &self.after);
             if needed && !self.wall_said(id, group) {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::desired::{Desired, Wanted};
+use crate::desired::{Desired, Doubt, Wanted};
 use crate::manifest::Span;
 use crate::name::GroupName;
 use crate::observed::{
@@ -406,7 +406,7 @@ impl Draft<'_> {
             let weaker = before.is_some_and(|before| group.runtime < before.runtime);
             let doubted = before.is_none()
                 && group.runtime == RuntimeKind::None
-                && self.desired.runtime.doubt.is_some();
+                && matches!(self.desired.runtime.doubt, Some(Doubt::Environment(_)));
             if comes || weaker || doubted {
                 self.mark_missing_wall(id, name, group, &outcome);
             }

@@ -10,6 +10,7 @@ mod examples;
 mod exec;
 mod gateway;
 mod link;
+mod machines;
 mod manifest;
 mod plan;
 mod process;

@@ -24,9 +24,9 @@ fn a_runtime_is_never_weaker_than_what_was_applied() {
     Auto, there, after - → docker: auto: Docker 27.1 at /run/docker.sock
     Auto, there, after none → docker: auto: Docker 27.1 at /run/docker.sock
     Auto, there, after docker → docker: auto: Docker 27.1 at /run/docker.sock
-    Auto, absent, after - → none: auto: no container runtime was found
-    Auto, absent, after none → none: auto: no container runtime was found
-    Auto, absent, after docker → docker: auto: it was applied before, and now no container runtime was found
+    Auto, absent, after - → none: auto: no container engine was found; install Docker or Podman to isolate agents
+    Auto, absent, after none → none: auto: no container engine was found; install Docker or Podman to isolate agents
+    Auto, absent, after docker → docker: auto: it was applied before, and now no container engine was found; install Docker or Podman to isolate agents
     Auto, silent, after - → none (doubtful): auto: docker was found and does not answer: permission denied
     Auto, silent, after none → none: auto: docker was found and does not answer: permission denied
     Auto, silent, after docker → docker: auto: it was applied before, and now docker was found and does not answer: permission denied
@@ -62,8 +62,8 @@ fn where_nothing_less_will_do_there_is_an_error() {
     .map(|(found, applied)| line(KindWish::Auto, Fallback::Error, found, applied));
     assert_snapshot!(lines.join("\n"), @r#"
     Auto, there, after - → docker: auto: Docker 27.1 at /run/docker.sock
-    Auto, absent, after - → error: no container runtime was found, and `runtime.fallback = "error"` takes nothing less
-    Auto, silent, after - → error: docker was found and does not answer: permission denied, and `runtime.fallback = "error"` takes nothing less
+    Auto, absent, after - → error: `runtime.fallback = "error"` needs a container engine, and no container engine was found; install Docker or Podman to isolate agents
+    Auto, silent, after - → error: `runtime.fallback = "error"` needs a container engine, and docker was found and does not answer: permission denied
     Auto, silent, after docker → docker: auto: it was applied before, and now docker was found and does not answer: permission denied
     "#);
 }

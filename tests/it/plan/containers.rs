@@ -1,6 +1,6 @@
 //! Images and containers: what a person reads of them, with a controller and without.
 
-use babybot::desired::{Choice, Desired, Setting};
+use babybot::desired::{Choice, Desired, Doubt, Setting};
 use babybot::manifest::Override;
 use babybot::observed::{Known, Owner, SandboxSeen, SandboxState, Seen};
 use babybot::plan::check::Problem;
@@ -519,44 +519,51 @@ fn strangers_may_drive_an_agent_behind_a_wall_and_not_keep_it_without() {
     assert!(matches!(problems.as_slice(), [Problem::StrangerUnwalled(_)]), "{problems:?}");
 }
 
+/// The choice where `auto` found an engine that does not answer, on the first apply.
+fn silent_engine() -> Setting {
+    let found = "docker was found and does not answer: permission denied";
+    let doubt = Some(Doubt::Silent(found.to_owned()));
+    let runtime = Choice { kind: RuntimeKind::None, reason: format!("auto: {found}"), doubt };
+    Setting { runtime, ..Setting::default() }
+}
+
 #[test]
-fn what_was_found_stopped_is_named_where_it_could_have_been_a_wall() {
-    let doubt = Some("docker was found and does not answer: permission denied".to_owned());
-    let reason = "auto: docker was found and does not answer: permission denied".to_owned();
-    let runtime = Choice { kind: RuntimeKind::None, reason, doubt };
-    let desired = desired_on(&Setting { runtime, ..Setting::default() }, HOME);
-    assert_snapshot!(printed(&desired, &World::empty(&desired)), @"
-    manifest  babybot.toml   generation - → 1   runtime none (auto: docker was found and does not answer: permission denied)
-
-     +   model/demo         create                             safe
-           kind   rehearsal   babybot.toml:3
-           (1 default not shown)
-
-     +   memory/global      create                             safe
-     +   folder/home        create                             safe
-     +   settings/home      create                             safe
-
-     +   group/home         create                             PRIVILEGED
-           bind      terminal   babybot.toml:4
-           model     demo
-           runtime   none       babybot.toml:2   PRIVILEGED
-                     does not isolate: the agent runs as you, on this machine; docker was found and does not answer: permission denied
-           (14 defaults not shown)
-
-     +   channel/terminal   create                             safe
-           kind   terminal
-
-    notes
-     ·   container/home, channel/terminal   starts with `babybot up`
-     ·   group/home                         runtime none (auto: docker was found and does not answer: permission denied)
-     ·   group/home                         runtime none does not isolate: the agent runs as you, on this machine
-     ·   group/home                         limits.cpus, limits.memory and limits.pids are not enforced by runtime none
-
-    6 to add, 0 to change, 0 to remove. Risk: 1 privileged
-    Next: babybot apply --yes=privileged
-    ");
+fn an_engine_that_does_not_answer_needs_approval_where_a_model_decides_for_itself() {
+    let text = HOME.replace("rehearsal", "ollama");
+    let desired = desired_on(&silent_engine(), &text);
+    let plan = plan_checked(&desired, &World::empty(&desired));
+    let group = plan.steps.iter().find(|step| step.id == id("group/home")).expect("a step");
+    assert_eq!(group.risk, Risk::Privileged);
+    let line = group.fields.iter().find(|field| field.path == "runtime").expect("a field");
+    assert_eq!(
+        line.meaning.as_deref(),
+        Some(
+            "does not isolate: the agent runs as you, on this machine; docker was found and does \
+             not answer: permission denied"
+        )
+    );
     // It is said once, when it is new.
     assert!(plan_checked(&desired, &World::of(&desired)).is_empty());
+}
+
+#[test]
+fn an_engine_that_does_not_answer_is_named_and_needs_no_approval_where_the_owner_rehearses() {
+    let desired = desired_on(&silent_engine(), HOME);
+    let plan = plan_checked(&desired, &World::empty(&desired));
+    assert!(plan.steps.iter().all(|step| step.risk == Risk::Safe), "{plan:#?}");
+    let text = printed(&desired, &World::empty(&desired));
+    assert!(text.contains("docker was found and does not answer: permission denied"), "{text}");
+    assert!(plan_checked(&desired, &World::of(&desired)).is_empty());
+}
+
+#[test]
+fn the_environment_needs_approval_for_a_process_even_where_the_owner_rehearses() {
+    let doubt = Some(Doubt::Environment("CONTAINER_RUNTIME says so".to_owned()));
+    let runtime = Choice { kind: RuntimeKind::None, reason: "named".to_owned(), doubt };
+    let desired = desired_on(&Setting { runtime, ..Setting::default() }, HOME);
+    let plan = plan_checked(&desired, &World::empty(&desired));
+    let group = plan.steps.iter().find(|step| step.id == id("group/home")).expect("a step");
+    assert_eq!(group.risk, Risk::Privileged);
 }
 
 #[test]

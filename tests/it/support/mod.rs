@@ -4,6 +4,7 @@ pub(crate) mod docker;
 pub(crate) mod folder;
 pub(crate) mod home;
 pub(crate) mod installation;
+pub(crate) mod machine;
 pub(crate) mod ollama;
 pub(crate) mod plan;
 pub(crate) mod workshop;
