@@ -9,6 +9,7 @@ mod answer;
 mod children;
 mod context;
 mod embedded;
+mod filter;
 mod limits;
 pub mod loopback;
 mod model;
@@ -107,8 +108,8 @@ pub fn run(arguments: &Arguments) -> Result<(), AgentError> {
     outcome
 }
 
-/// Becomes a command of the operator, behind what walls an agent's tools have. Must be called before
-/// any thread was started. Returns only if it cannot.
+/// Becomes a command of the operator, behind the same walls as an agent's tools. Must be called
+/// before any thread was started. Returns only if it cannot.
 ///
 /// # Errors
 /// Why it could not.
@@ -119,7 +120,10 @@ pub fn become_command(parent: Option<i32>, command: &[String]) -> AgentError {
     if let Err(error) = start::prepare_command(parent) {
         return error;
     }
-    let source = Command::new(program).args(arguments).exec();
+    let mut become_it = Command::new(program);
+    // Meant for this program alone.
+    become_it.env_remove("GLIBC_TUNABLES");
+    let source = become_it.args(arguments).exec();
     AgentError::Command { program: program.clone(), source }
 }
 

@@ -1,4 +1,4 @@
-//! The first steps of an agent, taken while it has one thread and before anything else.
+//! The first steps of an agent. It takes them while it has one thread, before anything else.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 
-use super::AgentError;
+use super::{AgentError, filter};
 
 /// How long an earlier agent of the group may take to let go of the lock.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -44,6 +44,7 @@ pub(super) fn prepare() -> Result<Box<dyn Duplex>, AgentError> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(failed("child subreaper"))?;
     drop_privileges()?;
+    filter::apply()?;
     limit_resources();
     take_stdio()
 }
@@ -60,6 +61,7 @@ pub(super) fn prepare_command(parent: Option<i32>) -> Result<(), AgentError> {
         rustix::process::ioctl_tiocsctty(&stdin).map_err(failed("the terminal"))?;
     }
     drop_privileges()?;
+    filter::apply()?;
     limit_resources();
     Ok(())
 }

@@ -67,6 +67,8 @@ pub struct Docker {
     client: Client,
     endpoint: Endpoint,
     agent: Vec<String>,
+    /// The program and arguments that put a command of the operator behind the agent's walls.
+    before_command: Vec<String>,
     /// Whether it maps root to a user outside; `None`: it was not asked.
     rootless: Option<bool>,
     /// Asked once: an engine is looked for anew often enough.
@@ -93,7 +95,9 @@ impl Docker {
         };
         let client = client.map_err(|error| endpoint.unavailable(Failure::from(error)))?;
         let agent = create::AGENT.map(ToOwned::to_owned).to_vec();
-        Ok(Self { client, endpoint, agent, rootless: None, enforced: Arc::default() })
+        let before_command = create::BEFORE_COMMAND.map(ToOwned::to_owned).to_vec();
+        let enforced = Arc::default();
+        Ok(Self { client, endpoint, agent, before_command, rootless: None, enforced })
     }
 
     /// The same engine, which said this of itself.
@@ -127,7 +131,7 @@ impl Docker {
     /// room, whose images contain no babybot.
     #[must_use]
     pub fn with_agent(self, argv: Vec<String>) -> Self {
-        Self { agent: argv, ..self }
+        Self { agent: argv, before_command: Vec::new(), ..self }
     }
 
     async fn containers(
@@ -256,6 +260,8 @@ impl Runtime for Docker {
 
     fn exec(&self, id: &SandboxId, command: ExecSpec) -> BoxFuture<'_, Result<Exec, RuntimeError>> {
         let id = id.clone();
+        let argv = self.before_command.iter().cloned().chain(command.argv).collect();
+        let command = ExecSpec { argv, ..command };
         Box::pin(async move {
             let started = run::exec(&self.client, &self.endpoint, id.as_str(), command).await;
             started.map_err(|failure| failure.of(&id))

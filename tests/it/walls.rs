@@ -14,4 +14,5 @@ mod kills;
 mod limits;
 mod loopback;
 mod neighbours;
+mod sockets;
 mod users;

@@ -22,6 +22,9 @@ use crate::unit::ByteSize;
 
 /// What runs as the agent.
 pub(super) const AGENT: [&str; 3] = ["/usr/local/bin/babybot", "agent", "--loopback"];
+/// What a command of the operator is run by: an engine's own exec knows nothing of the agent's
+/// filter of system calls.
+pub(super) const BEFORE_COMMAND: [&str; 3] = ["/usr/local/bin/babybot", "agent", "--"];
 
 /// Where an agent works.
 const WORKDIR: &str = "/workspace/group";
