@@ -11,6 +11,7 @@ mod chat;
 mod edits;
 mod folders;
 mod group;
+pub mod guard;
 mod keep;
 mod look;
 mod service;

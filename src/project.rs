@@ -4,32 +4,32 @@
 //! directory, one name at a time, following no link and opening nothing but
 //! regular files. Knows nothing of what the files mean.
 
+mod lock;
 pub mod view;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Component, Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::name::{GroupName, InstanceId};
 use crate::process;
 use crate::resource::UserId;
+
+pub use lock::InstanceLock;
 
 /// Entries of a folder that are counted when it is measured; a fuller one counts as over any limit.
 const MEASURED_MAX: u64 = 1_000_000;
 /// Depth to which a folder is measured.
 const DEPTH_MAX: u32 = 128;
-/// How long somebody who only looks whether the lock is held may be in the way.
-const LOOKERS: Duration = Duration::from_millis(200);
 /// What is read of a small file of our own, in bytes.
 const SMALL_FILE_MAX: u64 = 64 << 10;
 
@@ -82,12 +82,6 @@ pub struct Project {
     owner: Option<(u32, u32)>,
 }
 
-/// The lock of an instance, held until it is dropped.
-#[derive(Debug)]
-pub struct InstanceLock {
-    _file: File,
-}
-
 /// What `data/instance` holds.
 #[derive(Debug, Serialize, Deserialize)]
 struct InstanceFile {
@@ -96,14 +90,6 @@ struct InstanceFile {
     boot: String,
     device: u64,
     inode: u64,
-}
-
-/// What the lock file says about its holder.
-#[derive(Debug, Serialize, Deserialize)]
-struct Holder {
-    pid: u32,
-    verb: String,
-    since: Timestamp,
 }
 
 impl Project {
@@ -317,9 +303,25 @@ impl Project {
 
     fn make_instance(&self, clock: &dyn Clock) -> Result<InstanceId, ProjectError> {
         self.prepare()?;
+        self.write_instance(clock.instance_id())
+    }
+
+    /// Writes the instance of this folder again, where its file was removed or damaged. The lock of
+    /// the instance must be held. Returns whether it was written.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn renew_instance(&self, instance: &InstanceId) -> Result<bool, ProjectError> {
+        match self.known_instance() {
+            Ok(Some(known)) if known == *instance => Ok(false),
+            _ => self.write_instance(instance.clone()).map(|_| true),
+        }
+    }
+
+    fn write_instance(&self, instance: InstanceId) -> Result<InstanceId, ProjectError> {
         let path = self.data().join("instance");
         let here = self.place()?;
-        let file = InstanceFile { instance: clock.instance_id(), ..here };
+        let file = InstanceFile { instance, ..here };
         let text = serde_json::to_vec_pretty(&file).map_err(|error| io_at(&path, error.into()))?;
         let folder = self.folder(&self.data()).map_err(|source| io_at(&path, source))?;
         folder
@@ -341,69 +343,10 @@ impl Project {
             inode: metadata.ino(),
         })
     }
-
-    /// Who holds the lock of this instance, if anybody does. Changes nothing.
-    ///
-    /// # Errors
-    /// When it cannot be told.
-    pub fn lock_holder(&self) -> Result<Option<String>, ProjectError> {
-        let path = self.data().join("lock");
-        let opened = self.folder(&self.data()).and_then(|data| data.file("lock", OFlags::RDONLY));
-        let mut file = match opened {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(io_at(&path, source)),
-        };
-        match file.try_lock_shared() {
-            Ok(()) => Ok(None),
-            Err(TryLockError::WouldBlock) => Ok(Some(holder(&mut file))),
-            Err(TryLockError::Error(source)) => Err(io_at(&path, source)),
-        }
-    }
-
-    /// Takes the lock of this instance. The kernel lets go of it when the process ends.
-    ///
-    /// # Errors
-    /// When another holds it, or the file cannot be opened.
-    pub fn lock(&self, verb: &str, now: Timestamp) -> Result<InstanceLock, ProjectError> {
-        self.prepare()?;
-        let path = self.data().join("lock");
-        let mut file = self
-            .folder(&self.data())
-            .and_then(|data| data.file("lock", OFlags::RDWR | OFlags::CREATE))
-            .map_err(|source| io_at(&path, source))?;
-        let deadline = Instant::now() + LOOKERS;
-        loop {
-            match file.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
-                    std::thread::sleep(LOOKERS / 10);
-                }
-                Err(TryLockError::WouldBlock) => {
-                    return Err(ProjectError::Locked { holder: holder(&mut file) });
-                }
-                Err(TryLockError::Error(source)) => return Err(io_at(&path, source)),
-            }
-        }
-        self.give(&path)?;
-        let says = Holder { pid: std::process::id(), verb: verb.to_owned(), since: now };
-        let written = file.set_len(0).and_then(|()| Ok(serde_json::to_writer(&mut file, &says)?));
-        written.map_err(|source| io_at(&path, source))?;
-        Ok(InstanceLock { _file: file })
-    }
 }
 
 fn io_at(path: &Path, source: io::Error) -> ProjectError {
     ProjectError::Io { path: path.to_path_buf(), source }
-}
-
-fn holder(file: &mut File) -> String {
-    let mut text = String::new();
-    let _ = file.take(SMALL_FILE_MAX).read_to_string(&mut text);
-    match serde_json::from_str::<Holder>(&text) {
-        Ok(Holder { pid, verb, since }) => format!("`babybot {verb}`, pid {pid}, since {since}"),
-        Err(_) => "it did not say who it is".to_owned(),
-    }
 }
 
 /// A directory that is held open, from which what is in it is reached without following links.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use jiff::tz::TimeZone;
 use rustix::process::DumpableBehavior;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -18,8 +18,9 @@ use crate::cli::join::control_error;
 use crate::cli::preview::{project_error, remark_on_root};
 use crate::clock::{Clock, SystemClock};
 use crate::control::client::Client;
-use crate::control::place::{self, Bases, Place};
+use crate::control::place::{self, Bases};
 use crate::control::{Role, RuntimeStatus, server};
+use crate::controller::guard::{self, Belongings, Lost};
 use crate::controller::{Controller, FindRuntimes, Manifest, Setup, Spur, Trust, Unread};
 use crate::desired::Desired;
 use crate::error::{Error, Exit, chain};
@@ -56,9 +57,9 @@ pub struct Serving {
     pub controller: Controller,
     server: JoinHandle<()>,
     stop: CancellationToken,
-    place: Place,
+    guard: JoinHandle<Belongings>,
+    lost: watch::Receiver<Option<Lost>>,
     store: Store,
-    _lock: InstanceLock,
 }
 
 /// What a controller is started with.
@@ -105,10 +106,10 @@ pub async fn serve(start: Start, context: &Context) -> Result<Serving, Error> {
     let host = host.with_generation(number, Arc::new(applied.specs));
     let host = if role == Role::Up { host.lasting() } else { host };
     let since = SystemClock.now();
-    let data = ground.project.data();
+    let project = ground.project.clone();
     let owner = ground.project.owner();
     let bases = Bases::of_environment();
-    let (listener, place) = place::open(&data, &instance, role, since, owner, &bases)
+    let (listener, place) = place::open(&project.data(), &instance, role, since, owner, &bases)
         .map_err(|error| control_error("open the control socket", &error))?;
     let setup = Setup {
         role,
@@ -127,8 +128,13 @@ pub async fn serve(start: Start, context: &Context) -> Result<Serving, Error> {
     let known = status.wait_for(|status| status.groups.len() >= groups);
     let _ = tokio::time::timeout(STATUS_MAX, known).await;
     let stop = CancellationToken::new();
-    let server = tokio::spawn(server::serve(listener, controller.service(), stop.clone()));
-    Ok(Serving { controller, server, stop, place, store, _lock: lock })
+    let (listeners, renewed) = mpsc::channel(1);
+    let service = controller.service();
+    let server = tokio::spawn(server::serve(listener, renewed, service, stop.clone()));
+    let own = Belongings { project, instance, lock, place, bases };
+    let (tell, lost) = watch::channel(None);
+    let guard = tokio::spawn(guard::look_after(own, listeners, tell, stop.clone()));
+    Ok(Serving { controller, server, stop, guard, lost, store })
 }
 
 /// Takes over from whoever was the controller before: ends what is left of it, here and at engines
@@ -213,18 +219,34 @@ async fn build_what_is_gone(
 }
 
 impl Serving {
+    /// Becomes ready when something was taken away without which it cannot go on.
+    pub fn lost(&self) -> impl Future<Output = Lost> + use<> {
+        let mut lost = self.lost.clone();
+        async move {
+            match lost.wait_for(Option::is_some).await.ok().and_then(|lost| lost.clone()) {
+                Some(lost) => lost,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
     /// Lets what is under way finish within `patience`, and ends everything.
     pub async fn end(self, patience: Duration) {
-        let Self { controller, server, stop, place, store, _lock } = self;
+        let Self { controller, server, stop, guard, store, .. } = self;
         controller.end(patience).await;
         stop.cancel();
         let _ = server.await;
         drop(controller);
-        // The socket goes before the lock does: whoever comes next makes its own.
-        drop(place);
+        let own = guard.await;
+        let lock = own.map(|Belongings { place, lock, .. }| {
+            // The socket goes before the lock does: whoever comes next makes its own.
+            drop(place);
+            lock
+        });
         // Whatever was acknowledged is committed; what still holds on to it may be waiting for an
         // engine.
         let _ = tokio::time::timeout(CLOSE_MAX, store.close()).await;
+        drop(lock);
     }
 }
 
@@ -264,12 +286,17 @@ impl Own {
 /// # Errors
 /// When somebody else is at work, or nothing was applied.
 pub fn take_up(verb: &str, ground: &Ground) -> Result<(InstanceLock, Store, Applied), Error> {
+    let gone = || Error::new(Exit::Failed, "what was applied cannot be read any more");
+    if ground.applied().is_none() {
+        // Before anything is made.
+        return Err(gone());
+    }
     let lock = ground.project.lock(verb, SystemClock.now()).map_err(project_error)?;
     let store = apply::open_store(&ground.project, &lock)?;
     // Only now nobody else applies anything.
     match ground.look(Holder::Ourselves).applied() {
         Known::Is(applied) => Ok((lock, store, applied)),
-        _ => Err(Error::new(Exit::Failed, "what was applied cannot be read any more")),
+        _ => Err(gone()),
     }
 }
 
@@ -290,11 +317,16 @@ pub async fn serve_shortly(
     let serving = serve(start, context).await?;
     let spur = serving.controller.spur();
     let (end, ending) = oneshot::channel();
-    let asked = serving.controller.clone();
+    let (asked, lost, hurry) = (serving.controller.clone(), serving.lost(), spur.clone());
     let ended = tokio::spawn(async move {
         let patience = tokio::select! {
             patience = asked.asked_to_end() => patience.unwrap_or(REST_MAX),
             patience = ending => patience.unwrap_or_default(),
+            lost = lost => {
+                tracing::error!("stopping at once: {lost}");
+                hurry.hurry().await;
+                Duration::ZERO
+            }
         };
         // It ends once nobody holds on to it.
         drop(asked);

@@ -18,6 +18,7 @@ use crate::cli::{Context, Outcome, apply, tell};
 use crate::clock::{Clock, SystemClock};
 use crate::control::Role;
 use crate::control::client::Client;
+use crate::controller::guard::Lost;
 use crate::error::{Error, Exit};
 use crate::logging;
 use crate::observe::{Holder, Look as _};
@@ -211,18 +212,46 @@ async fn serve(ready: Ready, args: &UpArgs, context: &Context) -> Outcome {
         rustix::stdio::dup2_stderr(null).map_err(|error| failed(error.into()))?;
     }
     let manager = tokio::spawn(tell_manager());
+    let mut lost = None;
     let patience = tokio::select! {
         patience = serving.controller.asked_to_end() => patience.unwrap_or(PATIENCE),
         _ = interrupt.recv() => PATIENCE,
         _ = terminate.recv() => PATIENCE,
+        what = serving.lost() => {
+            lost = Some(what);
+            Duration::ZERO
+        }
     };
     manager.abort();
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    tracing::info!("the controller ends");
-    context.progress("Finishing what is under way; Ctrl-C again to end at once.\n");
+    match &lost {
+        Some(lost) => tracing::error!("stopping at once: {lost}"),
+        None => {
+            tracing::info!("the controller ends");
+            context.progress("Finishing what is under way; Ctrl-C again to end at once.\n");
+        }
+    }
     end(serving, patience, &mut interrupt, &mut terminate).await;
     tracing::info!("the controller has ended");
-    Ok(Exit::Ok)
+    match lost {
+        Some(lost) => Err(stopped_by(&lost)),
+        None => Ok(Exit::Ok),
+    }
+}
+
+/// Why the controller stopped although nobody asked it to.
+fn stopped_by(lost: &Lost) -> Error {
+    let hint = match lost {
+        Lost::Project(_) => {
+            "run `babybot status` in the folder that is the project now: it says how to go on"
+        }
+        Lost::Data(_) => {
+            "put it back from where it was moved or from a backup, then run `babybot up`; without \
+             it, `babybot apply` begins anew"
+        }
+    };
+    let text = format!("stopped, and ended all agents: {lost} while the controller ran");
+    Error::new(Exit::Failed, text).hinted(hint)
 }
 
 /// Ends the controller; at once, where somebody insists.

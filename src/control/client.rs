@@ -36,6 +36,8 @@ pub const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 const WORK_PATIENCE: Duration = Duration::from_secs(120);
 /// How long a controller that closes connections may turn out to be one that ends.
 const ENDING_MAX: Duration = Duration::from_secs(1);
+/// How long a controller may take to write its damaged notice again.
+const RENEWAL_MAX: Duration = Duration::from_secs(2);
 /// The wait before one that let nobody in is asked again.
 const CROWD_PAUSE: Duration = Duration::from_millis(50);
 
@@ -86,8 +88,19 @@ impl Client {
     /// When one runs, but does not let this user in, does not answer, or speaks another language.
     pub async fn connect(data: &Path, instance: &InstanceId) -> Result<Option<Self>, ControlError> {
         let until = Instant::now() + ENDING_MAX;
+        let renewed = Instant::now() + RENEWAL_MAX;
         loop {
-            let Some(notice) = place::find(data)? else { return Ok(None) };
+            let notice = match place::find(data) {
+                Ok(Some(notice)) => notice,
+                Ok(None) => return Ok(None),
+                Err(ControlError::Content { .. }) if Instant::now() < renewed => {
+                    tokio::time::sleep(CROWD_PAUSE).await;
+                    continue;
+                }
+                // Nobody writes it again: it is what a dead controller left.
+                Err(ControlError::Content { .. }) => return Ok(None),
+                Err(error) => return Err(error),
+            };
             let joining = Self::join(&notice, instance);
             match tokio::time::timeout(ANSWER_PATIENCE, joining).await {
                 // One that ends closes what it does not answer any more, and is gone in a moment.

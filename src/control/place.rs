@@ -93,6 +93,8 @@ pub struct Place {
     /// Device and inode of the socket.
     socket: (u64, u64),
     data: OwnedFd,
+    /// Whom the project's files are made for, where that is not who runs babybot.
+    owner: Option<(u32, u32)>,
 }
 
 impl Place {
@@ -100,6 +102,47 @@ impl Place {
     #[must_use]
     pub fn notice(&self) -> &Notice {
         &self.notice
+    }
+
+    /// Makes the socket again where it was removed or replaced. Gives what listens there; `None`
+    /// where the socket is as it was made.
+    ///
+    /// # Errors
+    /// As [`open`].
+    pub fn renew_socket(
+        &mut self,
+        instance: &InstanceId,
+        bases: &Bases,
+    ) -> Result<Option<UnixListener>, ControlError> {
+        let stat = rustix::fs::lstat(&self.notice.socket);
+        if stat.is_ok_and(|stat| identity(&stat) == self.socket) {
+            return Ok(None);
+        }
+        let (listener, socket, identity) = listen(instance, bases)?;
+        self.notice.socket = socket;
+        self.socket = identity;
+        Ok(Some(listener))
+    }
+
+    /// Writes the notice again where it says something else. Whoever calls this holds the lock of
+    /// the instance: nobody else has anything to say there. Returns whether it was written.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn renew_notice(&self) -> io::Result<bool> {
+        if read_notice(&self.data).ok().flatten().as_ref() == Some(&self.notice) {
+            return Ok(false);
+        }
+        write_notice(&self.data, &self.notice, self.owner).map(|()| true)
+    }
+
+    /// Whether this is still the folder that the notice lies in.
+    #[must_use]
+    pub fn is_in(&self, data: &Path) -> bool {
+        match (rustix::fs::fstat(&self.data), rustix::fs::lstat(data)) {
+            (Ok(held), Ok(there)) => identity(&held) == identity(&there),
+            _ => false,
+        }
     }
 }
 
@@ -130,6 +173,21 @@ pub fn open(
     bases: &Bases,
 ) -> Result<(UnixListener, Place), ControlError> {
     let folder = open_data(data)?;
+    let (listener, socket, identity) = listen(instance, bases)?;
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    let notice = Notice { socket, pid: std::process::id(), version, role, since };
+    let place = Place { notice, socket: identity, data: folder, owner };
+    // Where this fails, the place is dropped and the socket goes with it.
+    write_notice(&place.data, &place.notice, owner)
+        .map_err(|source| ControlError::Io { path: data.join(FILE), source })?;
+    Ok((listener, place))
+}
+
+/// Listens at the socket of an instance; gives its path, and device and inode.
+fn listen(
+    instance: &InstanceId,
+    bases: &Bases,
+) -> Result<(UnixListener, PathBuf, (u64, u64)), ControlError> {
     let socket = bases.folder()?.join(format!("{}.sock", instance.short()));
     if socket.as_os_str().len() > PATH_MAX {
         return Err(ControlError::TooLong { path: socket, limit: PATH_MAX });
@@ -140,19 +198,14 @@ pub fn open(
     // Until here, the folder alone keeps others away.
     std::fs::set_permissions(&socket, Permissions::from_mode(0o600)).map_err(refused)?;
     let stat = rustix::fs::lstat(&socket).map_err(|error| refused(error.into()))?;
-    let version = env!("CARGO_PKG_VERSION").to_owned();
-    let notice = Notice { socket, pid: std::process::id(), version, role, since };
-    let place = Place { notice, socket: identity(&stat), data: folder };
-    // Where this fails, the place is dropped and the socket goes with it.
-    write_notice(&place.data, &place.notice, owner)
-        .map_err(|source| ControlError::Io { path: data.join(FILE), source })?;
-    Ok((listener, place))
+    Ok((listener, socket, identity(&stat)))
 }
 
 /// What the controller of a project, running or not, says of itself; `None` where none does.
 ///
 /// # Errors
-/// When that cannot be read.
+/// When that cannot be read. A file that is empty or torn is [`ControlError::Content`]; a controller
+/// that runs writes it again.
 pub fn find(data: &Path) -> Result<Option<Notice>, ControlError> {
     let path = data.join(FILE);
     let folder = match open_data(data) {
@@ -236,7 +289,10 @@ fn write_notice(data: &OwnedFd, notice: &Notice, owner: Option<(u32, u32)>) -> i
             rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
         }
         let text = serde_json::to_vec_pretty(notice)?;
-        File::from(file).write_all(&text)?;
+        let mut file = File::from(file);
+        file.write_all(&text)?;
+        // A name that outlives a power cut is no use without what was written.
+        file.sync_all()?;
         Ok(rustix::fs::renameat(data, &temporary, data, FILE)?)
     };
     let written = written();

@@ -53,14 +53,24 @@ struct Desk {
     stop: CancellationToken,
 }
 
-/// Serves `service` until `stop`; then finishes what is under way, for a moment.
-pub async fn serve(listener: UnixListener, service: Arc<dyn Service>, stop: CancellationToken) {
+/// Serves `service` until `stop`; then finishes what is under way, for a moment. What is `renewed`
+/// takes the place of the listener: its socket was lost. Who is connected already stays so.
+pub async fn serve(
+    mut listener: UnixListener,
+    mut renewed: mpsc::Receiver<UnixListener>,
+    service: Arc<dyn Service>,
+    stop: CancellationToken,
+) {
     let router = router(Desk { service, stop: stop.clone() });
     let mut clients = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             Some(_) = clients.join_next() => continue,
+            Some(another) = renewed.recv() => {
+                listener = another;
+                continue;
+            }
             () = stop.cancelled() => break,
         };
         match accepted {

@@ -247,17 +247,40 @@ async fn no_socket_is_put_where_somebody_else_could_be() {
     assert!(matches!(error, ControlError::TooLong { .. }), "{error}");
 }
 
+/// The lock decides who lives: a notice that is damaged is written again, or names nobody.
+#[tokio::test(start_paused = true)]
+async fn a_notice_that_is_damaged_is_waited_for_and_then_names_nobody() {
+    let folder = fake::Rooms::new();
+    let (data, instance) = (folder.data(), SystemClock.instance_id());
+    let path = data.join(place::FILE);
+    for text in ["", "{\"socket\": 7", "\0\0\0"] {
+        std::fs::write(&path, text).unwrap();
+        assert!(Client::connect(&data, &instance).await.unwrap().is_none(), "{text:?}");
+    }
+    let (listener, place) = folder.open(&instance).unwrap();
+    serve(listener, &instance);
+    std::fs::write(&path, "{").unwrap();
+    let renewed = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert!(place.renew_notice().unwrap());
+    };
+    let (joined, ()) = futures_util::future::join(Client::connect(&data, &instance), renewed).await;
+    assert!(joined.unwrap().is_some());
+    assert!(!place.renew_notice().unwrap(), "it was whole");
+}
+
 #[tokio::test]
-async fn a_notice_that_is_no_notice_is_named() {
+async fn what_is_no_file_in_the_place_of_a_notice_is_refused_and_not_waited_for() {
     let folder = fake::Rooms::new();
     let path = folder.data().join(place::FILE);
-    std::fs::write(&path, "{\"socket\": 7").unwrap();
-    let error = Client::connect(&folder.data(), &SystemClock.instance_id()).await.unwrap_err();
-    assert!(matches!(error, ControlError::Content { .. }), "{error}");
-    assert!(error.hint().unwrap().contains("rm "), "{error}");
-    std::fs::remove_file(&path).unwrap();
+    let instance = SystemClock.instance_id();
     symlink("elsewhere", &path).unwrap();
-    let error = Client::connect(&folder.data(), &SystemClock.instance_id()).await.unwrap_err();
+    let error = Client::connect(&folder.data(), &instance).await.unwrap_err();
+    assert!(matches!(error, ControlError::Io { .. }), "{error}");
+    std::fs::remove_file(&path).unwrap();
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let error = within(Client::connect(&folder.data(), &instance)).await.unwrap_err();
     assert!(matches!(error, ControlError::Io { .. }), "{error}");
 }
 
@@ -504,7 +527,7 @@ async fn the_words_on_the_wire_stay_as_they_are() {
 /// As [`Fake::open`], for a listener of the test's own.
 fn serve(listener: tokio::net::UnixListener, instance: &InstanceId) -> Arc<Fake> {
     let fake = Arc::new(Fake::new(instance.clone(), Play::Well));
-    tokio::spawn(server::serve(listener, fake.clone(), fake.stop.clone()));
+    tokio::spawn(server::serve(listener, fake::never_renewed(), fake.clone(), fake.stop.clone()));
     fake
 }
 

@@ -4,6 +4,7 @@
 //! start sooner. Times are read from the engine's own events; what they must
 //! be is far more than what they are, for the sake of busy machines.
 
+mod belongings;
 mod changes;
 mod drift;
 mod ending;

@@ -239,6 +239,11 @@ impl Rooms {
     }
 }
 
+/// For a server whose socket is never lost.
+pub(super) fn never_renewed() -> mpsc::Receiver<UnixListener> {
+    mpsc::channel(1).1
+}
+
 /// A fake that is served.
 pub(super) struct House {
     pub(super) fake: Arc<Fake>,
@@ -254,7 +259,7 @@ impl House {
         let (listener, place) = rooms.open(&instance).unwrap();
         let fake = Arc::new(Fake::new(instance.clone(), play));
         let socket = place.notice().socket.clone();
-        let serving = server::serve(listener, fake.clone(), fake.stop.clone());
+        let serving = server::serve(listener, never_renewed(), fake.clone(), fake.stop.clone());
         let serving = tokio::spawn(async move {
             let _place = place;
             serving.await;

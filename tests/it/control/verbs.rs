@@ -38,7 +38,8 @@ impl Site {
         let (listener, place) =
             place::open(&project.data(), &instance, Role::Up, now, None, &bases).unwrap();
         let fake = Arc::new(Fake::new(instance, play));
-        let serving = server::serve(listener, fake.clone(), fake.stop.clone());
+        let serving =
+            server::serve(listener, super::fake::never_renewed(), fake.clone(), fake.stop.clone());
         let serving = tokio::spawn(async move {
             serving.await;
             drop(place);
