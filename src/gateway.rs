@@ -21,9 +21,12 @@ mod openai;
 mod queue;
 mod rehearsal;
 mod relay;
+mod repeats;
 mod routes;
 mod rules;
+mod trouble;
 mod upstream;
+mod words;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,6 +45,7 @@ use self::queue::Queues;
 use self::upstream::Upstream;
 use crate::error::chain;
 use crate::name::{GroupName, ModelName};
+use crate::protocol::Failure;
 use crate::resource::ModelSpec;
 use crate::unit::Period;
 
@@ -129,6 +133,15 @@ pub enum ModelState {
     Unknown(String),
 }
 
+/// Why a model cannot be asked now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotReady {
+    /// The kind of failure.
+    pub failure: Failure,
+    /// In words, with what helps.
+    pub why: String,
+}
+
 /// What a server says about a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelFacts {
@@ -203,6 +216,16 @@ impl Gateway {
                 rehearsal::look(&self.shared.project, *context, script.as_deref()).await
             }
         }
+    }
+
+    /// Whether a model can be asked now: one cheap question, answered within a few seconds.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub async fn ready(&self, spec: &ModelSpec) -> Result<(), NotReady> {
+        let ModelSpec::Ollama { url, model, .. } = spec else { return Ok(()) };
+        let ready = ollama::ready(self.shared.client(url), url, model).await;
+        ready.map_err(|refusal| NotReady { failure: refusal.failure, why: refusal.message })
     }
 
     fn door(&self, caller: Caller) -> Door {

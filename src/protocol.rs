@@ -206,12 +206,58 @@ impl Limit {
 pub enum Failure {
     /// It was cancelled.
     Cancelled,
-    /// The model could not be reached or refused.
-    Model,
-    /// The model could not answer now, but may later.
+    /// The model's server, or the model on it, is not there yet.
+    Absent,
+    /// The server is loading the model.
+    Loading,
+    /// The answer failed in a way that another attempt may not.
     Busy,
+    /// The model or its server refused. Another attempt does not help.
+    Model,
     /// The model gave nothing usable.
     Answer,
     /// The agent itself failed.
     Agent,
+}
+
+/// The header in which the gateway names the [`Failure`] of a request to the model.
+pub const FAILURE_HEADER: &str = "babybot-failure";
+
+impl Failure {
+    /// The failures of a request to the model, as [`FAILURE_HEADER`] has them.
+    const OF_REQUESTS: [(Self, &'static str); 4] = [
+        (Self::Absent, "absent"),
+        (Self::Loading, "loading"),
+        (Self::Busy, "busy"),
+        (Self::Model, "model"),
+    ];
+
+    /// Its word in [`FAILURE_HEADER`].
+    #[must_use]
+    pub fn word(self) -> Option<&'static str> {
+        Self::OF_REQUESTS.iter().find(|(failure, _)| *failure == self).map(|(_, word)| *word)
+    }
+
+    /// The failure with this word in [`FAILURE_HEADER`].
+    #[must_use]
+    pub fn named(word: &str) -> Option<Self> {
+        Self::OF_REQUESTS.iter().find(|(_, named)| *named == word).map(|(failure, _)| *failure)
+    }
+
+    /// The failure that a model's server means, where its own words say more than its status.
+    #[must_use]
+    pub fn meant_by(words: &str) -> Option<Self> {
+        let words = words.to_ascii_lowercase();
+        let says = |all: &[&str]| all.iter().all(|part| words.contains(part));
+        if says(&["more system memory"]) || says(&["does not support"]) {
+            Some(Self::Model)
+        } else if says(&["loading"]) && says(&["model"]) && !says(&["failed"]) && !says(&["error"])
+        {
+            Some(Self::Loading)
+        } else if says(&["model", "not found"]) {
+            Some(Self::Absent)
+        } else {
+            None
+        }
+    }
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::link::LinkError;
 use crate::link::client::{self, Link};
+use crate::protocol::{FAILURE_HEADER, Failure};
 
 /// What is read of an error's body, in bytes.
 const ERROR_MAX: usize = 64 << 10;
@@ -36,10 +37,8 @@ pub(super) struct Call {
 /// Why there is no reply.
 #[derive(Debug)]
 pub(super) enum ModelError {
-    /// Nothing the model could do differently: it is missing, or cannot be reached.
-    Unavailable(String),
-    /// Another attempt later may go well.
-    Busy(String),
+    /// The request failed, and nothing the model could do differently helps.
+    Failed(Failure, String),
     /// The model wrote what its server cannot parse.
     Unparsable(String),
     /// The conversation is longer than the window.
@@ -106,16 +105,18 @@ pub(super) async fn ask(
     let response = link.post_json("/api/chat", &body).await?;
     let status = response.status().as_u16();
     if status != 200 {
+        let named = response.headers().get(FAILURE_HEADER);
+        let named = named.and_then(|word| Failure::named(word.to_str().ok()?));
         let body = Limited::new(response.into_body(), ERROR_MAX).collect().await;
         let bytes = body.map(|body| body.to_bytes()).unwrap_or_default();
-        return Err(classify(status, &error_text(&bytes)));
+        return Err(classify(status, named, &error_text(&bytes)));
     }
     let mut reply = Reply::default();
     let mut lines = std::pin::pin!(client::lines::<Chunk>(response.into_body()));
     while let Some(chunk) = lines.next().await {
         let chunk = chunk?;
         if let Some(error) = chunk.error {
-            return Err(classify(500, &error));
+            return Err(classify(500, None, &error));
         }
         if !chunk.message.content.is_empty() {
             reply.content.push_str(&chunk.message.content);
@@ -136,7 +137,7 @@ pub(super) async fn ask(
             return Ok(reply);
         }
     }
-    Err(ModelError::Busy("the model's answer ended in the middle".to_owned()))
+    Err(ModelError::Failed(Failure::Busy, "the model's answer broke off".to_owned()))
 }
 
 /// Ollama's `{"error": "…"}`, which may hold another such text.
@@ -158,7 +159,9 @@ fn error_text(body: &[u8]) -> String {
     }
 }
 
-fn classify(status: u16, message: &str) -> ModelError {
+/// What an error means for the turn. `named` is what the gateway calls it; in the middle of an
+/// answer there are only the server's words.
+fn classify(status: u16, named: Option<Failure>, message: &str) -> ModelError {
     const OVERFLOW: &[&str] =
         &["exceeds the available context", "exceeds the context length", "longer than the context"];
     const UNPARSABLE: &[&str] = &[
@@ -171,14 +174,16 @@ fn classify(status: u16, message: &str) -> ModelError {
         "empty grammar stack",
     ];
     let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
-    let message = message.to_owned();
-    match status {
-        _ if says(OVERFLOW) => ModelError::Overflow(message),
-        500.. if says(UNPARSABLE) => ModelError::Unparsable(message),
-        // 502 is the gateway's word for a server that is not there, which may be starting.
-        500 | 502..=504 => ModelError::Busy(message),
-        _ => ModelError::Unavailable(message),
+    let text = message.to_owned();
+    if says(OVERFLOW) {
+        return ModelError::Overflow(text);
     }
+    if status >= 500 && says(UNPARSABLE) {
+        return ModelError::Unparsable(text);
+    }
+    let by_status = if status >= 500 { Failure::Busy } else { Failure::Model };
+    let failure = named.or_else(|| Failure::meant_by(message)).unwrap_or(by_status);
+    ModelError::Failed(failure, text)
 }
 
 #[cfg(test)]
@@ -187,16 +192,24 @@ mod tests {
 
     #[test]
     fn errors_are_told_apart_by_what_can_be_done_about_them() {
+        let failure = |error| match error {
+            ModelError::Failed(failure, _) => failure,
+            other => panic!("{other:?}"),
+        };
         let busy = "server busy, please try again.  maximum pending requests exceeded";
-        assert!(matches!(classify(503, busy), ModelError::Busy(_)));
-        assert!(matches!(classify(404, "model 'x' not found"), ModelError::Unavailable(_)));
+        assert_eq!(failure(classify(503, None, busy)), Failure::Busy);
+        assert_eq!(failure(classify(404, None, "model 'x' not found")), Failure::Absent);
+        assert_eq!(failure(classify(502, Some(Failure::Model), "moved")), Failure::Model);
+        assert_eq!(failure(classify(403, None, "no")), Failure::Model);
+        let memory = "model requires more system memory (5.5 GiB) than is available (3.2 GiB)";
+        assert_eq!(failure(classify(500, None, memory)), Failure::Model);
         let parse = "error parsing tool call: raw='{', err=unexpected end of JSON input";
-        assert!(matches!(classify(500, parse), ModelError::Unparsable(_)));
+        assert!(matches!(classify(500, None, parse), ModelError::Unparsable(_)));
         let grammar = "llama-server chat error: map[code:500 message:got exception: Unexpected \
                        empty grammar stack after accepting piece: x]";
-        assert!(matches!(classify(500, grammar), ModelError::Unparsable(_)));
+        assert!(matches!(classify(500, None, grammar), ModelError::Unparsable(_)));
         let long = "the input length exceeds the context length";
-        assert!(matches!(classify(400, long), ModelError::Overflow(_)));
+        assert!(matches!(classify(400, None, long), ModelError::Overflow(_)));
     }
 
     #[test]

@@ -268,8 +268,7 @@ impl Turn<'_> {
                 Failure::Answer,
                 format!("the model gave nothing usable {} times: {message}", REPAIRS_MAX + 1),
             ),
-            ModelError::Unavailable(message) => failed(Failure::Model, message),
-            ModelError::Busy(message) => failed(Failure::Busy, message),
+            ModelError::Failed(reason, message) => failed(reason, message),
             ModelError::Link(error) => Err(error.into()),
         }
     }

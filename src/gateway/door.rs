@@ -16,6 +16,7 @@ use super::relay::{LINES_UNDERWAY_MAX, Meter, Relay};
 use super::rules::{self, Object};
 use super::upstream::{self, Answer, Endpoint, Refusal, Upstream};
 use super::{Accounts, BODY_MAX, Caller, QUESTION_MAX, Shared};
+use crate::protocol::Failure;
 
 /// Until a model must have said its first word: loading a large one takes minutes,
 /// and giving up makes Ollama give up the loading too.
@@ -58,7 +59,7 @@ impl Door {
                 return Err(Refusal::passed(status, body));
             }
             serde_json::from_slice(&body)
-                .map_err(|_| Refusal::gateway("the model's server sent what is not JSON"))
+                .map_err(|_| Refusal::gateway("the model's server sent an answer that is not JSON"))
         };
         in_time(QUESTION_MAX, answer).await
     }
@@ -120,14 +121,16 @@ async fn whole(
     // The first word comes with the last, so the whole answer has that much time.
     let body = in_time(FIRST_WORD_MAX, answer.whole()).await?;
     let value: Value = serde_json::from_slice(&body)
-        .map_err(|_| Refusal::gateway(upstream::broken_off("the server sent what is not JSON")))?;
-    if let Some(error) = value.get("error") {
+        .map_err(|_| Refusal::gateway(upstream::broken_off("it is not JSON")))?;
+    if let Some(error) = value.get("error").filter(|error| !error.is_null()) {
         meter.failed();
-        return Err(Refusal::gateway(upstream::error_words(error)));
+        let words = upstream::error_words(error);
+        let meant = Failure::meant_by(&words).unwrap_or(Failure::Busy);
+        return Err(Refusal::gateway(words).meaning(meant));
     }
     // Ollama's own guard against repetition leaves an answer that is not done.
     if endpoint != Endpoint::Embed && value["done"] != Value::Bool(true) {
-        return Err(Refusal::gateway(upstream::broken_off("the answer is not complete")));
+        return Err(Refusal::gateway(upstream::broken_off("it is not complete")));
     }
     meter.done(&value);
     Ok(body)
@@ -145,7 +148,7 @@ async fn in_time<T>(
     work: impl Future<Output = Result<T, Refusal>>,
 ) -> Result<T, Refusal> {
     timeout(most, work).await.unwrap_or_else(|_| {
-        let words = format!("the model's server did not answer within {} s", most.as_secs());
+        let words = format!("the model's server has not answered within {} s", most.as_secs());
         Err(Refusal::new(StatusCode::GATEWAY_TIMEOUT, words))
     })
 }

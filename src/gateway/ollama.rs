@@ -1,8 +1,11 @@
 //! The door to a real Ollama.
 //!
 //! Requests go out over a client of our own, for the library's chat loses text
-//! that is split within a character, and errors in mid-stream. What the library
-//! does soundly, the list of models and the shape of `/api/show`, it does here.
+//! that is split within a character, and errors in mid-stream. The library reads
+//! what `/api/show` says of a model. What an answer means that is not Ollama's is
+//! said in `trouble`.
+
+use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use futures_util::future::BoxFuture;
@@ -13,9 +16,14 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
+use super::trouble::{self, Unanswered};
 use super::upstream::{Answer, Endpoint, JSON, NDJSON, Refusal, Upstream};
 use super::{ModelFacts, ModelState, QUESTION_MAX, rules};
 use crate::error::chain;
+use crate::protocol::Failure;
+
+/// How long a server may take to say why it refuses.
+const WORDS_MAX: Duration = Duration::from_secs(5);
 
 /// One model on one server.
 #[derive(Debug)]
@@ -33,8 +41,9 @@ impl Ollama {
         Self { server, model: model.to_owned(), local: OnceCell::new() }
     }
 
+    /// Sends a request. What comes back is an answer in Ollama's shape, or a refusal in plain words.
     async fn send(&self, endpoint: Endpoint, body: &Value) -> Result<Answer, Refusal> {
-        let (http, server) = self.server.as_ref().map_err(Refusal::gateway)?;
+        let (http, server) = self.server()?;
         let request = http.request(endpoint.method(), at(server, endpoint));
         let request = match endpoint.method() {
             axum::http::Method::POST => {
@@ -42,44 +51,63 @@ impl Ollama {
             }
             _ => request,
         };
-        let response = request.send().await.map_err(|error| unreachable(server, error))?;
-        let content_type = response.headers().get(header::CONTENT_TYPE);
-        Ok(Answer {
-            status: response.status(),
-            content_type: content_type.cloned().unwrap_or_else(|| default_type(endpoint)),
+        let shown = trouble::shown(server);
+        let response = request.send().await.map_err(|error| trouble::unreachable(&shown, error))?;
+        let (status, headers) = (response.status(), response.headers());
+        let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let is_page = text(header::CONTENT_TYPE).is_some_and(is_web_page);
+        let location = text(header::LOCATION).and_then(|to| at(server, endpoint).join(to).ok());
+        let content_type = headers.get(header::CONTENT_TYPE).cloned();
+        let answer = Answer {
+            status,
+            content_type: content_type.unwrap_or_else(|| default_type(endpoint)),
             body: response
                 .bytes_stream()
-                .map(|chunk| chunk.map_err(|error| chain(&error.without_url())))
+                .map(|chunk| chunk.map_err(|error| lost(&error.without_url())))
                 .boxed(),
-        })
+        };
+        if status.is_success() && !is_page {
+            return Ok(answer);
+        }
+        // Words that do not come in time are done without.
+        let body = timeout(WORDS_MAX, answer.whole()).await;
+        let body = body.ok().and_then(Result::ok).unwrap_or_default();
+        let model = &self.model;
+        let (server, model) = (shown.as_str(), model.as_str());
+        Err(Unanswered { server, model, endpoint, status, location, body }.refusal())
+    }
+
+    fn server(&self) -> Result<&(Client, Url), Refusal> {
+        let wrong = |words: &String| Refusal::gateway(words).meaning(Failure::Model);
+        self.server.as_ref().map_err(wrong)
+    }
+
+    /// Asks something that costs no work, within [`QUESTION_MAX`].
+    async fn question(&self, endpoint: Endpoint, body: &Value) -> Result<Value, Refusal> {
+        let shown = trouble::shown(&self.server()?.1);
+        let asked = async { self.send(endpoint, body).await?.whole().await };
+        let body = timeout(QUESTION_MAX, asked).await.map_err(|_| trouble::silent(&shown))??;
+        serde_json::from_slice(&body)
+            .map_err(|_| Refusal::gateway(format!("{shown} sent an answer that is not JSON")))
+    }
+
+    /// What the server says about the model. What cannot be learnt now is asked again.
+    async fn shown(&self) -> Result<Value, Refusal> {
+        self.question(Endpoint::Show, &json!({ "model": self.model })).await
     }
 
     /// Makes sure, before anything is sent to it, that the model is not somewhere
-    /// else under a harmless name. What cannot be learnt now is asked again, and
-    /// until it is known nothing is sent.
+    /// else under a harmless name. Until it is known nothing is sent.
     async fn check_local(&self) -> Result<(), Refusal> {
         if self.local.initialized() {
             return Ok(());
         }
-        let question = json!({ "model": self.model });
-        let shown = async {
-            let answer = self.send(Endpoint::Show, &question).await?;
-            let status = answer.status;
-            Ok((status, answer.whole().await?))
-        };
-        let (status, body) = timeout(QUESTION_MAX, shown).await.map_err(|_| too_busy())??;
-        if !status.is_success() {
-            return Err(Refusal::passed(status, body));
+        if rules::is_remote(&self.shown().await?) {
+            return Err(rules::cloud_refused());
         }
-        match serde_json::from_slice::<Value>(&body) {
-            Ok(shown) if rules::is_remote(&shown) => Err(rules::cloud_refused()),
-            Ok(_) => {
-                // Another request may have been first with the same news.
-                let _ = self.local.set(());
-                Ok(())
-            }
-            Err(_) => Err(Refusal::gateway("the model's server sent what is not JSON")),
-        }
+        // Another request may have been first with the same news.
+        let _ = self.local.set(());
+        Ok(())
     }
 }
 
@@ -118,17 +146,25 @@ fn at(server: &Url, endpoint: Endpoint) -> Url {
     url
 }
 
-/// Words for a server that cannot be asked, without what its address may hide.
-fn unreachable(server: &Url, error: reqwest::Error) -> Refusal {
-    let mut shown = server.clone();
-    // Neither fails on an address with a host.
-    let _ = shown.set_username("");
-    let _ = shown.set_password(None);
-    let refused = error.is_connect();
-    let cause = chain(&error.without_url());
-    let shown = shown.as_str().trim_end_matches('/');
-    let hint = if refused { ". Is it running?" } else { "" };
-    Refusal::gateway(format!("cannot reach Ollama at {shown}: {cause}{hint}"))
+/// Whether this is the type of what a browser shows.
+fn is_web_page(content_type: &str) -> bool {
+    let kind = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    matches!(kind.as_str(), "text/html" | "application/xhtml+xml")
+}
+
+/// Words for a connection that ended in the middle of an answer.
+fn lost(error: &reqwest::Error) -> String {
+    tracing::debug!(error = chain(error), "an answer of a model's server broke off");
+    "the connection to the model's server was lost".to_owned()
+}
+
+/// Whether the server has the model, and would run it itself.
+pub(super) async fn ready(
+    http: Result<Client, String>,
+    url: &str,
+    model: &str,
+) -> Result<(), Refusal> {
+    Ollama::new(http, url, model).check_local().await
 }
 
 /// Looks at a model on a server. Every question has its deadline.
@@ -136,7 +172,7 @@ pub(super) async fn look(http: Result<Client, String>, url: &str, model: &str) -
     match seen(http, url, model).await {
         Ok(Some(facts)) => ModelState::Is(facts),
         Ok(None) => ModelState::Absent,
-        Err(cause) => ModelState::Unknown(cause),
+        Err(refusal) => ModelState::Unknown(refusal.message),
     }
 }
 
@@ -144,68 +180,37 @@ async fn seen(
     http: Result<Client, String>,
     url: &str,
     model: &str,
-) -> Result<Option<ModelFacts>, String> {
+) -> Result<Option<ModelFacts>, Refusal> {
     let door = Ollama::new(http, url, model);
-    let (_, version) = question(&door, Endpoint::Version, &Value::Null).await?;
-    let version = version["version"].as_str().ok_or("the server does not say its version")?;
+    let version = door.question(Endpoint::Version, &Value::Null).await?;
+    let version = version["version"].as_str();
+    let version = version.ok_or_else(|| Refusal::gateway("the server does not say its version"))?;
 
-    let (http, server) = door.server.clone()?;
-    let library = ollama_rs::Ollama::builder().host(server).reqwest_client(http).build();
-    let models = timeout(QUESTION_MAX, library.list_local_models()).await;
-    let models = models
-        .map_err(|_| late())?
-        .map_err(|error| format!("cannot list the server's models: {error}"))?;
-    if !models.iter().any(|listed| rules::same_model(&listed.name, model)) {
+    let listed = door.question(Endpoint::Tags, &Value::Null).await?;
+    let listed = listed["models"].as_array().cloned().unwrap_or_default();
+    let name = |listed: &Value| {
+        ["name", "model"].iter().find_map(|field| listed[*field].as_str().map(ToOwned::to_owned))
+    };
+    if !listed.iter().filter_map(name).any(|listed| rules::same_model(&listed, model)) {
         return Ok(None);
     }
 
-    let (found, shown) = question(&door, Endpoint::Show, &json!({ "model": model })).await?;
-    if !found {
+    let shown = match door.shown().await {
+        Ok(shown) => shown,
         // It went between the two questions.
-        return Ok(None);
-    }
+        Err(refusal) if refusal.status == StatusCode::NOT_FOUND => return Ok(None),
+        Err(refusal) => return Err(refusal),
+    };
     let remote = rules::is_remote(&shown);
-    let info: ModelInfo = serde_json::from_value(shown)
-        .map_err(|error| format!("cannot read what the server says of the model: {error}"))?;
+    let info: ModelInfo = serde_json::from_value(shown).map_err(|error| {
+        Refusal::gateway(format!("cannot read what the server says of the model: {error}"))
+    })?;
     Ok(Some(ModelFacts {
         version: version.to_owned(),
         tools: info.capabilities.iter().any(|capability| capability == "tools"),
         context_max: context_max(&info),
         remote,
     }))
-}
-
-/// The answer to a question, and whether what was asked for is there.
-async fn question(
-    door: &Ollama,
-    endpoint: Endpoint,
-    body: &Value,
-) -> Result<(bool, Value), String> {
-    let asked = async {
-        let answer = door.send(endpoint, body).await?;
-        Ok::<_, Refusal>((answer.status, answer.whole().await?))
-    };
-    let answered = timeout(QUESTION_MAX, asked).await.map_err(|_| late())?;
-    let (status, body) = answered.map_err(|refusal| refusal.message)?;
-    if status == StatusCode::NOT_FOUND {
-        return Ok((false, Value::Null));
-    }
-    if !status.is_success() {
-        return Err(Refusal::passed(status, body).message);
-    }
-    let value = serde_json::from_slice(&body).map_err(|_| "the server sent what is not JSON")?;
-    Ok((true, value))
-}
-
-/// What is said while the server does not say where the model runs.
-fn too_busy() -> Refusal {
-    let words =
-        format!("server busy, please try again: {} whether it runs the model itself", late());
-    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, words)
-}
-
-fn late() -> String {
-    format!("the server did not answer within {} s", QUESTION_MAX.as_secs())
 }
 
 fn context_max(info: &ModelInfo) -> Option<u64> {

@@ -15,14 +15,15 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::queue::Seat;
+use super::repeats::RepeatGuard;
 use super::upstream::{Answer, broken_off, error_body, error_words};
-use super::{Accounts, Usage, UsageOutcome};
+use super::{Accounts, Usage, UsageOutcome, words};
 use crate::line::Lines;
 use crate::unit::Period;
 
-/// A chunk that comes more often than this in a row ends the answer. Ollama's
-/// own guard, which only some of its modes have, draws the same line.
-const REPEATS_MAX: u32 = 30;
+/// As often in a row comes a chunk before Ollama's own guard, which only some of its modes have, ends
+/// the stream without a word.
+const SAME_CHUNKS_OF_OLLAMA: u32 = 30;
 /// Lines on their way to the agent: a whole answer, at a line for a token, so that
 /// an agent that reads slowly keeps no other from the model.
 pub(super) const LINES_UNDERWAY_MAX: usize = 4096 + 64;
@@ -79,23 +80,21 @@ impl Drop for Meter {
     }
 }
 
-/// Counts how often the same words come in a row.
+/// Counts how often the same chunk came in a row, as Ollama does.
 #[derive(Debug, Default)]
-struct RepeatGuard {
+struct SameChunks {
     last: String,
-    repeats: u32,
+    count: u32,
 }
 
-impl RepeatGuard {
-    /// Whether `text` has now come once too often.
-    fn tripped_by(&mut self, text: &str) -> bool {
-        let text = text.trim();
-        if text.is_empty() || text != self.last {
-            text.clone_into(&mut self.last);
-            self.repeats = 0;
+impl SameChunks {
+    fn take_note(&mut self, chunk: &str) {
+        let chunk = chunk.trim();
+        if chunk.is_empty() || chunk != self.last {
+            chunk.clone_into(&mut self.last);
+            self.count = 0;
         }
-        self.repeats += u32::from(!text.is_empty());
-        self.repeats > REPEATS_MAX
+        self.count += u32::from(!chunk.is_empty());
     }
 }
 
@@ -104,6 +103,9 @@ pub(super) struct Relay {
     answer: Answer,
     lines: Lines,
     guard: RepeatGuard,
+    same: SameChunks,
+    /// The last line of text, for the form of a last line of our own.
+    before: Value,
     meter: Meter,
     seat: Seat,
     silence_max: Duration,
@@ -111,8 +113,8 @@ pub(super) struct Relay {
 
 impl Relay {
     pub(super) fn new(answer: Answer, meter: Meter, seat: Seat, silence_max: Duration) -> Self {
-        let (lines, guard) = (Lines::default(), RepeatGuard::default());
-        Self { answer, lines, guard, meter, seat, silence_max }
+        let (lines, guard, same) = Default::default();
+        Self { answer, lines, guard, same, before: Value::Null, meter, seat, silence_max }
     }
 
     /// Hands lines on until the stream ends or nobody takes them.
@@ -168,12 +170,17 @@ impl Relay {
                 Ok(Some(Err(cause))) => return Err(broken_off(&cause)),
                 // A whole answer, such as that to a preload, has no line feed.
                 Ok(None) => {
-                    let rest = self.lines.rest();
-                    return rest.ok_or_else(|| broken_off("the server closed the connection"));
+                    if let Some(rest) = self.lines.rest() {
+                        return Ok(rest);
+                    }
+                    if self.same.count > SAME_CHUNKS_OF_OLLAMA {
+                        return Ok(self.last_for_repeats());
+                    }
+                    return Err(broken_off("the server closed the connection"));
                 }
                 Err(_) => {
                     let seconds = self.silence_max.as_secs();
-                    return Err(broken_off(&format!("no word for {seconds} s")));
+                    return Err(broken_off(&format!("nothing came for {seconds} s")));
                 }
             }
         }
@@ -182,7 +189,9 @@ impl Relay {
     /// Reads a line for what it means to the gateway, or says in words why it cannot.
     fn judge(&mut self, line: &[u8]) -> Result<Next, String> {
         let Ok(value) = serde_json::from_slice::<Value>(line) else {
-            return Err(broken_off("the server sent a line that is not JSON"));
+            let is_page = words::is_markup(&String::from_utf8_lossy(line));
+            let what = if is_page { "a web page" } else { "a line that is not JSON" };
+            return Err(broken_off(&format!("the server sent {what}")));
         };
         if let Some(error) = value.get("error") {
             tracing::debug!(error = error_words(error), "the model failed in mid-answer");
@@ -199,17 +208,18 @@ impl Relay {
         let said = if generated { &value } else { &value["message"] };
         let text = |field: &str| said[field].as_str().unwrap_or_default();
         let text = [text("content"), text("response"), text("thinking")].concat();
-        if said.get("tool_calls").is_none() && self.guard.tripped_by(&text) {
-            return Ok(Next::Cut(self.cut_for_repeats(&value, generated)));
-        }
-        Ok(Next::Line)
+        self.same.take_note(&text);
+        let repeats = said.get("tool_calls").is_none() && self.guard.tripped_by(&text);
+        self.before = value;
+        Ok(if repeats { Next::Cut(self.last_for_repeats()) } else { Next::Line })
     }
 
     /// The end of an answer that turns in circles: what was said so far stands,
     /// and `done_reason` tells an agent that knows the word. Others see an end.
-    fn cut_for_repeats(&self, line: &Value, generated: bool) -> Bytes {
+    fn last_for_repeats(&self) -> Bytes {
+        let line = &self.before;
         let mut last = json!({ "model": line["model"], "created_at": line["created_at"] });
-        if generated {
+        if line.get("response").is_some() {
             last["response"] = "".into();
         } else {
             last["message"] = json!({ "role": "assistant", "content": "" });
@@ -238,27 +248,4 @@ async fn send(client: &mpsc::Sender<Bytes>, line: Bytes) -> bool {
 
 fn with_line_feed(line: Bytes) -> Bytes {
     [&line[..], b"\n"].concat().into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn trips(words: impl IntoIterator<Item = &'static str>) -> bool {
-        let mut guard = RepeatGuard::default();
-        words.into_iter().any(|word| guard.tripped_by(word))
-    }
-
-    #[test]
-    fn thirty_times_is_a_style_and_once_more_a_loop() {
-        assert!(!trips(["spam "; 30]));
-        assert!(trips(["spam "; 31]));
-    }
-
-    #[test]
-    fn blanks_and_other_words_start_the_count_again() {
-        assert!(!trips(["0", "\n"].repeat(100)));
-        assert!(!trips([""; 100]));
-        assert!(!trips([vec!["a"; 30], vec!["b"], vec!["a"; 30]].concat()));
-    }
 }

@@ -10,7 +10,9 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use serde_json::{Value, json};
 
+use super::words;
 use crate::line::LINE_MAX;
+use crate::protocol::{FAILURE_HEADER, Failure};
 
 /// Ollama's content type of a whole answer.
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
@@ -90,7 +92,7 @@ impl Answer {
 
 /// How a stream that broke off is put into words.
 pub(super) fn broken_off(cause: &str) -> String {
-    format!("the model's stream ended without done: {cause}")
+    format!("the model's answer broke off: {cause}")
 }
 
 /// An error for the client, in Ollama's shape.
@@ -98,40 +100,59 @@ pub(super) fn broken_off(cause: &str) -> String {
 pub(super) struct Refusal {
     pub(super) status: StatusCode,
     pub(super) message: String,
+    /// What may be done about it.
+    pub(super) failure: Failure,
     // The upstream's own words, byte for byte, where it had some.
     raw: Option<Bytes>,
 }
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), raw: None }
+        let failure = failure_of(status);
+        Self { status, message: message.into(), failure, raw: None }
     }
 
     pub(super) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
-    /// The server behind the gateway failed in a way that has no words of its own.
+    /// The server behind the gateway failed in a way that another attempt may not.
     pub(super) fn gateway(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_GATEWAY, message)
     }
 
+    /// The server behind the gateway is not there yet.
+    pub(super) fn absent(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, message).meaning(Failure::Absent)
+    }
+
+    /// The same refusal with another meaning than its status has.
+    pub(super) fn meaning(self, failure: Failure) -> Self {
+        Self { failure, ..self }
+    }
+
     /// The upstream's own refusal. What is not in Ollama's shape is put into it.
     pub(super) fn passed(status: StatusCode, body: Bytes) -> Self {
-        let status = if status.is_redirection() { StatusCode::BAD_GATEWAY } else { status };
         let error = serde_json::from_slice::<Value>(&body)
             .ok()
-            .and_then(|body| body.get("error").map(error_words));
+            .and_then(|body| body.get("error").filter(|error| !error.is_null()).map(error_words));
         if let Some(message) = error {
-            return Self { status, message, raw: Some(body) };
+            let failure = Failure::meant_by(&message).unwrap_or_else(|| failure_of(status));
+            return Self { status, message, failure, raw: Some(body) };
         }
-        let text = String::from_utf8_lossy(&body);
-        let text: String = text.trim().chars().take(200).collect();
-        let said = if text.is_empty() { "nothing" } else { text.as_str() };
-        Self::new(
-            status,
-            format!("the model's server answered {} and said {said}", status.as_u16()),
-        )
+        let said = words::first_line(&String::from_utf8_lossy(&body));
+        let said = said.map_or_else(String::new, |said| format!(": {said}"));
+        Self::new(status, format!("the model's server answers {status}{said}"))
+    }
+}
+
+/// What a status says by itself.
+fn failure_of(status: StatusCode) -> Failure {
+    match status {
+        StatusCode::NOT_IMPLEMENTED => Failure::Model,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Failure::Busy,
+        status if status.is_server_error() => Failure::Busy,
+        _ => Failure::Model,
     }
 }
 
@@ -144,7 +165,11 @@ pub(super) fn error_words(error: &Value) -> String {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let body = self.raw.unwrap_or_else(|| error_body(&self.message));
-        (self.status, [(header::CONTENT_TYPE, JSON)], body).into_response()
+        let mut response = (self.status, [(header::CONTENT_TYPE, JSON)], body).into_response();
+        if let Some(word) = self.failure.word() {
+            response.headers_mut().insert(FAILURE_HEADER, HeaderValue::from_static(word));
+        }
+        response
     }
 }
 

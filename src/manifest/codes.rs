@@ -226,7 +226,7 @@ codes! {
     "Choose a model that runs on your own server; `ollama list` shows those you have.";
     /// the address of a server cannot be used
     BadUrl = 213,
-    "The address of an Ollama server is http://host:port or https://host:port. A path would be ignored and credentials would end up in history.",
+    "The address of an Ollama server is http://host:port or https://host:port, with a path if a proxy serves Ollama under one. Credentials are not allowed: history would show them.",
     "[models.local]\nkind = \"ollama\"\nmodel = \"qwen3:8b\"\nurl = \"127.0.0.1:11434\"",
     "Write it as in http://127.0.0.1:11434.";
     /// a path leads out of the project

@@ -409,7 +409,7 @@ fn models() -> Vec<Field> {
             "\"http://127.0.0.1:11434\"",
             "\"http://127.0.0.1:11434\"",
             Some(Risk::Privileged),
-            "The Ollama server, as `http://host:port`, without a path or credentials.",
+            "The Ollama server, as `http://host:port`, with a path where a proxy serves it under one; without `/api` and without credentials.",
         )
         .of("ollama"),
         row(

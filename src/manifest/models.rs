@@ -58,7 +58,7 @@ fn model(decoder: &mut Decoder<'_>, section: &Section<'_, '_>) -> Option<ModelSp
             let model = model?;
             check_model_name(decoder, &model);
             Some(ModelSpec::Ollama {
-                url: url.map_or_else(|| OLLAMA_URL.to_owned(), |url| url.value),
+                url: url.map_or_else(|| OLLAMA_URL.to_owned(), |url| server_of(&url.value)),
                 model: model.value,
                 context,
                 keep_alive: keep_alive.map_or(KEEP_ALIVE, |keep_alive| keep_alive.value),
@@ -107,7 +107,12 @@ fn check_url(decoder: &mut Decoder<'_>, url: &Written<String>) {
     );
 }
 
-/// Checks that an address is `http(s)://host[:port]` and nothing more.
+/// The server that an address names: a final slash says nothing.
+fn server_of(url: &str) -> String {
+    url.trim_end_matches('/').to_owned()
+}
+
+/// Checks that an address is `http(s)://host[:port][/path]` and nothing more.
 fn url_fault(url: &str) -> Result<(), &'static str> {
     let rest = url
         .strip_prefix("http://")
@@ -116,9 +121,11 @@ fn url_fault(url: &str) -> Result<(), &'static str> {
     if rest.contains('@') {
         return Err("has credentials in it");
     }
-    if rest.contains(['/', '?', '#', '\\']) {
-        return Err("has a path in it");
+    if rest.contains(['?', '#', '\\']) {
+        return Err("has more in it than a host and a path");
     }
+    let (rest, path) = rest.split_once('/').unwrap_or((rest, ""));
+    check_server_path(path.trim_end_matches('/'))?;
     let (host, port) = match rest.strip_prefix('[') {
         Some(v6) => {
             let (address, after) = v6.split_once(']').ok_or("has an open bracket")?;
@@ -144,6 +151,15 @@ fn url_fault(url: &str) -> Result<(), &'static str> {
     } else {
         Err("has no valid host")
     }
+}
+
+/// Checks the path under which a proxy serves Ollama.
+fn check_server_path(path: &str) -> Result<(), &'static str> {
+    let is_plain = |part: &str| {
+        let known = |c: u8| c.is_ascii_alphanumeric() || b"-._~%+:".contains(&c);
+        !part.is_empty() && !matches!(part, "." | "..") && part.bytes().all(known)
+    };
+    if path.is_empty() || path.split('/').all(is_plain) { Ok(()) } else { Err("has no valid path") }
 }
 
 pub(super) fn is_port(text: &str) -> bool {

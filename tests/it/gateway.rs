@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod rehearsal;
+mod trouble;
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use babybot::gateway::{Caller, Gateway, ModelState, QueueState, Usage, UsageOutcome};
 use babybot::name::{GroupName, ModelName};
+use babybot::protocol::FAILURE_HEADER;
 use babybot::resource::ModelSpec;
 use babybot::unit::Period;
 use bytes::Bytes;
@@ -28,6 +30,7 @@ use crate::support::ollama::{FakeOllama, Reply, Step, Trace};
 /// What an agent was answered.
 struct Answered {
     status: StatusCode,
+    failure: String,
     content_type: String,
     body: Bytes,
 }
@@ -97,8 +100,10 @@ async fn ask(router: &Router, method: Method, path: &str, body: impl Into<Body>)
     let status = response.status();
     let content_type = response.headers().get("content-type");
     let content_type = content_type.map_or("", |value| value.to_str().unwrap()).to_owned();
+    let failure = response.headers().get(FAILURE_HEADER);
+    let failure = failure.map_or("", |value| value.to_str().unwrap()).to_owned();
     let body = response.into_body().collect().await.unwrap().to_bytes();
-    Answered { status, content_type, body }
+    Answered { status, failure, content_type, body }
 }
 
 fn ollama(url: &str, model: &str) -> ModelSpec {
@@ -334,7 +339,8 @@ async fn what_is_not_known_to_be_local_is_sent_nothing() {
     fake.answer("/api/show", Reply::steps([Step::Silence]));
     let answered = house.chat().await;
     assert_eq!(answered.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert!(answered.error().contains("please try again"), "{}", answered.error());
+    assert_eq!(answered.error(), format!("Ollama at {} is not answering", fake.url));
+    assert_eq!(answered.failure, "absent");
     for (status, body) in [(500, json!({ "error": "disk on fire" })), (404, json!({}))] {
         fake.answer("/api/show", Reply::json(status, &body));
         assert_eq!(house.chat().await.status.as_u16(), status);
@@ -419,12 +425,12 @@ async fn an_answer_with_no_words_gets_some() {
     fake.answer("/api/tags", trace.reply.clone());
     let answered = house.ask(Method::GET, "/api/tags", "").await;
     assert_eq!(answered.status, StatusCode::FORBIDDEN);
-    assert_eq!(answered.error(), "the model's server answered 403 and said nothing");
+    assert_eq!(answered.error(), format!("{} refuses babybot (403 Forbidden)", fake.url));
 }
 
 #[tokio::test]
-async fn a_loop_is_cut_alike_in_every_mode() {
-    for version in ["0.24", "0.33", "0.33-native"] {
+async fn a_loop_that_ollama_cuts_without_a_word_gets_an_end_that_says_why() {
+    for version in ["0.24", "0.33"] {
         let trace = Trace::one(version, "loop");
         let fake = FakeOllama::start().await;
         let mut house = House::new(ollama(&fake.url, trace.request["model"].as_str().unwrap()));
@@ -433,9 +439,30 @@ async fn a_loop_is_cut_alike_in_every_mode() {
         assert_eq!(lines.len(), 32, "{version}");
         let last = lines.last().unwrap();
         assert_eq!((&last["done"], &last["done_reason"]), (&json!(true), &json!("repeat")));
-        let usage = house.usage.recv().await.unwrap();
-        assert_eq!((usage.outcome, usage.completion_tokens), (UsageOutcome::Cut, 31));
+        assert_eq!(house.usage.recv().await.unwrap().completion_tokens, 31);
     }
+}
+
+#[tokio::test]
+async fn a_loop_that_nobody_else_cuts_is_cut_and_the_model_told_to_stop() {
+    let (mut house, mut fake) = house().await;
+    let spam = Step::Chunk(said("spam ").repeat(1000).into_bytes());
+    fake.answer("/api/chat", Reply::steps([spam, Step::Silence]));
+    let lines = house.chat().await.lines();
+    let last = lines.last().unwrap();
+    assert_eq!((&last["done"], &last["done_reason"]), (&json!(true), &json!("repeat")));
+    assert!((100..300).contains(&lines.len()), "{}", lines.len());
+    fake.left().await;
+    assert_eq!(house.outcome().await, UsageOutcome::Cut);
+}
+
+#[tokio::test]
+async fn forty_times_the_same_emoji_is_an_answer() {
+    let (mut house, fake) = house().await;
+    let text = [said("🎉").repeat(40), done()].concat();
+    fake.answer("/api/chat", Reply::stream([&*text]));
+    assert_eq!(house.chat().await.text(), text);
+    assert_eq!(house.outcome().await, UsageOutcome::Done);
 }
 
 #[tokio::test]
@@ -445,7 +472,7 @@ async fn a_whole_answer_that_is_not_done_is_an_error() {
     fake.answer("/api/chat", trace.reply.clone());
     let answered = house.post("/api/chat", &trace.request).await;
     assert_eq!(answered.status, StatusCode::BAD_GATEWAY);
-    assert!(answered.error().contains("without done"));
+    assert!(answered.error().contains("the model's answer broke off"));
     assert_eq!(house.outcome().await, UsageOutcome::Cut);
 }
 
@@ -481,7 +508,7 @@ async fn an_answer_that_ends_without_done_says_so() {
         let lines = answered.lines();
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0]["message"]["content"], "one");
-        assert!(lines[1]["error"].as_str().unwrap().contains("ended without done"));
+        assert!(lines[1]["error"].as_str().unwrap().contains("the model's answer broke off"));
         let usage = house.usage.recv().await.unwrap();
         assert_eq!((usage.outcome, usage.completion_tokens), (UsageOutcome::Cut, 1));
     }
@@ -503,23 +530,12 @@ async fn a_server_that_is_not_there_is_named() {
     let url = format!("http://user:secret@{free}");
     let mut house = House::new(ollama(&url, "automaton"));
     let answered = house.chat().await;
-    assert_eq!(answered.status, StatusCode::BAD_GATEWAY);
-    let error = answered.error();
-    assert!(error.starts_with(&format!("cannot reach Ollama at http://{free}: ")), "{error}");
-    assert!(error.ends_with("Is it running?"), "{error}");
-    assert!(!error.contains("secret"));
+    assert_eq!(answered.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answered.error(), format!("Ollama at http://{free} is not running"));
+    assert_eq!(answered.failure, "absent");
     assert_eq!(house.outcome().await, UsageOutcome::Failed);
     let answered = house.ask(Method::GET, "/v1/models", "").await;
     assert_eq!(answered.json()["error"]["type"], "api_error");
-}
-
-#[tokio::test]
-async fn redirections_are_not_followed() {
-    let (house, mut fake) = house().await;
-    fake.answer("/api/chat", Reply { status: 307, ..Reply::stream([""; 0]) });
-    assert_eq!(house.chat().await.status, StatusCode::BAD_GATEWAY);
-    fake.received().await;
-    assert!(!fake.was_asked());
 }
 
 #[tokio::test]
@@ -759,7 +775,10 @@ async fn openais_errors_have_openais_shape() {
     request["stream"] = true.into();
     let answered = house.post("/v1/chat/completions", &request).await;
     let last = answered.text().trim_end().lines().last().unwrap().to_owned();
-    assert!(last.starts_with("data: {\"error\":{\"message\":\"the model's stream ended"), "{last}");
+    assert!(
+        last.starts_with("data: {\"error\":{\"message\":\"the model's answer broke off"),
+        "{last}"
+    );
 }
 
 #[tokio::test]
@@ -785,12 +804,12 @@ async fn a_look_tells_there_from_absent_from_unknown() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let state = gateway.look(&ollama(&format!("http://{free}"), "automaton")).await;
     let ModelState::Unknown(cause) = state else { panic!() };
-    assert!(cause.contains("Is it running?"), "{cause}");
+    assert!(cause.ends_with(&format!("{free} is not running")), "{cause}");
 
     // With TLS there is an answer too, where only the server is missing.
     let state = gateway.look(&ollama(&format!("https://{free}"), "automaton")).await;
     let ModelState::Unknown(cause) = state else { panic!() };
-    assert!(cause.contains("Is it running?"), "{cause}");
+    assert!(cause.ends_with(&format!("{free} is not running")), "{cause}");
 
     let state = gateway.look(&ollama("ollama", "automaton")).await;
     let ModelState::Unknown(cause) = state else { panic!() };

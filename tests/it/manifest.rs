@@ -188,9 +188,16 @@ fn an_address_is_a_host_and_a_port_and_nothing_else() {
         .map_err(|problems| codes(&problems))
         .err()
     };
-    for url in
-        ["http://localhost", "https://ollama.lan:443", "http://[::1]:11434", "http://10.0.0.2:1"]
-    {
+    for url in [
+        "http://localhost",
+        "https://ollama.lan:443",
+        "http://[::1]:11434",
+        "http://10.0.0.2:1",
+        "http://a/",
+        "http://a:1/ollama",
+        "https://a.b/x/y_z/",
+        "http://[::1]/o",
+    ] {
         assert_eq!(check(url), None, "{url}");
     }
     for url in [
@@ -203,10 +210,13 @@ fn an_address_is_a_host_and_a_port_and_nothing_else() {
         "http://a:65536",
         "http://a:+1",
         "http://a:",
-        "http://a/",
-        "http://a/api",
         "http://a?x",
         "http://a#x",
+        "http://a/b?c",
+        "http://a//b",
+        "http://a/../b",
+        "http://a/b c",
+        "http:///b",
         "http://u:p@a",
         "http://[::1",
         "http://[x]:1",

@@ -269,7 +269,10 @@ async fn every_fault_looks_as_it_does_on_a_real_server() {
         let message = &last["message"];
         let outcome = match fault {
             "eof" | "reset" => {
-                assert!(last["error"].as_str().unwrap().contains("ended without done"), "{last}");
+                assert!(
+                    last["error"].as_str().unwrap().contains("the model's answer broke off"),
+                    "{last}"
+                );
                 UsageOutcome::Cut
             }
             "error-mid-stream" => {
@@ -286,7 +289,8 @@ async fn every_fault_looks_as_it_does_on_a_real_server() {
                 UsageOutcome::Done
             }
             "loop" => {
-                assert_eq!((lines.len(), &last["done_reason"]), (32, &json!("repeat")));
+                assert_eq!(last["done_reason"], "repeat");
+                assert!((100..300).contains(&lines.len()), "{}", lines.len());
                 UsageOutcome::Cut
             }
             "call-in-done" => {
@@ -340,16 +344,21 @@ async fn a_silent_model_is_given_up() {
     assert!(answered.error().contains("within 900 s"), "{}", answered.error());
     assert_eq!(house.outcome().await, UsageOutcome::Failed);
     let answered = house.post("/api/chat", &request(&[user("slow")], &[])).await;
-    assert!(answered.error().contains("no word for 120 s"), "{}", answered.error());
+    assert!(answered.error().contains("nothing came for 120 s"), "{}", answered.error());
     assert_eq!(house.outcome().await, UsageOutcome::Cut);
     // While tools are offered, a silence may be a call that is being collected.
     let answered = house.post("/api/chat", &request(&[user("slow")], TOOLS)).await;
-    assert!(answered.error().contains("no word for 409 s"), "{}", answered.error());
+    assert!(answered.error().contains("nothing came for 409 s"), "{}", answered.error());
+}
+
+/// A long answer that does not repeat itself.
+fn many_words(count: u32) -> String {
+    (0..count).map(|n| format!("a long answer of many words, {n} of them; ")).collect()
 }
 
 #[tokio::test]
 async fn an_agent_that_reads_late_keeps_no_other_from_the_model() {
-    let words = "a long answer of many words ".repeat(500);
+    let words = many_words(500);
     let (mut house, _project) = scripted(&format!("[[rule]]\nsteps = [{{ reply = \"{words}\" }}]"));
     let body = Body::from(request(&[user("x")], TOOLS).to_string());
     let asked = Request::post("/api/chat").body(body).unwrap();
@@ -366,7 +375,7 @@ async fn an_agent_that_reads_late_keeps_no_other_from_the_model() {
 
 #[tokio::test(start_paused = true)]
 async fn an_agent_that_does_not_read_at_all_loses_its_turn() {
-    let words = "a long answer of many words ".repeat(5_000);
+    let words = many_words(5_000);
     let (mut house, _project) = scripted(&format!("[[rule]]\nsteps = [{{ reply = \"{words}\" }}]"));
     let body = Body::from(request(&[user("x")], &[]).to_string());
     let asked = Request::post("/api/chat").body(body).unwrap();

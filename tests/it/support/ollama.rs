@@ -35,6 +35,8 @@ pub(crate) enum Step {
 pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) content_type: String,
+    /// Further headers, each a whole line.
+    pub(crate) headers: Vec<String>,
     pub(crate) steps: Vec<Step>,
     pub(crate) clean: bool,
 }
@@ -43,7 +45,19 @@ impl Reply {
     pub(crate) fn json(status: u16, body: &Value) -> Self {
         let content_type = "application/json; charset=utf-8".to_owned();
         let steps = vec![Step::Chunk(body.to_string().into_bytes())];
-        Self { status, content_type, steps, clean: true }
+        Self { status, content_type, headers: Vec::new(), steps, clean: true }
+    }
+
+    /// A page that a proxy or another web server sends.
+    pub(crate) fn page(status: u16, html: &str) -> Self {
+        let content_type = "text/html; charset=utf-8".to_owned();
+        Self { status, content_type, ..Self::stream([html]) }
+    }
+
+    /// A redirect.
+    pub(crate) fn redirect(status: u16, location: &str) -> Self {
+        let headers = vec![format!("location: {location}")];
+        Self { status, headers, ..Self::stream([""; 0]) }
     }
 
     /// A streamed answer in these chunks.
@@ -53,7 +67,8 @@ impl Reply {
 
     pub(crate) fn steps(steps: impl IntoIterator<Item = Step>) -> Self {
         let content_type = "application/x-ndjson".to_owned();
-        Self { status: 200, content_type, steps: steps.into_iter().collect(), clean: true }
+        let (headers, steps) = (Vec::new(), steps.into_iter().collect());
+        Self { status: 200, content_type, headers, steps, clean: true }
     }
 }
 
@@ -88,6 +103,7 @@ impl Trace {
             reply: Reply {
                 status: u16::try_from(trace["status"].as_u64().unwrap()).unwrap(),
                 content_type: text(&trace["headers"]["content-type"]),
+                headers: Vec::new(),
                 steps: chunks.iter().map(|chunk| Step::Chunk(text(chunk).into_bytes())).collect(),
                 clean: trace["ended_cleanly"] == true,
             },
@@ -210,8 +226,9 @@ impl Connection {
 
     /// `None` once the connection is over.
     async fn play(&mut self, reply: Reply) -> Option<()> {
+        let further: String = reply.headers.iter().map(|line| format!("{line}\r\n")).collect();
         let head = format!(
-            "HTTP/1.1 {} Played\r\ncontent-type: {}\r\ntransfer-encoding: chunked\r\n\r\n",
+            "HTTP/1.1 {} Played\r\ncontent-type: {}\r\n{further}transfer-encoding: chunked\r\n\r\n",
             reply.status, reply.content_type
         );
         self.stream.write_all(head.as_bytes()).await.ok()?;
