@@ -433,6 +433,13 @@ pub enum ChatEvent {
         /// In words.
         what: String,
     },
+    /// Something that it needs is not there yet. It goes on once that is.
+    Away {
+        /// In words, with what helps.
+        why: String,
+    },
+    /// What was away is there again.
+    Back,
     /// A tool runs.
     Tool {
         /// Its name.

@@ -4,6 +4,8 @@
 //! it. Everything it needs to know to go on after a crash is in the store, and
 //! time, identifiers and every door come in as arguments.
 
+mod wait;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +16,7 @@ use thiserror::Error;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::error::chain;
+use self::wait::{Missing, Waited, Waits, What};
 use crate::name::{ChannelName, ChatId, GroupName, InstanceId, MessageId, ModelName, SandboxId};
 use crate::process;
 use crate::project::Project;
@@ -34,10 +36,6 @@ use crate::store::{Incoming, Message, MessageSeq, StoreError, TakenUp, Turn, Tur
 const RETRIES_MAX: u32 = 5;
 /// How often an agent that was lost in the middle of a turn is replaced without a wait.
 const LOST_AT_ONCE: u32 = 1;
-/// How often a turn is tried again while its runtime does not answer, under a controller that lasts.
-const OUTAGES_MAX: u32 = 40;
-/// The longest wait for a runtime that does not answer.
-const OUTAGE_WAIT_MAX: Duration = Duration::from_secs(30);
 /// The wait before the first retry; it doubles with each.
 const RETRY_FIRST: Duration = Duration::from_secs(5);
 /// Longest reason that a chat is told, in characters: an agent's words have no bound.
@@ -66,7 +64,6 @@ pub struct Host {
     specs: Arc<BTreeMap<ResourceId, Spec>>,
     zone: TimeZone,
     retry_first: Duration,
-    outages_max: u32,
     unreaped: Vec<RuntimeKind>,
     /// Told when what a turn waits for may be there.
     again: Arc<Notify>,
@@ -153,6 +150,14 @@ pub enum Worked {
     GivenUp(String),
 }
 
+/// How one attempt at a turn came out.
+enum Attempt {
+    /// It ended.
+    Ended(TurnEnd),
+    /// Something that it needs is not there.
+    Missing(Missing),
+}
+
 impl Host {
     /// Takes over an instance: ends what an earlier controller left running
     /// and puts back what it left unfinished. The instance's lock must be held.
@@ -199,7 +204,6 @@ impl Host {
             specs: Arc::new(specs),
             zone,
             retry_first: RETRY_FIRST,
-            outages_max: RETRIES_MAX,
             again: Arc::default(),
             unreaped,
         })
@@ -209,13 +213,6 @@ impl Host {
     #[must_use]
     pub fn with_generation(&self, generation: u64, specs: Arc<BTreeMap<ResourceId, Spec>>) -> Self {
         Self { generation, specs, ..self.clone() }
-    }
-
-    /// The same controller, but one that waits for a runtime that does not answer: it lasts, and so
-    /// may that.
-    #[must_use]
-    pub fn lasting(self) -> Self {
-        Self { outages_max: OUTAGES_MAX, ..self }
     }
 
     /// The runtimes that did not answer when an earlier controller's leftovers were to be ended.
@@ -528,17 +525,43 @@ impl Worker {
         cancel: &CancellationToken,
         audience: &Audience,
     ) -> Result<Option<Worked>, HostError> {
-        let (mut retries, mut lost, mut outages) = (0, 0, 0);
+        let (mut retries, mut lost, mut waits) = (0, 0, Waits::default());
+        // What whoever listens was told last that the turn waits for.
+        let mut told: Option<String> = None;
         loop {
             self.take_up_next();
             let (store, clock) = (&self.host.parts.store, &self.host.parts.clock);
             let next = store.take_up(&self.group, &clock.turn_id(), clock.now()).await?;
             let Some(TakenUp { turn, messages, journal }) = next else { return Ok(None) };
             let prompt = self.host.prompt_in(&messages, &self.zone());
-            let end = self.attempt(&turn, prompt, journal, cancel, audience).await?;
+            let attempt = self.attempt(&turn, prompt, journal, cancel, audience).await?;
             self.helm.send_replace(None);
             let (store, now) = (&self.host.parts.store, self.host.parts.clock.now());
-            let outages_before = outages;
+            let end = match attempt {
+                Attempt::Ended(end) => end,
+                Attempt::Missing(missing) => {
+                    store.requeue(&turn.id, now).await?;
+                    let tell = || {
+                        let news = told.as_ref() != Some(&missing.why);
+                        if news {
+                            told = Some(missing.why.clone());
+                            let _ = audience.try_send(Progress::Waits(missing.why.clone()));
+                        }
+                    };
+                    match self.wait(&missing, &mut waits, cancel, tell).await {
+                        Some(Waited::Over) => {
+                            if missing.what != What::Loading {
+                                told = None;
+                                let _ = audience.try_send(Progress::Back);
+                            }
+                            continue;
+                        }
+                        Some(Waited::Cancelled) => TurnEnd::Cancelled,
+                        None => TurnEnd::Failed { reason: Failure::Busy, message: missing.why },
+                    }
+                }
+            };
+            let (store, now) = (&self.host.parts.store, self.host.parts.clock.now());
             let (why, wait) = match end {
                 TurnEnd::Done => return Ok(Some(Worked::Answered)),
                 TurnEnd::Cancelled => {
@@ -550,11 +573,6 @@ impl Worker {
                     lost += 1;
                     (message, Duration::ZERO)
                 }
-                TurnEnd::Outage(message) if outages < self.host.outages_max => {
-                    let wait = self.host.retry_first * 2_u32.pow(outages.min(8));
-                    outages += 1;
-                    (message, wait.min(OUTAGE_WAIT_MAX))
-                }
                 TurnEnd::Failed { reason: Failure::Busy, message } | TurnEnd::Lost(message)
                     if retries < RETRIES_MAX =>
                 {
@@ -564,16 +582,10 @@ impl Worker {
                 }
                 end => return self.give_up(&turn, &end, audience).await.map(Some),
             };
-            let outage = outages > outages_before;
-            // Before anybody hears of it: what comes back from here on is not missed.
-            let again = self.host.again.notified();
             store.requeue(&turn.id, now).await?;
             let _ = audience.try_send(Progress::Retry { why, wait });
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                () = again, if outage => {}
-                // What it waits for may be no more, and what it needs there by that.
-                () = self.next.is_there(), if outage => {}
                 () = cancel.cancelled() => {
                     store.cancel_turn(&turn.id, self.host.parts.clock.now()).await?;
                     return Ok(Some(Worked::Cancelled));
@@ -614,40 +626,45 @@ impl Worker {
         journal: Vec<JournalRound>,
         cancel: &CancellationToken,
         audience: &Audience,
-    ) -> Result<TurnEnd, HostError> {
-        // Only a controller that lasts makes again by itself what is missing.
-        let lasts = self.host.outages_max == OUTAGES_MAX;
-        match self.missing_folder() {
-            None => {}
-            Some(missing) if lasts => {
-                return Ok(TurnEnd::Outage(format!("{missing} is not there")));
-            }
-            Some(missing) => {
-                let message = format!("{missing} is not there; `babybot apply` makes it");
-                return Ok(TurnEnd::Failed { reason: Failure::Agent, message });
-            }
+    ) -> Result<Attempt, HostError> {
+        if let Some(missing) = self.missing_folder() {
+            let why = format!("{missing} is not there; `babybot apply` makes it");
+            return Ok(Attempt::Missing(Missing { what: What::Folder, why }));
         }
+        let lost = |why: String| Ok(Attempt::Ended(TurnEnd::Lost(why)));
         match self.wake().await {
             Ok(()) => {}
             Err(SessionError::Store(error)) => return Err(error.into()),
-            Err(SessionError::Runtime(error @ RuntimeError::ImageMissing(_))) if !lasts => {
-                let message = format!("{error}; `babybot apply` builds what is missing");
-                return Ok(TurnEnd::Failed { reason: Failure::Agent, message });
+            Err(SessionError::Runtime(error)) => {
+                if let Some(missing) = Host::missing_for_agent(&error) {
+                    return Ok(Attempt::Missing(missing));
+                }
+                let message = error.to_string();
+                return match error {
+                    RuntimeError::Refused(_) | RuntimeError::Unsupported { .. } => {
+                        let reason = Failure::Agent;
+                        Ok(Attempt::Ended(TurnEnd::Failed { reason, message }))
+                    }
+                    _ => lost(message),
+                };
             }
-            // None of them is for long, and nothing that another agent could do better.
-            Err(SessionError::Runtime(
-                error @ (RuntimeError::Unavailable { .. }
-                | RuntimeError::Timeout { .. }
-                | RuntimeError::NameTaken { .. }
-                | RuntimeError::ImageMissing(_)),
-            )) => return Ok(TurnEnd::Outage(chain(&error))),
-            Err(error) => return Ok(TurnEnd::Lost(chain(&error))),
+            Err(error @ SessionError::Silent(_)) => return lost(error.to_string()),
         }
         let Some(session) = self.session.as_mut() else {
-            return Ok(TurnEnd::Lost("the agent did not start".to_owned()));
+            return lost("the agent did not start".to_owned());
         };
         self.helm.send_replace(Some(session.helm()));
-        Ok(session.run(turn.id.clone(), prompt, journal, cancel, audience).await)
+        let end = session.run(turn.id.clone(), prompt, journal, cancel, audience).await;
+        Ok(match end {
+            TurnEnd::Failed { reason: Failure::Absent, message } => {
+                Attempt::Missing(Missing { what: What::Model, why: message })
+            }
+            TurnEnd::Failed { reason: Failure::Loading, .. } => {
+                let why = format!("the model {} is not loaded yet", self.model.1.wire_name());
+                Attempt::Missing(Missing { what: What::Loading, why })
+            }
+            end => Attempt::Ended(end),
+        })
     }
 
     /// A folder of the group that cannot be entered.
@@ -685,9 +702,7 @@ impl Worker {
             TurnEnd::OutOfMemory => {
                 format!("it needed more memory than {} (limits.memory)", limits.memory)
             }
-            TurnEnd::Failed { message, .. } | TurnEnd::Lost(message) | TurnEnd::Outage(message) => {
-                message.clone()
-            }
+            TurnEnd::Failed { message, .. } | TurnEnd::Lost(message) => message.clone(),
             TurnEnd::Done | TurnEnd::Cancelled => String::new(),
         };
         let why: String = why.chars().take(REASON_MAX).collect();

@@ -125,6 +125,9 @@ pub enum RuntimeError {
     /// The sandbox could not be started. Nothing of it is left.
     #[error("cannot start the agent: {0}")]
     Launch(String),
+    /// The sandbox cannot be started, and another attempt does not help.
+    #[error("cannot start the agent: {0}")]
+    Refused(String),
     /// The runtime does not answer.
     #[error("{runtime} does not answer: {why}", runtime = .runtime.word())]
     Unavailable {

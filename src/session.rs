@@ -128,8 +128,6 @@ pub enum TurnEnd {
     OutOfMemory,
     /// The agent ended in the middle.
     Lost(String),
-    /// There is no agent, because its runtime does not answer.
-    Outage(String),
 }
 
 /// What a person may be shown of a turn under way.
@@ -148,6 +146,10 @@ pub enum Progress {
     Struck(&'static str),
     /// More of the answer; never counted as sent.
     Text(String),
+    /// It waits for something that is not there yet: what that is, with what helps.
+    Waits(String),
+    /// It waits no longer.
+    Back,
     /// Another attempt follows.
     Retry {
         /// What went wrong.

@@ -32,6 +32,7 @@ use crate::project::InstanceLock;
 use crate::resource::{GroupSpec, ResourceId, Spec};
 use crate::source;
 use crate::store::{MESSAGE_TEXT_MAX, Store};
+use crate::unit::Period;
 
 /// How long whoever makes way for another controller waits for that one.
 const SUCCESSOR_MAX: Duration = Duration::from_secs(30);
@@ -54,6 +55,9 @@ pub struct ChatArgs {
     pub group: Option<String>,
     /// What to say; without it, what stdin holds
     pub message: Option<String>,
+    /// How long MESSAGE waits for a model, a server or a container engine that is not there
+    #[arg(long, value_name = "TIME", default_value = "60s")]
+    pub wait: Period,
     /// What is approved, should this be the first apply.
     #[command(flatten)]
     pub approval: ApprovalArgs,
@@ -70,6 +74,10 @@ struct Talk {
     /// The posts shown since something was said: where a controller ended before it heard so, the
     /// next one gives them again, and a person sees them once.
     shown: BTreeSet<i64>,
+    /// How long one message may wait for something that is not there yet; a conversation waits.
+    wait: Option<Duration>,
+    /// Since when something is not there that what was said needs.
+    away: Option<Instant>,
 }
 
 /// Talks.
@@ -97,8 +105,16 @@ pub async fn run(args: &ChatArgs, context: &Context) -> Outcome {
     let interrupts = listen(SignalKind::interrupt())?;
     let (mut terminate, mut hangup) =
         (listen(SignalKind::terminate())?, listen(SignalKind::hangup())?);
-    let mut talk =
-        Talk { context: context.clone(), client, group, interrupts, own, shown: BTreeSet::new() };
+    let mut talk = Talk {
+        context: context.clone(),
+        client,
+        group,
+        interrupts,
+        own,
+        shown: BTreeSet::new(),
+        wait: said.as_ref().map(|_| args.wait.as_duration()),
+        away: None,
+    };
     let stopped = || Err(Error::new(Exit::Interrupted, "ended: what was said is kept"));
     let outcome = tokio::select! {
         outcome = talk.talk(said.as_deref()) => outcome,
@@ -289,7 +305,9 @@ impl Talk {
     /// Lets a controller of this process end: at once where somebody asked for it.
     async fn end(mut self, outcome: &Outcome) {
         let Some(own) = self.own.take() else { return };
-        let stopped = matches!(outcome, Err(error) if error.exit() == Exit::Interrupted);
+        // What waits for something that is not there is no work to finish.
+        let stopped = self.away.is_some()
+            || matches!(outcome, Err(error) if error.exit() == Exit::Interrupted);
         let patience = if stopped { Duration::ZERO } else { REST_MAX };
         own.end(patience, recv(&mut self.interrupts), &self.context).await;
     }
@@ -351,6 +369,7 @@ impl Talk {
     /// controller, where this one makes way.
     async fn ask(&mut self, text: Option<&str>) -> Result<ChatEnd, Error> {
         self.shown.clear();
+        self.away = None;
         let mut request = ChatRequest {
             group: self.group.clone(),
             text: text.map(ToOwned::to_owned),
@@ -394,7 +413,11 @@ impl Talk {
                         };
                     }
                     Some(Ok(ChatEvent::Stored { seq })) => said = Some(seq),
-                    Some(Ok(event)) => self.show(event).await?,
+                    Some(Ok(ChatEvent::Away { why })) => self.wait_for(&why),
+                    Some(Ok(event)) => {
+                        self.away = None;
+                        self.show(event).await?;
+                    }
                     // A controller that ended or was killed: whatever was stored is gone on with.
                     Some(Err(ControlError::Ended | ControlError::Broken(_))) => {
                         return Ok((ChatEnd::HandedOver, said));
@@ -402,6 +425,7 @@ impl Talk {
                     Some(Err(error)) => return Err(failed(error)),
                     None => return Ok((ChatEnd::HandedOver, said)),
                 },
+                () = past(self.given_up_at()) => return Err(waited_enough(self.wait, said)),
                 _ = self.interrupts.recv() => {
                     if stopping {
                         // What was stopped does not come back at the next start.
@@ -460,9 +484,23 @@ impl Talk {
                     tracing::debug!(%error, "that a reply was shown is not recorded");
                 }
             }
-            ChatEvent::Stored { .. } | ChatEvent::End { .. } => {}
+            ChatEvent::Stored { .. }
+            | ChatEvent::Away { .. }
+            | ChatEvent::Back
+            | ChatEvent::End { .. } => {}
         }
         Ok(())
+    }
+
+    /// Says what is not there yet.
+    fn wait_for(&mut self, why: &str) {
+        tell(&format!("  {}; your message is kept and answered when it is\n", one_line(why)));
+        self.away.get_or_insert_with(Instant::now);
+    }
+
+    /// When one message has waited long enough for what is not there.
+    fn given_up_at(&self) -> Option<Instant> {
+        Some(self.away? + self.wait?)
     }
 
     /// Waits for the controller that takes over, and joins it. Says whether there is one.
@@ -518,6 +556,29 @@ impl Talk {
             serve::serve_shortly(ground, lock, store, applied, &self.context).await?;
         (self.client, self.own) = (client, Some(own));
         Ok(true)
+    }
+}
+
+/// Becomes ready at this moment, or never.
+async fn past(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The end of a wait for what is not there. `said` is the message, once it is stored.
+fn waited_enough(wait: Option<Duration>, said: Option<i64>) -> Error {
+    let seconds = wait.unwrap_or_default().as_secs();
+    match said {
+        Some(_) => {
+            Error::new(Exit::Failed, format!("no answer within {seconds} s; your message is kept"))
+                .hinted("the next `babybot chat` or `babybot up` answers it")
+        }
+        None => Error::new(
+            Exit::Failed,
+            format!("no answer within {seconds} s; your message was not sent"),
+        ),
     }
 }
 

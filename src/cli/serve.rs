@@ -104,7 +104,6 @@ pub async fn serve(start: Start, context: &Context) -> Result<Serving, Error> {
         build_what_is_gone(&ground, &applied, context).await?;
     }
     let host = host.with_generation(number, Arc::new(applied.specs));
-    let host = if role == Role::Up { host.lasting() } else { host };
     let since = SystemClock.now();
     let project = ground.project.clone();
     let owner = ground.project.owner();

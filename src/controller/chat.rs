@@ -130,7 +130,7 @@ impl Shared {
         }
         let mut said = request.said.map(MessageSeq);
         // What was left unfinished is answered before, so that each has a reply of its own.
-        if said.is_none() {
+        if said.is_none() && cell.state().away.is_none() {
             let last = self.follow(cell, None, events).await?;
             if last == Some(Worked::Cancelled) {
                 return Ok(ChatEnd::Cancelled);
@@ -159,6 +159,10 @@ impl Shared {
         }
         if said.is_none() {
             return Ok(ChatEnd::Nothing);
+        }
+        let away = cell.state().away.clone();
+        if let Some(why) = away {
+            send(events, ChatEvent::Away { why }).await?;
         }
         if cell.state().held {
             let what = format!("`babybot resume {}`: the operator holds it", cell.group);
@@ -219,8 +223,13 @@ impl Shared {
                     }
                 }
                 Some(Happening::Progress(progress)) => {
+                    let away = matches!(progress, Progress::Waits(_));
                     if let Some(event) = event_of(progress) {
                         send(events, event).await?;
+                    }
+                    // What waits for something else holds up no message that is yet to be stored.
+                    if away && said.is_none() {
+                        return Ok(last);
                     }
                 }
                 Some(Happening::Waits(what)) => send(events, ChatEvent::Waits { what }).await?,
@@ -379,6 +388,8 @@ fn event_of(progress: Progress) -> Option<ChatEvent> {
     match progress {
         Progress::Tool { name, arguments } => Some(ChatEvent::Tool { name, arguments }),
         Progress::Struck(limit) => Some(ChatEvent::Struck { limit: limit.to_owned() }),
+        Progress::Waits(why) => Some(ChatEvent::Away { why }),
+        Progress::Back => Some(ChatEvent::Back),
         Progress::Retry { why, wait } => Some(ChatEvent::Retry { why, wait }),
         Progress::ToolEnded | Progress::Text(_) => None,
     }

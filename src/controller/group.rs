@@ -99,6 +99,8 @@ pub(super) struct Cell {
 pub(super) struct State {
     pub(super) stage: Stage,
     pub(super) waits_for: Option<String>,
+    /// What a turn needs that is not there yet.
+    pub(super) away: Option<String>,
     pub(super) held: bool,
     pub(super) leases: u32,
     /// Leases there ever were.
@@ -190,6 +192,7 @@ pub(super) fn start(
     let state = State {
         stage: Stage::Asleep,
         waits_for: None,
+        away: None,
         held: false,
         leases: 0,
         leased: 0,
@@ -409,6 +412,7 @@ impl Keeper {
         // Before its place is another's, and before anybody hears of the end: whoever looks then
         // must not find it at work any more.
         self.set_stage(Stage::Idle);
+        self.cell.state().away = None;
         self.wait_for_hold();
         drop(place);
         match ended {
@@ -713,14 +717,14 @@ impl Shared {
         match progress {
             Progress::Struck(limit) => {
                 let at = self.clock().now();
-                tracing::warn!(group = %cell.group, limit, "a limit struck");
+                tracing::info!(group = %cell.group, limit, "a limit struck");
                 let mut state = cell.state();
                 state.strikes.push(Strike { limit: (*limit).to_owned(), at });
                 let extra = state.strikes.len().saturating_sub(STRIKES_KEPT);
                 state.strikes.drain(..extra);
             }
             Progress::Retry { why, wait } => {
-                tracing::warn!(group = %cell.group, why, wait = wait.as_secs(), "a turn is tried again");
+                tracing::info!(group = %cell.group, why, wait = wait.as_secs(), "a turn is tried again");
                 {
                     let mut state = cell.state();
                     state.failure = Some(why.clone());
@@ -729,8 +733,20 @@ impl Shared {
                 // Whatever keeps it from starting may be something to mend.
                 self.wake.notify_one();
             }
-            Progress::Tool { .. } | Progress::Text(_) => {
+            Progress::Waits(why) => {
+                tracing::info!(group = %cell.group, why, "a turn waits");
+                {
+                    let mut state = cell.state();
+                    state.away = Some(why.clone());
+                    state.failure = Some(why.clone());
+                    state.waits_for = Some(why.clone());
+                }
+                // Whatever is not there may be something to repair.
+                self.wake.notify_one();
+            }
+            Progress::Back | Progress::Tool { .. } | Progress::Text(_) => {
                 let mut state = cell.state();
+                state.away = None;
                 // Told only of what changed: a text comes in many pieces.
                 if state.failure.take().is_none() & state.waits_for.take().is_none() {
                     return;

@@ -163,7 +163,7 @@ pub(super) fn unreachable(server: &str, error: reqwest::Error) -> Refusal {
             }
             _ => Refusal::absent(format!("Ollama at {server} is not reachable")),
         }
-    } else if parse_fails(&error) {
+    } else if says(&["invalid http", "unexpected message from connection"]) {
         refused(format!("{server} does not speak HTTP; check `url`"))
     } else {
         Refusal::gateway(format!("Ollama at {server} closed the connection before it answered"))
@@ -207,15 +207,4 @@ fn io_kind(error: &reqwest::Error) -> Option<io::ErrorKind> {
         cause = error.source();
     }
     None
-}
-
-fn parse_fails(error: &reqwest::Error) -> bool {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }

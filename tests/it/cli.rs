@@ -1,5 +1,7 @@
 //! The verbs as a person or a script uses them: the real binary in a project folder.
 
+mod failures;
+
 use std::io::Read as _;
 use std::process::Stdio;
 
@@ -331,25 +333,6 @@ fn an_unreadable_store_is_unknown_and_nothing_is_planned_over_it() {
 }
 
 #[test]
-fn no_ollama_is_said_at_once_and_tried_again_until_somebody_has_enough() {
-    let manifest = QUICK.replace(
-        "kind = \"rehearsal\"",
-        "kind = \"ollama\"\nurl = \"http://127.0.0.1:9\"\nmodel = \"qwen3:8b\"",
-    );
-    let folder = Folder::with(&manifest);
-    let applied = folder.run(&["apply", "--yes=privileged"]);
-    assert_eq!(applied.code, Some(0), "{applied:?}");
-    let plan = folder.run(&["plan", "--detailed-exitcode"]);
-    assert_eq!(plan.code, Some(0), "{plan:?}");
-    let mut terminal = folder.at_terminal(&["chat", "home", "hello"]);
-    terminal.wait_for("127.0.0.1:9");
-    terminal.wait_for("trying again in 5 s");
-    interrupt(&terminal);
-    let (code, screen) = terminal.end();
-    assert_eq!(code, Some(130), "{screen}");
-}
-
-#[test]
 fn a_script_with_a_mistake_is_no_reason_to_try_again() {
     let folder = Folder::with(
         &QUICK.replace("kind = \"rehearsal\"", "kind = \"rehearsal\"\nscript = \"play.toml\""),
@@ -398,9 +381,10 @@ fn a_folder_that_is_gone_is_named_with_what_makes_it_again() {
     let folder = Folder::with(QUICK);
     folder.run(&["apply", "--yes"]);
     std::fs::remove_dir_all(folder.path("groups/home")).unwrap();
-    let ran = folder.run(&["chat", "home", "hello"]);
+    let ran = folder.run(&["chat", "--wait", "100ms", "home", "hello"]);
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(ran.stderr.contains("groups/home is not there; `babybot apply` makes it"), "{ran:?}");
+    assert!(ran.stderr.contains("your message is kept"), "{ran:?}");
     assert_eq!(folder.run(&["apply", "--yes"]).code, Some(0));
     assert_eq!(folder.run(&["chat", "home", "hello"]).code, Some(0));
 }

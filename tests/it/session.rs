@@ -3,6 +3,7 @@
 mod agent;
 mod disk;
 mod puppet;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -57,7 +57,7 @@ pub(super) async fn launch(
         .await
         .map_err(late)?
         .map_err(|error| RuntimeError::Failed(error.to_string()))?
-        .map_err(RuntimeError::Launch)?;
+        .map_err(RuntimeError::Refused)?;
 
     let id = create(&client, &spec, &image, &argv).await?;
     match start(&client, &id).await {
@@ -113,7 +113,7 @@ async fn covers(
     };
     let volumes = found.config.and_then(|config| config.volumes).unwrap_or_default();
     create::covers(&volumes, &spec.mounts).map_err(|volume| {
-        RuntimeError::Launch(format!(
+        RuntimeError::Refused(format!(
             "the image {image} declares a volume at {volume}, which would be a writable folder of \
              this machine, and cannot be covered there: use an image without it"
         ))

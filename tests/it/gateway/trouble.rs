@@ -195,7 +195,7 @@ async fn whatever_listens_there_is_told_from_a_server_that_is_not_there() {
         }
     });
     let plain = House::new(ollama(&format!("http://{address}"), "automaton")).chat().await;
-    assert_eq!(plain.failure, "model");
+    assert_eq!(plain.failure, "model", "{}", plain.error());
     assert_eq!(plain.error(), format!("http://{address} does not speak HTTP; check `url`"));
     let secure = House::new(ollama(&format!("https://{address}"), "automaton")).chat().await;
     assert_eq!(secure.failure, "model");

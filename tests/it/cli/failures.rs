@@ -1,0 +1,140 @@
+//! What a person reads when there is no answer, or not yet.
+
+use std::net::{SocketAddr, TcpListener};
+
+use serde_json::json;
+
+use crate::support::folder::{Folder, QUICK, Ran};
+use crate::support::ollama::{FakeOllama, Reply};
+use crate::support::workshop::says;
+
+/// A project whose model is on this server.
+fn project(url: &str) -> Folder {
+    let model = format!("kind = \"ollama\"\nurl = \"{url}\"\nmodel = \"qwen3:8b\"");
+    let folder = Folder::with(&QUICK.replace("kind = \"rehearsal\"", &model));
+    let applied = folder.run(&["apply", "--yes=privileged"]);
+    assert_eq!(applied.code, Some(0), "{applied:?}");
+    folder
+}
+
+/// An address where nothing listens.
+fn nowhere() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// Runs the program while servers of this test answer.
+async fn run(folder: Folder, arguments: &'static [&'static str]) -> (Folder, Ran) {
+    let ran = tokio::task::spawn_blocking(move || {
+        let ran = folder.run(arguments);
+        (folder, ran)
+    });
+    ran.await.unwrap()
+}
+
+/// Nothing of it is meant for programs or programmers.
+fn assert_plain(ran: &Ran) {
+    for word in
+        ["WARN", "os error", "client error", "<", "http1", "data/", "Failure", "tcp connect"]
+    {
+        assert!(!ran.stderr.contains(word), "{word:?}: {ran:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_ollama_a_message_is_kept_and_answered_when_there_is_one() {
+    let address = nowhere();
+    let folder = project(&format!("http://{address}"));
+    let (folder, ran) = run(folder, &["chat", "--wait", "100ms", "home", "hello"]).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
+    let line = format!(
+        "Ollama at http://{address} is not running; your message is kept and answered when it is\n"
+    );
+    assert_eq!(ran.stderr.matches(&line).count(), 1, "{ran:?}");
+    assert_eq!(ran.stderr.matches("not running").count(), 1, "{ran:?}");
+    assert!(ran.stderr.contains("no answer within 0 s; your message is kept"), "{ran:?}");
+    assert_plain(&ran);
+
+    // The next message is kept as well, although the first still waits.
+    let (folder, ran) = run(folder, &["chat", "--wait", "100ms", "home", "and"]).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
+    assert!(ran.stderr.contains("your message is kept"), "{ran:?}");
+
+    let fake = FakeOllama::start_at(address).await;
+    for text in ["To the first.", "To the second.", "To the third."] {
+        fake.answer("/api/chat", says(text));
+    }
+    let (_, ran) = run(folder, &["chat", "home", "again"]).await;
+    assert_eq!((ran.code, ran.stdout.trim()), (Some(0), "To the third."), "{ran:?}");
+    assert!(
+        ran.stderr.contains("To the first.") && ran.stderr.contains("To the second."),
+        "{ran:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_goes_on_when_the_server_comes() {
+    let address = nowhere();
+    let folder = project(&format!("http://{address}"));
+    let mut terminal = folder.at_terminal(&["chat", "home", "hello"]);
+    let mut terminal = tokio::task::spawn_blocking(move || {
+        terminal.wait_for("is not running; your message is kept");
+        terminal
+    })
+    .await
+    .unwrap();
+    let fake = FakeOllama::start_at(address).await;
+    fake.answer("/api/chat", says("There you are."));
+    let (code, screen) = tokio::task::spawn_blocking(move || {
+        terminal.wait_for("There you are.");
+        terminal.end()
+    })
+    .await
+    .unwrap();
+    assert_eq!(code, Some(0), "{screen}");
+}
+
+#[test]
+fn whoever_has_enough_of_waiting_stops_it() {
+    let folder = project(&format!("http://{}", nowhere()));
+    let mut terminal = folder.at_terminal(&["chat", "home", "hello"]);
+    terminal.wait_for("is not running");
+    super::interrupt(&terminal);
+    let (code, screen) = terminal.end();
+    assert_eq!(code, Some(130), "{screen}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_model_is_named_with_what_gets_it() {
+    let fake = FakeOllama::start().await;
+    let folder = project(&fake.url);
+    for _ in 0..10 {
+        fake.answer("/api/show", Reply::json(404, &json!({"error": "model 'qwen3:8b' not found"})));
+    }
+    let (_, ran) = run(folder, &["chat", "--wait", "100ms", "home", "hello"]).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
+    let line = "the model qwen3:8b is not on your Ollama; run `ollama pull qwen3:8b`; your message is kept";
+    assert_eq!(ran.stderr.matches(line).count(), 1, "{ran:?}");
+    assert_plain(&ran);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_will_not_heal_is_one_line_and_no_wait() {
+    let memory = "model requires more system memory (5.5 GiB) than is available (3.2 GiB)";
+    for (reply, words) in [
+        (
+            Reply::redirect(301, "https://ollama.lan/api/chat"),
+            "answers 301 to https://ollama.lan/api/chat; change `url` to \"https://ollama.lan\"",
+        ),
+        (Reply::page(401, "<html><title>Sign in</title>"), "asks for a login (401 Unauthorized)"),
+        (Reply::json(500, &json!({"error": memory})), memory),
+    ] {
+        let fake = FakeOllama::start().await;
+        let folder = project(&fake.url);
+        fake.answer("/api/chat", reply);
+        let (_, ran) = run(folder, &["chat", "home", "hello"]).await;
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
+        assert_eq!(ran.stderr.matches(words).count(), 1, "{ran:?}");
+        assert!(!ran.stderr.contains("again"), "{ran:?}");
+        assert_plain(&ran);
+    }
+}
