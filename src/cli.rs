@@ -18,10 +18,12 @@ pub mod logs;
 pub mod pause;
 pub mod plan;
 pub mod preview;
+pub mod progress;
 pub mod resume;
 pub mod schema;
 pub mod serve;
 pub mod status;
+pub mod terminal;
 pub mod up;
 pub mod validate;
 
@@ -112,6 +114,8 @@ pub struct Context {
     pub color_stderr: bool,
     /// How often `--quiet` was given: once for no progress, twice for no notes either.
     pub quiet: u8,
+    /// How often `--verbose` was given.
+    pub verbose: u8,
 }
 
 impl Context {
@@ -130,6 +134,7 @@ impl Context {
             color_stdout: color(io::stdout().is_terminal()),
             color_stderr: color(io::stderr().is_terminal()),
             quiet: cli.quiet,
+            verbose: cli.verbose,
         }
     }
 

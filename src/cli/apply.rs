@@ -1,4 +1,4 @@
-//! `babybot apply`: makes the machine match the manifest, once a human agreed.
+//! `babybot apply`: makes the machine match the manifest after approval.
 
 use std::sync::Arc;
 
@@ -6,9 +6,10 @@ use futures_util::StreamExt as _;
 
 use crate::cli::approve::{self, ApprovalArgs};
 use crate::cli::ground::Ground;
-use crate::cli::join::{control_error, one_line};
+use crate::cli::join::control_error;
 use crate::cli::load::load;
 use crate::cli::preview::{Preview, held_back, project_error};
+use crate::cli::progress::Build;
 use crate::cli::{Context, Outcome, print, tell};
 use crate::clock::{Clock, SystemClock};
 use crate::control::client::Client;
@@ -24,14 +25,14 @@ use crate::resource::{ResourceId, Risk};
 use crate::source::Source;
 use crate::store::{Store, StoreError};
 
-/// Makes the machine match babybot.toml: plans, asks, looks again, carries out, records.
+/// Makes the machine match babybot.toml: plans, asks for approval, checks again and applies.
 ///
-/// Without a terminal, --yes has to say what is approved. Ends with 4 if only part of the plan
-/// could be carried out, with 5 if the machine changed while you were deciding, with 6 if
-/// another babybot is at work here, with 7 if nobody approved.
+/// Without a terminal, --yes gives the approval. Exits with 4 if the plan was partly applied, with
+/// 5 if the machine changed while you were deciding, with 6 if another babybot command is changing
+/// this project, and with 7 if approval is missing.
 #[derive(Debug, clap::Args)]
 pub struct ApplyArgs {
-    /// What is approved.
+    /// The approval.
     #[command(flatten)]
     pub approval: ApprovalArgs,
 }
@@ -77,15 +78,18 @@ async fn through(
         plan: preview.plan.clone(),
         risks,
     };
-    let failed = |error| control_error("have the controller apply it", &error);
+    let build = Build::new(context);
+    let failed = |error| control_error("apply through the controller", &error);
     let events = client.apply(&request).await.map_err(failed)?;
     let mut events = std::pin::pin!(events);
     while let Some(event) = events.next().await {
         match event.map_err(failed)? {
-            ApplyEvent::Line { text } => context.progress(&format!("    {}\n", one_line(&text))),
-            ApplyEvent::Done { id } => show(&id, &StepOutcome::Done, context),
-            ApplyEvent::Failed { id, why } => show(&id, &StepOutcome::Failed(why), context),
-            ApplyEvent::HeldBack { id, by } => show(&id, &StepOutcome::HeldBack(by), context),
+            ApplyEvent::Line { text } => build.line(&text),
+            ApplyEvent::Done { id } => show(&id, &StepOutcome::Done, &build, context),
+            ApplyEvent::Failed { id, why } => show(&id, &StepOutcome::Failed(why), &build, context),
+            ApplyEvent::HeldBack { id, by } => {
+                show(&id, &StepOutcome::HeldBack(by), &build, context);
+            }
             ApplyEvent::Applied { generation, complete, left } => {
                 return conclude(generation, complete, &left, preview, context);
             }
@@ -93,11 +97,11 @@ async fn through(
                 return Err(apply_error(ApplyError::Stale(plan), preview, context));
             }
             ApplyEvent::Error { why } => {
-                return Err(Error::new(Exit::Failed, format!("it was not applied: {why}")));
+                return Err(Error::new(Exit::Failed, format!("not applied: {why}")));
             }
         }
     }
-    Err(Error::new(Exit::Failed, "the controller ended before it said how it went")
+    Err(Error::new(Exit::Failed, "the controller stopped before the apply was done")
         .hinted("run `babybot plan` to see what is left"))
 }
 
@@ -136,10 +140,11 @@ pub async fn carry_out(
     context: &Context,
 ) -> Outcome {
     let look = preview.ground.look(Holder::Ourselves);
-    let change = hands(&preview.ground, context);
+    let build = Arc::new(Build::new(context));
+    let change = hands(&preview.ground, &build);
     let approved =
         Approved { desired: &preview.desired, text: &source.text, plan: &preview.plan, risks };
-    let progress = |id: &ResourceId, outcome: &StepOutcome| show(id, outcome, context);
+    let progress = |id: &ResourceId, outcome: &StepOutcome| show(id, outcome, &build, context);
     let applied = reconcile::apply(&approved, &look, &change, store, &SystemClock, progress)
         .await
         .map_err(|error| apply_error(error, preview, context))?;
@@ -147,24 +152,23 @@ pub async fn carry_out(
     conclude(applied.generation, complete, &applied.left, preview, context)
 }
 
-/// What changes the machine where no controller runs, and tells how a build goes.
-pub fn hands(ground: &Ground, context: &Context) -> execute::Machine {
-    let told = context.clone();
+/// Changes the machine where no controller runs, and reports how a build goes.
+pub fn hands(ground: &Ground, build: &Arc<Build>) -> execute::Machine {
+    let told = Arc::clone(build);
     let tools = execute::Tools {
         binary: Some(ground.binary()),
         agents: None,
-        lines: Some(Arc::new(move |line: &str| {
-            told.progress(&format!("    {}\n", one_line(line)));
-        })),
+        lines: Some(Arc::new(move |line: &str| told.line(line))),
     };
     execute::Machine::new(ground.project.clone(), ground.runtimes.clone(), tools)
 }
 
-fn show(id: &ResourceId, outcome: &StepOutcome, context: &Context) {
+fn show(id: &ResourceId, outcome: &StepOutcome, build: &Build, context: &Context) {
+    build.end(matches!(outcome, StepOutcome::Failed(_)));
     match outcome {
         StepOutcome::Done => context.progress(&format!("  ✓ {id}\n")),
         StepOutcome::Failed(why) => tell(&format!("  ✗ {id}: {why}\n")),
-        StepOutcome::HeldBack(by) => tell(&format!("  ↷ {id}: not begun, because {by} failed\n")),
+        StepOutcome::HeldBack(by) => tell(&format!("  ↷ {id}: skipped, because {by} failed\n")),
     }
 }
 
@@ -177,9 +181,9 @@ fn conclude(
     context: &Context,
 ) -> Outcome {
     if !complete {
-        let text = format!("generation {generation} is applied in part");
+        let text = format!("generation {generation} is partly applied");
         return Err(Error::new(Exit::PartlyApplied, text)
-            .hinted("mend what is named above and run `babybot apply` again"));
+            .hinted("fix the problem above and run `babybot apply` again"));
     }
     // What follows from it, such as an image that nothing stands on any more, the controller does.
     let follows = |step: &Step| {
@@ -188,7 +192,7 @@ fn conclude(
     };
     if !left.steps.iter().all(follows) {
         tell(&render::text(left, &preview.heading, Color::Never));
-        return Err(Error::new(Exit::PartlyApplied, "something changed while it was applied")
+        return Err(Error::new(Exit::PartlyApplied, "something changed during the apply")
             .hinted("run `babybot apply` again"));
     }
     context.progress(&format!("Applied generation {generation}.\n"));
@@ -204,9 +208,9 @@ fn conclude(
         if busy && preview.controller.is_some() {
             return Ok(Exit::Ok);
         }
-        let text = "what waits for something unknown was not applied";
+        let text = "some steps were skipped because part of the machine could not be checked";
         return Err(Error::new(Exit::PartlyApplied, text)
-            .hinted("mend what is unknown above and run `babybot apply` again"));
+            .hinted("fix the problem above and run `babybot apply` again"));
     }
     Ok(Exit::Ok)
 }

@@ -1,12 +1,20 @@
-//! A human's yes: given on the command line, or asked for.
+//! A person's approval: given on the command line, or asked for.
 
 use std::collections::BTreeSet;
-use std::io;
+use std::io::{self, BufRead as _, Read as _};
 
 use crate::cli::preview::Preview;
 use crate::cli::{Context, interactive, tell};
 use crate::error::{Error, Exit};
+use crate::plan::render;
 use crate::resource::Risk;
+
+/// The word that agrees to a destructive or privileged change.
+const GRAVE_WORD: &str = "approve";
+/// How often a person is asked, slips included.
+const ASKED_MAX: usize = 3;
+/// What is read of one answer, in bytes.
+const ANSWER_MAX: u64 = 1 << 10;
 
 /// The approval that a command line can hold.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -32,7 +40,7 @@ pub struct ApprovalArgs {
 pub fn risk(text: &str) -> Result<Risk, String> {
     Risk::ALL.into_iter().find(|risk| risk.word() == text).ok_or_else(|| {
         let words: Vec<&str> = Risk::ALL.iter().map(|risk| risk.word()).collect();
-        format!("there is no such risk; there are {}", words.join(", "))
+        format!("unknown risk; use {}", words.join(", "))
     })
 }
 
@@ -47,10 +55,10 @@ impl ApprovalArgs {
     }
 }
 
-/// Gets a yes to the plan, which was shown. Returns the risks it covers.
+/// Gets approval for the plan, which was shown. Returns the risks that it covers.
 ///
 /// # Errors
-/// [`Exit::ApprovalMissing`] when nobody is there to say it, or the answer is no.
+/// [`Exit::ApprovalMissing`] when nobody can be asked, or the answer is no.
 pub fn approve(
     preview: &Preview,
     given: &ApprovalArgs,
@@ -65,41 +73,78 @@ pub fn approve(
         let missing: Vec<&str> = needed.difference(&given).map(|risk| risk.word()).collect();
         return Err(Error::new(
             Exit::ApprovalMissing,
-            format!("the plan has {} changes that nobody approved", missing.join(" and ")),
+            format!("the plan has {} changes that need your approval", missing.join(" and ")),
         )
         .hinted(command(preview, context)));
     }
-    if ask(preview)? {
+    if ask(preview, context)? {
         return Ok(needed.into_iter().collect());
     }
-    Err(Error::new(Exit::ApprovalMissing, "not approved, nothing was changed"))
+    Err(Error::new(Exit::ApprovalMissing, "not approved; nothing was changed"))
 }
 
 /// The command that approves what this plan needs.
 fn command(preview: &Preview, context: &Context) -> String {
     let risks: Vec<&str> = preview.plan.risks_to_name().iter().map(|risk| risk.word()).collect();
     let yes = if risks.is_empty() { String::new() } else { format!("={}", risks.join(",")) };
-    format!("look at `babybot plan`, then add --yes{yes}{}", context.manifest_argument())
+    format!("check `babybot plan`, then add --yes{yes}{}", context.manifest_argument())
 }
 
-/// Asks the person at the terminal.
-fn ask(preview: &Preview) -> Result<bool, Error> {
+/// Asks the person at the terminal for one word, and again after a slip.
+fn ask(preview: &Preview, context: &Context) -> Result<bool, Error> {
     let count = preview.plan.steps.len();
     let changes =
         if count == 1 { "this change".to_owned() } else { format!("these {count} changes") };
-    let name = preview.desired.name.as_str();
-    // What takes something away or opens something is not agreed to by reflex.
+    // A change that takes something away or opens something is not agreed to by reflex.
     let grave = !preview.plan.risks_to_name().is_empty();
-    tell(&if grave {
-        format!("Apply {changes}? Some need care. Type the project's name, `{name}`, to go on: ")
-    } else {
-        format!("Apply {changes}? [y/N] ")
-    });
-    let mut answer = String::new();
-    io::stdin()
-        .read_line(&mut answer)
-        .map_err(|error| Error::failed("read your answer", &error))?;
-    let answer = answer.trim();
-    let agreed = answer.eq_ignore_ascii_case("y") || answer.eq_ignore_ascii_case("yes");
-    Ok(if grave { answer == name } else { agreed })
+    let word = if grave { GRAVE_WORD } else { "yes" };
+    if grave {
+        let lines = render::grave(&preview.plan, &preview.heading, context.stderr_color());
+        tell(&format!("\nThese lines need your approval:\n{lines}\n"));
+    }
+    let mut question = format!("Type `{word}` to apply {changes}, or `no`: ");
+    for _ in 0..ASKED_MAX {
+        tell(&question);
+        let mut answer = String::new();
+        let read = io::stdin()
+            .lock()
+            .take(ANSWER_MAX)
+            .read_line(&mut answer)
+            .map_err(|error| Error::failed("read your answer", &error))?;
+        if read == 0 {
+            tell("\n");
+            return Ok(false);
+        }
+        match meaning(&answer, word) {
+            Some(agreed) => return Ok(agreed),
+            None => question = format!("Please type `{word}` or `no`: "),
+        }
+    }
+    Ok(false)
+}
+
+/// Whether an answer agrees; `None` where it is neither word.
+fn meaning(answer: &str, word: &str) -> Option<bool> {
+    let answer = answer.trim().to_ascii_lowercase();
+    match answer.as_str() {
+        "no" | "n" => Some(false),
+        "y" if word == "yes" => Some(true),
+        _ => (answer == word).then_some(true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{GRAVE_WORD, meaning};
+
+    #[test]
+    fn one_word_agrees_one_refuses_and_all_else_is_a_slip() {
+        assert_eq!(meaning(" Yes\n", "yes"), Some(true));
+        assert_eq!(meaning("y\n", "yes"), Some(true));
+        assert_eq!(meaning("NO\n", "yes"), Some(false));
+        assert_eq!(meaning("approve\n", GRAVE_WORD), Some(true));
+        for slip in ["", "\n", "y\n", "yes\n", "aprove\n", "approve it\n"] {
+            assert_eq!(meaning(slip, GRAVE_WORD), None, "{slip:?}");
+        }
+    }
 }

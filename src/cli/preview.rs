@@ -32,6 +32,8 @@ pub struct Preview {
     pub plan: Plan,
     /// What is printed above it.
     pub heading: Heading,
+    /// Whether every field is printed.
+    verbose: bool,
 }
 
 impl Preview {
@@ -69,12 +71,23 @@ impl Preview {
             runtime: desired.runtime.kind,
             reason: desired.runtime.reason.clone(),
         };
-        Ok(Self { ground, controller, desired, observed, plan, heading })
+        Ok(Self {
+            ground,
+            controller,
+            desired,
+            observed,
+            plan,
+            heading,
+            verbose: context.verbose > 0,
+        })
     }
 
     /// The plan for a person.
     #[must_use]
     pub fn text(&self, color: Color) -> String {
+        if self.verbose {
+            return render::full_text(&self.plan, &self.heading, color);
+        }
         render::text(&self.plan, &self.heading, color)
     }
 
@@ -102,14 +115,14 @@ impl Preview {
     }
 }
 
-/// What is said where something unknown is in the way.
+/// The error where something unknown is in the way.
 #[must_use]
 pub fn held_back() -> Error {
-    Error::new(Exit::Failed, "it cannot be told whether the machine matches")
-        .hinted("mend what is unknown above, then try again")
+    Error::new(Exit::Failed, "part of the machine could not be checked")
+        .hinted("fix the problem above, then try again")
 }
 
-/// Says it where agents run as root.
+/// Adds a remark where agents run as root.
 pub fn remark_on_root(desired: &mut Desired, ground: &Ground) {
     let root = rustix::process::geteuid().is_root() && ground.project.owner().is_none();
     if root && desired.runtime.kind == RuntimeKind::None {
@@ -117,7 +130,7 @@ pub fn remark_on_root(desired: &mut Desired, ground: &Ground) {
     }
 }
 
-/// What has to be said where nobody else can be found for agents to run as.
+/// The remark for a project that belongs to root, so that agents have no other user.
 fn agents_are_root(desired: &Desired) -> Remark {
     let groups = desired.resources.keys().filter(|id| matches!(id, ResourceId::Group(_)));
     Remark {

@@ -16,6 +16,7 @@ use crate::cli::apply;
 use crate::cli::ground::Ground;
 use crate::cli::join::control_error;
 use crate::cli::preview::{project_error, remark_on_root};
+use crate::cli::progress::Build;
 use crate::clock::{Clock, SystemClock};
 use crate::control::client::Client;
 use crate::control::place::{self, Bases};
@@ -207,11 +208,13 @@ async fn build_what_is_gone(
         if look.image(image).await != Known::Absent {
             continue;
         }
-        context.progress("The agents' image is gone: building it again.\n");
-        let built = apply::hands(ground, context).build_image(image).await;
+        context.progress("The agents' image is missing. Building it again.\n");
+        let build = Arc::new(Build::new(context));
+        let built = apply::hands(ground, &build).build_image(image).await;
+        build.end(built.is_err());
         built.map_err(|why| {
-            Error::new(Exit::Failed, format!("the agents' image is gone: {why}"))
-                .hinted("what was said is not stored yet: say it again once that is mended")
+            Error::new(Exit::Failed, format!("the agents' image is missing: {why}"))
+                .hinted("your message was not sent; fix the problem and send it again")
         })?;
     }
     Ok(())

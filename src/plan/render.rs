@@ -109,18 +109,55 @@ pub fn from_json(text: &str) -> Result<Plan, ReadError> {
     Ok(serde_json::from_str(text)?)
 }
 
-/// Prints a plan for a person.
+/// Prints a plan for a person, without the defaults of what is new.
 #[must_use]
 pub fn text(plan: &Plan, heading: &Heading, color: Color) -> String {
-    let page = Page { plan, heading, color };
-    if plan.is_empty() { page.nothing() } else { page.whole() }
+    page(&Page { plan, heading, color, detail: Detail::Short })
+}
+
+/// Prints a plan for a person, with every field.
+#[must_use]
+pub fn full_text(plan: &Plan, heading: &Heading, color: Color) -> String {
+    page(&Page { plan, heading, color, detail: Detail::Full })
+}
+
+/// Prints the steps that a bare yes does not cover, each with the fields that make it so.
+#[must_use]
+pub fn grave(plan: &Plan, heading: &Heading, color: Color) -> String {
+    let page = Page { plan, heading, color, detail: Detail::Short };
+    let is_grave = |step: &&Step| step.risk > Risk::Disruptive;
+    let columns = page.columns();
+    let mut text = String::new();
+    for step in plan.steps.iter().filter(is_grave) {
+        let fields = step.fields.iter().filter(|field| field.risk > Risk::Disruptive);
+        page.line(&mut text, step, &words(step), &columns);
+        page.fields(&mut text, &fields.collect::<Vec<_>>());
+    }
+    text
+}
+
+fn page(page: &Page<'_>) -> String {
+    if page.plan.is_empty() { page.nothing() } else { page.whole() }
 }
 
 struct Page<'a> {
     plan: &'a Plan,
     heading: &'a Heading,
     color: Color,
+    detail: Detail,
 }
+
+/// How much of a plan is printed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Detail {
+    /// Defaults of what is new are only counted.
+    Short,
+    /// Every field.
+    Full,
+}
+
+/// The width that sentences are broken at.
+const COLUMNS: usize = 80;
 
 /// Columns that all steps share.
 struct Columns {
@@ -171,22 +208,23 @@ impl Page<'_> {
             self.plan.generation(),
             self.heading.runtime.word()
         );
-        line_end(&mut page, &heading);
+        wrapped(&mut page, "          ", &heading);
+        page.push('\n');
         let columns = self.columns();
-        let mut spacious = true;
         for step in &self.plan.steps {
-            // Steps of one line stand together; those with fields stand apart.
-            let apart = !step.fields.is_empty();
-            if spacious || apart {
-                page.push('\n');
-            }
             self.step(&mut page, step, &columns);
-            spacious = apart;
         }
         self.notes(&mut page, self.plan.notes.iter().collect());
         page.push('\n');
         line_end(&mut page, &self.summary());
-        line_end(&mut page, &format!("Next: {}", self.next_command()));
+        let hidden: usize = self.plan.steps.iter().map(|step| self.split(step).1).sum();
+        let hidden = match hidden {
+            0 => String::new(),
+            1 => "   (`plan -v` also shows 1 default)".to_owned(),
+            many => format!("   (`plan -v` also shows {many} defaults)"),
+        };
+        let next = format!("Next: {}{}", self.next_command(), self.paint(&hidden, DIM));
+        line_end(&mut page, &next);
         page
     }
 
@@ -197,30 +235,54 @@ impl Page<'_> {
         let steps = &self.plan.steps;
         Columns {
             id: width(&mut steps.iter().map(|step| step.id.to_string()), 16),
-            words: width(&mut steps.iter().map(words), 32),
+            words: width(&mut steps.iter().map(|step| self.words(step)), 32),
         }
     }
 
+    /// The fields of a step that are printed, and how many are not.
+    fn split<'s>(&self, step: &'s Step) -> (Vec<&'s FieldChange>, usize) {
+        let all = self.detail == Detail::Full;
+        let (shown, hidden): (Vec<_>, Vec<_>) =
+            step.fields.iter().partition(|field| all || listed(step, field));
+        (shown, hidden.len())
+    }
+
+    /// The one field of a new thing that needs no line of its own.
+    fn only<'s>(&self, step: &'s Step) -> Option<&'s FieldChange> {
+        match self.split(step).0[..] {
+            [only] if step.action == Action::Create && is_plain(only) => Some(only),
+            _ => None,
+        }
+    }
+
+    fn words(&self, step: &Step) -> String {
+        let Some(only) = self.only(step) else { return words(step) };
+        let place = match place(only, &shown(&self.heading.manifest)).as_str() {
+            "" => String::new(),
+            place => format!(" ({place})"),
+        };
+        format!("{}: {} {}{place}", words(step), shown(&only.path), values(only))
+    }
+
     fn step(&self, page: &mut String, step: &Step, columns: &Columns) {
+        self.line(page, step, &self.words(step), columns);
+        if self.only(step).is_none() {
+            self.fields(page, &self.split(step).0);
+        }
+    }
+
+    fn line(&self, page: &mut String, step: &Step, words: &str, columns: &Columns) {
         let (symbol, color) = symbol(step.action);
         let line = format!(
             " {}   {:id$}   {:words$}   {}",
             self.paint(symbol, color),
             step.id,
-            words(step),
+            words,
             self.risk(step.risk),
             id = columns.id,
             words = columns.words,
         );
         line_end(page, &line);
-        let (listed, hidden): (Vec<_>, Vec<_>) =
-            step.fields.iter().partition(|field| listed(step, field));
-        self.fields(page, &listed);
-        if !hidden.is_empty() {
-            let plural = if hidden.len() == 1 { "" } else { "s" };
-            let text = format!("({} default{plural} not shown)", hidden.len());
-            line_end(page, &format!("       {}", self.paint(&text, DIM)));
-        }
     }
 
     fn fields(&self, page: &mut String, fields: &[&FieldChange]) {
@@ -244,15 +306,14 @@ impl Page<'_> {
             }
             line_end(page, &line);
             if let Some(meaning) = &field.meaning {
-                line_end(page, &format!("       {:paths$}   {}", "", shown(meaning)));
+                wrapped(page, "         ", &format!("         {}", shown(meaning)));
             }
         }
     }
 
     fn notes(&self, page: &mut String, notes: Vec<&Note>) {
-        let width = notes.iter().map(|note| about(note).chars().count()).max().unwrap_or(0);
         if !notes.is_empty() {
-            page.push_str("\nnotes\n");
+            page.push('\n');
         }
         for note in notes {
             let (symbol, color) = match note.kind {
@@ -261,8 +322,10 @@ impl Page<'_> {
                 NoteKind::Retained => ("=", CYAN),
                 NoteKind::Starts | NoteKind::Standing => ("·", DIM),
             };
-            let symbol = self.paint(symbol, color);
-            line_end(page, &format!(" {symbol}   {:width$}   {}", about(note), shown(&note.text)));
+            let mut lines = String::new();
+            let about = about(note);
+            wrapped(&mut lines, "     ", &format!("     {about}: {}", shown(&note.text)));
+            let _ = write!(page, " {}   {}", self.paint(symbol, color), lines.trim_start());
         }
     }
 
@@ -288,13 +351,7 @@ impl Page<'_> {
     }
 
     fn next_command(&self) -> String {
-        let mut command = format!("babybot apply{}", manifest_argument(&self.heading.manifest));
-        let names: Vec<&str> = self.plan.risks_to_name().into_iter().map(Risk::word).collect();
-        command.push_str(" --yes");
-        if !names.is_empty() {
-            let _ = write!(command, "={}", names.join(","));
-        }
-        command
+        format!("babybot apply{}", manifest_argument(&self.heading.manifest))
     }
 
     /// A risk, louder the worse it is, with and without colour.
@@ -329,6 +386,12 @@ fn words(step: &Step) -> String {
         return step.action.word().to_owned();
     }
     format!("{}: {}", step.action.word(), shown(&step.reason))
+}
+
+/// Whether a field fits behind the words of its step: safe, short, and in need of no explanation.
+fn is_plain(field: &FieldChange) -> bool {
+    const SHORT: usize = 24;
+    field.risk == Risk::Safe && field.meaning.is_none() && values(field).chars().count() <= SHORT
 }
 
 /// Whether a field is worth a line: what changed, and of a new thing what makes it what it is.
@@ -411,6 +474,30 @@ fn quoted(argument: &str) -> String {
         return argument.to_owned();
     }
     format!("'{}'", argument.replace('\'', r"'\''"))
+}
+
+/// A sentence, broken at words, each further line behind an indent.
+fn wrapped(page: &mut String, indent: &str, sentence: &str) {
+    let options = textwrap::Options::new(COLUMNS).break_words(false);
+    let options = options.subsequent_indent(indent);
+    // Of a path or an address, no hyphen is where it may be broken.
+    let options = options.word_splitter(textwrap::WordSplitter::NoHyphenation);
+    for line in textwrap::wrap(&held_together(sentence), options) {
+        line_end(page, &line.replace(HELD, " "));
+    }
+}
+
+/// A space that no line is broken at.
+const HELD: char = '\u{a0}';
+
+/// A sentence in which a command can be copied from one line.
+fn held_together(sentence: &str) -> String {
+    let mut inside = false;
+    let held = sentence.chars().map(|c| {
+        inside ^= c == '`';
+        if inside && c == ' ' { HELD } else { c }
+    });
+    held.collect()
 }
 
 fn line_end(page: &mut String, line: &str) {

@@ -837,6 +837,7 @@ fn context(folder: &std::path::Path) -> Context {
         color_stdout: false,
         color_stderr: false,
         quiet: 0,
+        verbose: 0,
     }
 }
 

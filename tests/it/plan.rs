@@ -34,32 +34,26 @@ fn a_first_apply_builds_from_the_ground_up() {
     assert_snapshot!(first(ONE), @"
     manifest  babybot.toml   generation - → 1   runtime none
 
-     +   model/demo         create                             safe
-           kind   rehearsal   babybot.toml:2
-           (1 default not shown)
-
-     +   memory/global      create                             safe
-     +   folder/main        create                             safe
-     +   settings/main      create                             safe
-
-     +   group/main         create                             PRIVILEGED
+     +   model/demo         create: kind rehearsal (babybot.toml:2)   safe
+     +   memory/global      create                                    safe
+     +   folder/main        create                                    safe
+     +   settings/main      create                                    safe
+     +   group/main         create                                    PRIVILEGED
            main               true       babybot.toml:3   PRIVILEGED
            bind               terminal   babybot.toml:3
            requires_trigger   false      babybot.toml:3
            model              demo
            runtime            none
-           (12 defaults not shown)
+     +   channel/terminal   create: kind terminal                     safe
 
-     +   channel/terminal   create                             safe
-           kind   terminal
-
-    notes
-     ·   container/main, channel/terminal   starts with `babybot up`
-     ·   group/main                         runtime none does not isolate: the agent runs as you, on this machine
-     ·   group/main                         limits.cpus, limits.memory and limits.pids are not enforced by runtime none
+     ·   container/main, channel/terminal: starts with `babybot up`
+     ·   group/main: runtime none does not isolate: the agent runs as you, on this
+         machine
+     ·   group/main: limits.cpus, limits.memory and limits.pids are not enforced by
+         runtime none
 
     6 to add, 0 to change, 0 to remove. Risk: 1 privileged
-    Next: babybot apply --yes=privileged
+    Next: babybot apply   (`plan -v` also shows 13 defaults)
     ");
 }
 
@@ -68,59 +62,44 @@ fn a_family_of_three_says_what_main_may_do_and_that_nothing_holds_it_back() {
     assert_snapshot!(first(FAMILY), @"
     manifest  babybot.toml   generation - → 1   runtime none
 
-     +   model/demo         create                             safe
-           kind   rehearsal   babybot.toml:2
-           (1 default not shown)
-
-     +   model/local        create                             PRIVILEGED
+     +   model/demo         create: kind rehearsal (babybot.toml:2)         safe
+     +   model/local        create                                          PRIVILEGED
            kind    ollama                   babybot.toml:3   PRIVILEGED
            url     http://127.0.0.1:11434                    PRIVILEGED
            model   qwen3:8b
-           (2 defaults not shown)
-
-     +   memory/global      create                             safe
-     +   folder/family      create                             safe
-     +   folder/kids        create                             safe
-     +   folder/main        create                             safe
-
-     +   settings/family    create                             safe
-           env.LANG   de_DE.UTF-8   babybot.toml:5
-
-     +   settings/kids      create                             safe
-     +   settings/main      create                             safe
-
-     +   group/family       create                             safe
+     +   memory/global      create                                          safe
+     +   folder/family      create                                          safe
+     +   folder/kids        create                                          safe
+     +   folder/main        create                                          safe
+     +   settings/family    create: env.LANG de_DE.UTF-8 (babybot.toml:5)   safe
+     +   settings/kids      create                                          safe
+     +   settings/main      create                                          safe
+     +   group/family       create                                          safe
            bind            terminal   babybot.toml:5
            model           demo
            runtime         none
            limits.memory   2GiB       babybot.toml:5
-           (13 defaults not shown)
-
-     +   group/kids         create                             safe
+     +   group/kids         create                                          safe
            bind      (none)
            model     demo
            runtime   none
-           (14 defaults not shown)
-
-     +   group/main         create                             PRIVILEGED
+     +   group/main         create                                          PRIVILEGED
            main               true       babybot.toml:4   PRIVILEGED
            bind               terminal   babybot.toml:4
            requires_trigger   false      babybot.toml:4
            model              local      babybot.toml:4
            runtime            none                        PRIVILEGED
-                              does not isolate: the agent runs as you, on this machine
-           (12 defaults not shown)
+             does not isolate: the agent runs as you, on this machine
+     +   channel/terminal   create: kind terminal                           safe
 
-     +   channel/terminal   create                             safe
-           kind   terminal
-
-    notes
-     ·   container/family, container/kids and 2 more   starts with `babybot up`
-     ·   group/family, group/kids and 1 more           runtime none does not isolate: the agent runs as you, on this machine
-     ·   group/family, group/kids and 1 more           limits.cpus, limits.memory and limits.pids are not enforced by runtime none
+     ·   container/family, container/kids and 2 more: starts with `babybot up`
+     ·   group/family, group/kids and 1 more: runtime none does not isolate: the
+         agent runs as you, on this machine
+     ·   group/family, group/kids and 1 more: limits.cpus, limits.memory and
+         limits.pids are not enforced by runtime none
 
     13 to add, 0 to change, 0 to remove. Risk: 2 privileged
-    Next: babybot apply --yes=privileged
+    Next: babybot apply   (`plan -v` also shows 42 defaults)
     ");
 }
 
@@ -139,13 +118,14 @@ fn an_edited_model_shows_only_what_changed() {
            url       http://127.0.0.1:11434 → http://10.0.0.7:11434   babybot.toml:3   PRIVILEGED
            context   16384 → 8192                                     babybot.toml:3
 
-    notes
-     ·   container/family, container/kids and 2 more   starts with `babybot up`
-     ·   group/family, group/kids and 1 more           runtime none does not isolate: the agent runs as you, on this machine
-     ·   group/family, group/kids and 1 more           limits.cpus, limits.memory and limits.pids are not enforced by runtime none
+     ·   container/family, container/kids and 2 more: starts with `babybot up`
+     ·   group/family, group/kids and 1 more: runtime none does not isolate: the
+         agent runs as you, on this machine
+     ·   group/family, group/kids and 1 more: limits.cpus, limits.memory and
+         limits.pids are not enforced by runtime none
 
     0 to add, 1 to change, 0 to remove. Risk: 1 privileged
-    Next: babybot apply --yes=privileged
+    Next: babybot apply
     ");
 }
 
@@ -161,15 +141,17 @@ fn a_model_that_stops_rehearsing_says_which_agents_it_sets_free() {
            model                 qwen3:8b
            keep_alive            30m
            groups.main.runtime   none (unchanged)                          PRIVILEGED
-                                 does not isolate, and the model no longer rehearses: the agent runs as you, on this machine
+             does not isolate, and the model no longer rehearses: the agent runs as
+             you, on this machine
 
-    notes
-     ·   container/main, channel/terminal   starts with `babybot up`
-     ·   group/main                         runtime none does not isolate: the agent runs as you, on this machine
-     ·   group/main                         limits.cpus, limits.memory and limits.pids are not enforced by runtime none
+     ·   container/main, channel/terminal: starts with `babybot up`
+     ·   group/main: runtime none does not isolate: the agent runs as you, on this
+         machine
+     ·   group/main: limits.cpus, limits.memory and limits.pids are not enforced by
+         runtime none
 
     0 to add, 1 to change, 0 to remove. Risk: 1 privileged
-    Next: babybot apply --yes=privileged
+    Next: babybot apply
     ");
 }
 
@@ -180,18 +162,18 @@ fn a_removed_group_goes_and_its_data_stays() {
     manifest  babybot.toml   generation 1 → 2   runtime none
 
      -   group/kids         remove: no longer in the manifest   destructive
-
      ~   group/family       change: effective at next wake      safe
            bind   terminal → (none)
 
-    notes
-     =   group/kids                                    retained: groups/kids, its sessions and its messages
-     ·   container/family, container/main and 1 more   starts with `babybot up`
-     ·   group/family, group/main                      runtime none does not isolate: the agent runs as you, on this machine
-     ·   group/family, group/main                      limits.cpus, limits.memory and limits.pids are not enforced by runtime none
+     =   group/kids: retained: groups/kids, its sessions and its messages
+     ·   container/family, container/main and 1 more: starts with `babybot up`
+     ·   group/family, group/main: runtime none does not isolate: the agent runs as
+         you, on this machine
+     ·   group/family, group/main: limits.cpus, limits.memory and limits.pids are
+         not enforced by runtime none
 
     0 to add, 1 to change, 1 to remove. Risk: 1 destructive
-    Next: babybot apply --yes=destructive
+    Next: babybot apply
     ");
 }
 
@@ -205,32 +187,26 @@ fn folders_that_are_already_there_are_adopted() {
     assert_snapshot!(printed(&plan_checked(&desired, &world)), @"
     manifest  babybot.toml   generation - → 1   runtime none
 
-     +   model/demo         create                                 safe
-           kind   rehearsal   babybot.toml:2
-           (1 default not shown)
-
-     =   memory/global      adopt: the file is already there       safe
-     =   folder/main        adopt: the folders are already there   safe
-     +   settings/main      create                                 safe
-
-     +   group/main         create                                 PRIVILEGED
+     +   model/demo         create: kind rehearsal (babybot.toml:2)   safe
+     =   memory/global      adopt: the file is already there          safe
+     =   folder/main        adopt: the folders are already there      safe
+     +   settings/main      create                                    safe
+     +   group/main         create                                    PRIVILEGED
            main               true       babybot.toml:3   PRIVILEGED
            bind               terminal   babybot.toml:3
            requires_trigger   false      babybot.toml:3
            model              demo
            runtime            none
-           (12 defaults not shown)
+     +   channel/terminal   create: kind terminal                     safe
 
-     +   channel/terminal   create                                 safe
-           kind   terminal
-
-    notes
-     ·   container/main, channel/terminal   starts with `babybot up`
-     ·   group/main                         runtime none does not isolate: the agent runs as you, on this machine
-     ·   group/main                         limits.cpus, limits.memory and limits.pids are not enforced by runtime none
+     ·   container/main, channel/terminal: starts with `babybot up`
+     ·   group/main: runtime none does not isolate: the agent runs as you, on this
+         machine
+     ·   group/main: limits.cpus, limits.memory and limits.pids are not enforced by
+         runtime none
 
     4 to add, 0 to change, 0 to remove, 2 to adopt. Risk: 1 privileged
-    Next: babybot apply --yes=privileged
+    Next: babybot apply   (`plan -v` also shows 13 defaults)
     ");
 }
 
@@ -248,19 +224,18 @@ fn drift_is_found_and_mended() {
 
      ~   memory/global      mend: the file is gone             safe
      ~   folder/kids        mend: without data/ipc/kids        safe
-
      ~   settings/family    mend: the file was edited          safe
            env.LANG   fr_FR.UTF-8 → de_DE.UTF-8   babybot.toml:5
-
      ~   settings/main      mend: the file was edited          safe
 
-    notes
-     ·   container/family, container/kids and 2 more   starts with `babybot up`
-     ·   group/family, group/kids and 1 more           runtime none does not isolate: the agent runs as you, on this machine
-     ·   group/family, group/kids and 1 more           limits.cpus, limits.memory and limits.pids are not enforced by runtime none
+     ·   container/family, container/kids and 2 more: starts with `babybot up`
+     ·   group/family, group/kids and 1 more: runtime none does not isolate: the
+         agent runs as you, on this machine
+     ·   group/family, group/kids and 1 more: limits.cpus, limits.memory and
+         limits.pids are not enforced by runtime none
 
     0 to add, 4 to change, 0 to remove. Risk: all safe
-    Next: babybot apply --yes
+    Next: babybot apply
     ");
 }
 
@@ -274,52 +249,43 @@ fn what_is_unknown_is_left_alone_with_all_that_stands_on_it() {
     assert_snapshot!(printed(&plan_checked(&desired, &world)), @"
     manifest  babybot.toml   generation - → 1   runtime none
 
-     +   model/demo         create                             safe
-           kind   rehearsal   babybot.toml:2
-           (1 default not shown)
-
-     +   model/local        create                             PRIVILEGED
+     +   model/demo         create: kind rehearsal (babybot.toml:2)   safe
+     +   model/local        create                                    PRIVILEGED
            kind    ollama                   babybot.toml:3   PRIVILEGED
            url     http://127.0.0.1:11434                    PRIVILEGED
            model   qwen3:8b
-           (2 defaults not shown)
-
-     +   memory/global      create                             safe
-     +   folder/kids        create                             safe
-     +   folder/main        create                             safe
-     +   settings/kids      create                             safe
-     +   settings/main      create                             safe
-
-     +   group/kids         create                             safe
+     +   memory/global      create                                    safe
+     +   folder/kids        create                                    safe
+     +   folder/main        create                                    safe
+     +   settings/kids      create                                    safe
+     +   settings/main      create                                    safe
+     +   group/kids         create                                    safe
            bind      (none)
            model     demo
            runtime   none
-           (14 defaults not shown)
-
-     +   group/main         create                             PRIVILEGED
+     +   group/main         create                                    PRIVILEGED
            main               true       babybot.toml:4   PRIVILEGED
            bind               terminal   babybot.toml:4
            requires_trigger   false      babybot.toml:4
            model              local      babybot.toml:4
            runtime            none                        PRIVILEGED
-                              does not isolate: the agent runs as you, on this machine
-           (12 defaults not shown)
+             does not isolate: the agent runs as you, on this machine
+     +   channel/terminal   create: kind terminal                     safe
 
-     +   channel/terminal   create                             safe
-           kind   terminal
-
-    notes
-     ?   model/local                                   unknown whether http://127.0.0.1:11434 has it: connection refused
-     ?   folder/family                                 unknown: permission denied
-     ?   container/kids                                unknown: /proc cannot be read
-     !   settings/family                               create waits for folder/family
-     !   group/family                                  create waits for folder/family
-     ·   container/family, container/kids and 2 more   starts with `babybot up`
-     ·   group/family, group/kids and 1 more           runtime none does not isolate: the agent runs as you, on this machine
-     ·   group/family, group/kids and 1 more           limits.cpus, limits.memory and limits.pids are not enforced by runtime none
+     ?   model/local: unknown whether http://127.0.0.1:11434 has it: connection
+         refused
+     ?   folder/family: unknown: permission denied
+     ?   container/kids: unknown: /proc cannot be read
+     !   settings/family: create waits for folder/family
+     !   group/family: create waits for folder/family
+     ·   container/family, container/kids and 2 more: starts with `babybot up`
+     ·   group/family, group/kids and 1 more: runtime none does not isolate: the
+         agent runs as you, on this machine
+     ·   group/family, group/kids and 1 more: limits.cpus, limits.memory and
+         limits.pids are not enforced by runtime none
 
     10 to add, 0 to change, 0 to remove. Risk: 2 privileged
-    Next: babybot apply --yes=privileged
+    Next: babybot apply   (`plan -v` also shows 29 defaults)
     ");
 }
 
@@ -330,8 +296,7 @@ fn without_the_last_generation_nothing_is_planned() {
     assert_snapshot!(printed(&plan_checked(&desired(ONE), &world)), @"
     No changes can be planned for what is unknown.
 
-    notes
-     ?   instance   unknown: the last applied generation: the store is locked
+     ?   instance: unknown: the last applied generation: the store is locked
     ");
 }
 
@@ -345,9 +310,10 @@ fn a_missing_model_comes_with_the_command_that_gets_it() {
     assert_snapshot!(printed(&plan), @"
     No changes. The machine matches babybot.toml (generation 1).
 
-    notes
-     !   model/far     http://10.0.0.7:11434 does not have it: `OLLAMA_HOST=http://10.0.0.7:11434 ollama pull gemma3:4b`
-     !   model/local   http://127.0.0.1:11434 does not have it: `ollama pull qwen3:8b`
+     !   model/far: http://10.0.0.7:11434 does not have it:
+         `OLLAMA_HOST=http://10.0.0.7:11434 ollama pull gemma3:4b`
+     !   model/local: http://127.0.0.1:11434 does not have it:
+         `ollama pull qwen3:8b`
     ");
 }
 
@@ -360,13 +326,14 @@ fn a_leftover_agent_is_stopped_only_where_no_controller_can_be_its_own() {
 
      -   container/gone     stop: left over without a controller, 3 processes   disruptive
 
-    notes
-     ·   container/main, channel/terminal   starts with `babybot up`
-     ·   group/main                         runtime none does not isolate: the agent runs as you, on this machine
-     ·   group/main                         limits.cpus, limits.memory and limits.pids are not enforced by runtime none
+     ·   container/main, channel/terminal: starts with `babybot up`
+     ·   group/main: runtime none does not isolate: the agent runs as you, on this
+         machine
+     ·   group/main: limits.cpus, limits.memory and limits.pids are not enforced by
+         runtime none
 
     0 to add, 0 to change, 1 to remove. Risk: 1 disruptive
-    Next: babybot apply --yes
+    Next: babybot apply
     ");
 
     world.observed.controller = Controller::Unknown("the socket does not answer".to_owned());
@@ -798,7 +765,7 @@ fn another_manifest_is_named_in_the_next_command() {
     let heading = Heading { manifest: "my homes/a.toml".to_owned(), ..heading() };
     let page = render::text(&plan, &heading, Color::Never);
     let last = page.lines().last().unwrap_or_default();
-    assert_snapshot!(last, @"Next: babybot apply --manifest 'my homes/a.toml' --yes=privileged");
+    assert_snapshot!(last, @"Next: babybot apply --manifest 'my homes/a.toml'   (`plan -v` also shows 13 defaults)");
 }
 
 #[test]

@@ -28,35 +28,25 @@ group home bind=terminal lifecycle=always
 fn a_first_plan_on_docker_builds_the_image_first() {
     let desired = desired_on(&docker(), HOME);
     assert_snapshot!(printed(&desired, &World::empty(&desired)), @"
-    manifest  babybot.toml   generation - → 1   runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock)
+    manifest  babybot.toml   generation - → 1   runtime docker (auto: Docker
+              20.10.24 at unix:///var/run/docker.sock)
 
-     +   image/d16e6fc8eb67   create                             safe
-           base   scratch   babybot.toml:2
-           (3 defaults not shown)
-
-     +   model/demo           create                             safe
-           kind   rehearsal   babybot.toml:3
-           (1 default not shown)
-
-     +   memory/global        create                             safe
-     +   folder/home          create                             safe
-     +   settings/home        create                             safe
-
-     +   group/home           create                             safe
+     +   image/d16e6fc8eb67   create: base scratch (babybot.toml:2)     safe
+     +   model/demo           create: kind rehearsal (babybot.toml:3)   safe
+     +   memory/global        create                                    safe
+     +   folder/home          create                                    safe
+     +   settings/home        create                                    safe
+     +   group/home           create                                    safe
            bind      terminal   babybot.toml:4
            model     demo
            runtime   docker     babybot.toml:2
-           (16 defaults not shown)
+     +   channel/terminal     create: kind terminal                     safe
 
-     +   channel/terminal     create                             safe
-           kind   terminal
-
-    notes
-     ·   container/home, channel/terminal   starts with `babybot up`
-     ·   group/home                         runtime docker: no network, and only the folders of its group
+     ·   container/home, channel/terminal: starts with `babybot up`
+     ·   group/home: runtime docker: no network, and only the folders of its group
 
     7 to add, 0 to change, 0 to remove. Risk: all safe
-    Next: babybot apply --yes
+    Next: babybot apply   (`plan -v` also shows 20 defaults)
     ");
 }
 
@@ -86,27 +76,23 @@ fn an_image_with_something_in_it_is_privileged_until_it_is_known() {
 fn an_image_that_is_named_is_not_fetched() {
     let desired = desired_on(&docker(), &HOME.replace("base=scratch", "ref=example.org/agent:1"));
     assert_snapshot!(printed(&desired, &World::empty(&desired)), @"
-    manifest  babybot.toml   generation - → 1   runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock)
+    manifest  babybot.toml   generation - → 1   runtime docker (auto: Docker
+              20.10.24 at unix:///var/run/docker.sock)
 
-     +   model/demo         create                             safe
-           kind   rehearsal   babybot.toml:3
-           (1 default not shown)
+     +   model/demo         create: kind rehearsal (babybot.toml:3)   safe
+     +   memory/global      create                                    safe
+     +   folder/home        create                                    safe
+     +   settings/home      create                                    safe
+     +   channel/terminal   create: kind terminal                     safe
 
-     +   memory/global      create                             safe
-     +   folder/home        create                             safe
-     +   settings/home      create                             safe
-
-     +   channel/terminal   create                             safe
-           kind   terminal
-
-    notes
-     !   group/home                         create waits for image/dbf9fd7d9735
-     !   image/dbf9fd7d9735                 there is no image example.org/agent:1: `docker pull example.org/agent:1`
-     ·   container/home, channel/terminal   starts with `babybot up`
-     ·   group/home                         runtime docker: no network, and only the folders of its group
+     !   group/home: create waits for image/dbf9fd7d9735
+     !   image/dbf9fd7d9735: there is no image example.org/agent:1:
+         `docker pull example.org/agent:1`
+     ·   container/home, channel/terminal: starts with `babybot up`
+     ·   group/home: runtime docker: no network, and only the folders of its group
 
     5 to add, 0 to change, 0 to remove. Risk: all safe
-    Next: babybot apply --yes
+    Next: babybot apply   (`plan -v` also shows 1 default)
     ");
     let world = World::empty(&desired).looking(&image(&desired), Known::Is(Seen::Image));
     assert_eq!(image_risk(&plan_checked(&desired, &world)), Risk::Privileged);
@@ -188,16 +174,16 @@ fn an_image_that_is_gone_is_built_again() {
     let desired = desired_on(&docker(), HOME);
     let world = World::of(&desired).looking(&image(&desired), Known::Absent);
     assert_snapshot!(printed(&desired, &world), @"
-    manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock)
+    manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker
+              20.10.24 at unix:///var/run/docker.sock)
 
      ~   image/d16e6fc8eb67   mend: the image is gone            safe
 
-    notes
-     ·   container/home, channel/terminal   starts with `babybot up`
-     ·   group/home                         runtime docker: no network, and only the folders of its group
+     ·   container/home, channel/terminal: starts with `babybot up`
+     ·   group/home: runtime docker: no network, and only the folders of its group
 
     0 to add, 1 to change, 0 to remove. Risk: all safe
-    Next: babybot apply --yes
+    Next: babybot apply
     ");
 }
 
@@ -209,23 +195,19 @@ fn another_program_makes_another_image_and_the_old_one_goes() {
     let mut world = World::of(&before);
     world.look_for(&now);
     assert_snapshot!(printed(&now, &world), @"
-    manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock)
+    manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker
+              20.10.24 at unix:///var/run/docker.sock)
 
-     +   image/23dfd13488a2   create                                  safe
-           base   scratch   babybot.toml:2
-           (3 defaults not shown)
-
+     +   image/23dfd13488a2   create: base scratch (babybot.toml:2)   safe
      ~   group/home           change: effective at next wake          safe
            image   d16e6fc8eb67 → 23dfd13488a2
-
      -   image/d16e6fc8eb67   remove: nothing stands on it any more   safe
 
-    notes
-     ·   container/home, channel/terminal   starts with `babybot up`
-     ·   group/home                         runtime docker: no network, and only the folders of its group
+     ·   container/home, channel/terminal: starts with `babybot up`
+     ·   group/home: runtime docker: no network, and only the folders of its group
 
     1 to add, 1 to change, 1 to remove. Risk: all safe
-    Next: babybot apply --yes
+    Next: babybot apply   (`plan -v` also shows 3 defaults)
     ");
     world.apply(&plan_checked(&now, &world));
     assert!(plan_checked(&now, &world).is_empty());
@@ -253,19 +235,18 @@ fn more_memory_under_a_controller_is_a_change_and_one_replacement() {
     let (before, now) = (desired_on(&docker(), ALWAYS), with_memory(ALWAYS));
     let world = running(&before, "one");
     assert_snapshot!(printed(&now, &world), @"
-    manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock)
+    manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker
+              20.10.24 at unix:///var/run/docker.sock)
 
      ~   group/home         change: effective at next wake     safe
            limits.memory   1GiB → 2GiB   babybot.toml:4
-
      ~   container/home     change: replaced                   disruptive
            limits.memory   1GiB → 2GiB   babybot.toml:4
 
-    notes
-     ·   group/home   runtime docker: no network, and only the folders of its group
+     ·   group/home: runtime docker: no network, and only the folders of its group
 
     0 to add, 2 to change, 0 to remove. Risk: 1 disruptive
-    Next: babybot apply --yes
+    Next: babybot apply
     ");
     let mut world = world;
     world.apply(&plan_checked(&now, &world));
@@ -276,17 +257,17 @@ fn more_memory_under_a_controller_is_a_change_and_one_replacement() {
 fn more_memory_without_a_controller_is_a_change_alone() {
     let (before, now) = (desired_on(&docker(), ALWAYS), with_memory(ALWAYS));
     assert_snapshot!(printed(&now, &World::of(&before)), @"
-    manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock)
+    manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker
+              20.10.24 at unix:///var/run/docker.sock)
 
      ~   group/home         change: effective at next wake     safe
            limits.memory   1GiB → 2GiB   babybot.toml:4
 
-    notes
-     ·   container/home, channel/terminal   starts with `babybot up`
-     ·   group/home                         runtime docker: no network, and only the folders of its group
+     ·   container/home, channel/terminal: starts with `babybot up`
+     ·   group/home: runtime docker: no network, and only the folders of its group
 
     0 to add, 1 to change, 0 to remove. Risk: all safe
-    Next: babybot apply --yes
+    Next: babybot apply
     ");
 }
 
@@ -295,17 +276,17 @@ fn an_agent_at_work_is_replaced_when_it_is_done() {
     let (before, now) = (desired_on(&docker(), ALWAYS), with_memory(ALWAYS));
     let world = running(&before, "one busy");
     assert_snapshot!(printed(&now, &world), @"
-    manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock)
+    manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker
+              20.10.24 at unix:///var/run/docker.sock)
 
      ~   group/home         change: effective at next wake     safe
            limits.memory   1GiB → 2GiB   babybot.toml:4
 
-    notes
-     !   container/home   replace waits for whoever is at work in it
-     ·   group/home       runtime docker: no network, and only the folders of its group
+     !   container/home: replace waits for whoever is at work in it
+     ·   group/home: runtime docker: no network, and only the folders of its group
 
     0 to add, 1 to change, 0 to remove. Risk: all safe
-    Next: babybot apply --yes
+    Next: babybot apply
     ");
 }
 
@@ -328,15 +309,15 @@ fn what_a_person_did_to_a_sandbox_is_mended() {
         World::of(&desired).controlled().knowing("home", words).running("home", paused)
     };
     assert_snapshot!(printed(&desired, &paused("one")), @"
-    manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock)
+    manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker
+              20.10.24 at unix:///var/run/docker.sock)
 
      ~   container/home     mend: it was paused from outside: replaced   disruptive
 
-    notes
-     ·   group/home   runtime docker: no network, and only the folders of its group
+     ·   group/home: runtime docker: no network, and only the folders of its group
 
     0 to add, 1 to change, 0 to remove. Risk: 1 disruptive
-    Next: babybot apply --yes
+    Next: babybot apply
     ");
     assert_eq!(container_work(&desired, &paused("one busy")), Some((Action::Mend, replace())));
     assert_eq!(container_work(&desired, &paused("one held")), Some((Action::Mend, stop())));
@@ -345,15 +326,15 @@ fn what_a_person_did_to_a_sandbox_is_mended() {
     let edited = SandboxSeen { edits, ..fresh(&desired, "one") };
     let world = World::of(&desired).controlled().knowing("home", "one").running("home", edited);
     assert_snapshot!(printed(&desired, &world), @"
-    manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock)
+    manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker
+              20.10.24 at unix:///var/run/docker.sock)
 
      ~   container/home     mend: edited from outside: memory is 512MiB: replaced   disruptive
 
-    notes
-     ·   group/home   runtime docker: no network, and only the folders of its group
+     ·   group/home: runtime docker: no network, and only the folders of its group
 
     0 to add, 1 to change, 0 to remove. Risk: 1 disruptive
-    Next: babybot apply --yes
+    Next: babybot apply
     ");
 
     let on_demand = desired_on(&docker(), HOME);
@@ -371,15 +352,15 @@ fn a_second_sandbox_is_removed_and_nothing_is_started_beside_it() {
     let desired = desired_on(&docker(), ALWAYS);
     let world = running(&desired, "one").running("home", fresh(&desired, "two"));
     assert_snapshot!(printed(&desired, &world), @"
-    manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock)
+    manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker
+              20.10.24 at unix:///var/run/docker.sock)
 
      -   container/home     stop: 1 sandbox that no agent answers from   disruptive
 
-    notes
-     ·   group/home   runtime docker: no network, and only the folders of its group
+     ·   group/home: runtime docker: no network, and only the folders of its group
 
     0 to add, 0 to change, 1 to remove. Risk: 1 disruptive
-    Next: babybot apply --yes
+    Next: babybot apply
     ");
     // One that no agent answers from is in the way of another.
     let alone = World::of(&desired).controlled().running("home", fresh(&desired, "two"));
@@ -414,9 +395,9 @@ fn a_stranger_with_our_name_is_left_alone() {
     assert_snapshot!(printed(&desired, &world.clone().controlled()), @"
     No changes can be made yet.
 
-    notes
-     !   container/home   start waits for its name, which another's sandbox has
-     !   container/home   bb-0123abcd-home is another's and is left alone: the group cannot start until it is renamed or removed
+     !   container/home: start waits for its name, which another's sandbox has
+     !   container/home: bb-0123abcd-home is another's and is left alone: the group
+         cannot start until it is renamed or removed
     ");
     assert!(plan_checked(&desired, &world).is_empty());
 }
@@ -428,17 +409,17 @@ fn a_group_that_is_no_longer_asked_for_ends_with_its_agent() {
     let kids = sandbox("one", &before.containers[&group_name("kids")].digest());
     let world = World::of(&before).controlled().running("kids", kids);
     assert_snapshot!(printed(&now, &world.clone().knowing("kids", "one")), @"
-    manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock)
+    manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker
+              20.10.24 at unix:///var/run/docker.sock)
 
      -   container/kids     stop: no longer in the manifest     disruptive
      -   group/kids         remove: no longer in the manifest   destructive
 
-    notes
-     =   group/kids   retained: groups/kids, its sessions and its messages
-     ·   group/home   runtime docker: no network, and only the folders of its group
+     =   group/kids: retained: groups/kids, its sessions and its messages
+     ·   group/home: runtime docker: no network, and only the folders of its group
 
     0 to add, 0 to change, 2 to remove. Risk: 1 destructive, 1 disruptive
-    Next: babybot apply --yes=destructive
+    Next: babybot apply
     ");
     let busy = plan_checked(&now, &world.knowing("kids", "one busy"));
     assert_eq!(waiting(&busy), ["stop waits for whoever is at work in it"]);
@@ -463,17 +444,17 @@ fn folders_are_given_to_whom_the_agent_runs_as() {
     let look = Known::Is(Seen::Folder { missing: Default::default(), foreign });
     let world = World::of(&now).looking("folder/home", look);
     assert_snapshot!(printed(&now, &world), @"
-    manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock)
+    manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker
+              20.10.24 at unix:///var/run/docker.sock)
 
      ~   folder/home        mend: not its owner's: groups/home   safe
            owner   10001:10001
 
-    notes
-     ·   container/home, channel/terminal   starts with `babybot up`
-     ·   group/home                         runtime docker: no network, and only the folders of its group
+     ·   container/home, channel/terminal: starts with `babybot up`
+     ·   group/home: runtime docker: no network, and only the folders of its group
 
     0 to add, 1 to change, 0 to remove. Risk: all safe
-    Next: babybot apply --yes
+    Next: babybot apply
     ");
 }
 
@@ -487,19 +468,19 @@ fn to_come_to_run_without_a_wall_is_privileged_even_for_a_rehearsal() {
 
      ~   group/home           change: effective at next wake          PRIVILEGED
            runtime   docker → none           babybot.toml:2   PRIVILEGED
-                     does not isolate: the agent runs as you, on this machine
+             does not isolate: the agent runs as you, on this machine
            image     d16e6fc8eb67 → (none)
            user      1000:1000 → (none)
-
      -   image/d16e6fc8eb67   remove: nothing stands on it any more   safe
 
-    notes
-     ·   container/home, channel/terminal   starts with `babybot up`
-     ·   group/home                         runtime none does not isolate: the agent runs as you, on this machine
-     ·   group/home                         limits.cpus, limits.memory and limits.pids are not enforced by runtime none
+     ·   container/home, channel/terminal: starts with `babybot up`
+     ·   group/home: runtime none does not isolate: the agent runs as you, on this
+         machine
+     ·   group/home: limits.cpus, limits.memory and limits.pids are not enforced by
+         runtime none
 
     0 to add, 1 to change, 1 to remove. Risk: 1 privileged
-    Next: babybot apply --yes=privileged
+    Next: babybot apply
     ");
     let mut world = World::of(&none);
     world.look_for(&docker);
@@ -552,7 +533,9 @@ fn an_engine_that_does_not_answer_is_named_and_needs_no_approval_where_the_owner
     let plan = plan_checked(&desired, &World::empty(&desired));
     assert!(plan.steps.iter().all(|step| step.risk == Risk::Safe), "{plan:#?}");
     let text = printed(&desired, &World::empty(&desired));
-    assert!(text.contains("docker was found and does not answer: permission denied"), "{text}");
+    // Wherever its lines are broken.
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("docker was found and does not answer: permission denied"), "{text}");
     assert!(plan_checked(&desired, &World::of(&desired)).is_empty());
 }
 
@@ -581,39 +564,32 @@ fn what_the_environment_says_is_shown_with_where_it_came_from() {
     let desired = desired_on(&Setting { overrides, ..docker() }, &text);
     let world = World::empty(&desired).looking(&image(&desired), Known::Is(Seen::Image));
     assert_snapshot!(printed(&desired, &world), @"
-    manifest  babybot.toml   generation - → 1   runtime docker (auto: Docker 20.10.24 at unix:///var/run/docker.sock)
+    manifest  babybot.toml   generation - → 1   runtime docker (auto: Docker
+              20.10.24 at unix:///var/run/docker.sock)
 
-     =   image/dbf9fd7d9735   adopt: the image is already there   PRIVILEGED
+     =   image/dbf9fd7d9735   adopt: the image is already there         PRIVILEGED
            ref   example.org/agent:1   babybot.toml:2   PRIVILEGED
-                 from CONTAINER_IMAGE
-
-     +   model/demo           create                              safe
-           kind   rehearsal   babybot.toml:3
-           (1 default not shown)
-
-     +   memory/global        create                              safe
-     +   folder/home          create                              safe
-     +   settings/home        create                              safe
-
-     +   group/home           create                              safe
+             from CONTAINER_IMAGE
+     +   model/demo           create: kind rehearsal (babybot.toml:3)   safe
+     +   memory/global        create                                    safe
+     +   folder/home          create                                    safe
+     +   settings/home        create                                    safe
+     +   group/home           create                                    safe
            bind          terminal   babybot.toml:4
            model         demo
            runtime       docker     babybot.toml:2
            limits.turn   30m
-                         from CONTAINER_TIMEOUT
-           (15 defaults not shown)
+             from CONTAINER_TIMEOUT
+     +   channel/terminal     create: kind terminal                     safe
 
-     +   channel/terminal     create                              safe
-           kind   terminal
-
-    notes
-     ·   container/home, channel/terminal   starts with `babybot up`
-     ·   instance                           CONTAINER_IMAGE in the environment: runtime.image.ref is example.org/agent:1
-     ·   instance                           CONTAINER_TIMEOUT in the environment: limits.turn is 10m
-     ·   group/home                         runtime docker: no network, and only the folders of its group
+     ·   container/home, channel/terminal: starts with `babybot up`
+     ·   instance: CONTAINER_IMAGE in the environment: runtime.image.ref is
+         example.org/agent:1
+     ·   instance: CONTAINER_TIMEOUT in the environment: limits.turn is 10m
+     ·   group/home: runtime docker: no network, and only the folders of its group
 
     6 to add, 0 to change, 0 to remove, 1 to adopt. Risk: 1 privileged
-    Next: babybot apply --yes=privileged
+    Next: babybot apply   (`plan -v` also shows 16 defaults)
     ");
 
     let overrides = vec![over("CONTAINER_RUNTIME", "runtime", "none")];
@@ -622,32 +598,27 @@ fn what_the_environment_says_is_shown_with_where_it_came_from() {
     assert_snapshot!(printed(&desired, &World::empty(&desired)), @"
     manifest  babybot.toml   generation - → 1   runtime none
 
-     +   model/demo         create                             safe
-           kind   rehearsal   babybot.toml:3
-           (1 default not shown)
-
-     +   memory/global      create                             safe
-     +   folder/home        create                             safe
-     +   settings/home      create                             safe
-
-     +   group/home         create                             PRIVILEGED
+     +   model/demo         create: kind rehearsal (babybot.toml:3)   safe
+     +   memory/global      create                                    safe
+     +   folder/home        create                                    safe
+     +   settings/home      create                                    safe
+     +   group/home         create                                    PRIVILEGED
            bind      terminal   babybot.toml:4
            model     demo
            runtime   none       babybot.toml:2   PRIVILEGED
-                     does not isolate: the agent runs as you, on this machine; CONTAINER_RUNTIME says so, not the manifest
-           (14 defaults not shown)
+             does not isolate: the agent runs as you, on this machine;
+             CONTAINER_RUNTIME says so, not the manifest
+     +   channel/terminal   create: kind terminal                     safe
 
-     +   channel/terminal   create                             safe
-           kind   terminal
-
-    notes
-     ·   container/home, channel/terminal   starts with `babybot up`
-     ·   instance                           CONTAINER_RUNTIME in the environment: runtime.kind is none
-     ·   group/home                         runtime none does not isolate: the agent runs as you, on this machine
-     ·   group/home                         limits.cpus, limits.memory and limits.pids are not enforced by runtime none
+     ·   container/home, channel/terminal: starts with `babybot up`
+     ·   instance: CONTAINER_RUNTIME in the environment: runtime.kind is none
+     ·   group/home: runtime none does not isolate: the agent runs as you, on this
+         machine
+     ·   group/home: limits.cpus, limits.memory and limits.pids are not enforced by
+         runtime none
 
     6 to add, 0 to change, 0 to remove. Risk: 1 privileged
-    Next: babybot apply --yes=privileged
+    Next: babybot apply   (`plan -v` also shows 15 defaults)
     ");
 }
 
