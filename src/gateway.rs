@@ -24,6 +24,7 @@ mod relay;
 mod repeats;
 mod routes;
 mod rules;
+mod shape;
 mod trouble;
 mod upstream;
 mod words;

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::queue::Seat;
 use super::relay::{LINES_UNDERWAY_MAX, Meter, Relay};
 use super::rules::{self, Object};
+use super::shape;
 use super::upstream::{self, Answer, Endpoint, Refusal, Upstream};
 use super::{Accounts, BODY_MAX, Caller, QUESTION_MAX, Shared};
 use crate::protocol::Failure;
@@ -122,14 +123,14 @@ async fn whole(
     let body = in_time(FIRST_WORD_MAX, answer.whole()).await?;
     let value: Value = serde_json::from_slice(&body)
         .map_err(|_| Refusal::gateway(upstream::broken_off("it is not JSON")))?;
-    if let Some(error) = value.get("error").filter(|error| !error.is_null()) {
+    if let Some(error) = shape::error(&value) {
         meter.failed();
         let words = upstream::error_words(error);
         let meant = Failure::meant_by(&words).unwrap_or(Failure::Busy);
         return Err(Refusal::gateway(words).meaning(meant));
     }
     // Ollama's own guard against repetition leaves an answer that is not done.
-    if endpoint != Endpoint::Embed && value["done"] != Value::Bool(true) {
+    if endpoint != Endpoint::Embed && !(shape::is_end(&value) || shape::may_be_whole(&value)) {
         return Err(Refusal::gateway(upstream::broken_off("it is not complete")));
     }
     meter.done(&value);

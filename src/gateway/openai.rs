@@ -11,6 +11,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::rules::{Object, kind};
+use super::shape;
 use super::upstream::{Refusal, error_words};
 use crate::clock::{Clock as _, SystemClock};
 
@@ -246,7 +247,7 @@ impl Reply {
     /// One line of a stream, as the events it becomes.
     pub(super) fn event(&mut self, line: &[u8]) -> Bytes {
         let line: Value = serde_json::from_slice(line).unwrap_or_default();
-        if let Some(cause) = line.get("error") {
+        if let Some(cause) = shape::error(&line) {
             return event(&error(&error_words(cause), "api_error")).into();
         }
         let done = line["done"] == Value::Bool(true);

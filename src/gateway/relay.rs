@@ -1,7 +1,8 @@
 //! A model's stream on its way to the agent, watched line by line.
 //!
-//! Lines go through byte for byte. Added is only what makes the end certain:
-//! a stream that stops without `done` gets a last line that says so, a model
+//! Lines go through byte for byte, but for frames and ends that are not
+//! Ollama's own, which are made so. Added is only what makes the end certain:
+//! a stream that stops without one gets a last line that says so, a model
 //! that repeats itself is cut, silence has a deadline, and whatever happened is
 //! accounted for. When the agent goes away, or no longer reads, the upstream is
 //! dropped, which is how Ollama is told to stop.
@@ -16,6 +17,7 @@ use tokio::time::timeout;
 
 use super::queue::Seat;
 use super::repeats::RepeatGuard;
+use super::shape::{self, Exact, Line};
 use super::upstream::{Answer, broken_off, error_body, error_words};
 use super::{Accounts, Usage, UsageOutcome, words};
 use crate::line::Lines;
@@ -29,6 +31,9 @@ const SAME_CHUNKS_OF_OLLAMA: u32 = 30;
 pub(super) const LINES_UNDERWAY_MAX: usize = 4096 + 64;
 /// How long an agent may leave more than that unread before it loses its turn.
 const UNREAD_MAX: Duration = Duration::from_secs(60);
+/// Lines over which one object may be spread, and their bytes: each line has all of it read again.
+const SPREAD_LINES_MAX: usize = 512;
+const SPREAD_MAX: usize = 1 << 20;
 /// How long the end of a finished stream is waited for, to keep the connection.
 const ENDING_MAX: Duration = Duration::from_millis(500);
 
@@ -102,6 +107,14 @@ impl SameChunks {
 pub(super) struct Relay {
     answer: Answer,
     lines: Lines,
+    /// Whether the body has ended.
+    over: bool,
+    /// An object that is not whole yet, and over how many lines it goes already.
+    open: (Vec<u8>, usize),
+    /// Objects so far.
+    objects: u64,
+    /// Whether the last object could be a whole answer that does not say so.
+    whole: bool,
     guard: RepeatGuard,
     same: SameChunks,
     /// The last line of text, for the form of a last line of our own.
@@ -114,7 +127,22 @@ pub(super) struct Relay {
 impl Relay {
     pub(super) fn new(answer: Answer, meter: Meter, seat: Seat, silence_max: Duration) -> Self {
         let (lines, guard, same) = Default::default();
-        Self { answer, lines, guard, same, before: Value::Null, meter, seat, silence_max }
+        let (over, open, objects, whole) = (false, (Vec::new(), 0), 0, false);
+        let before = Value::Null;
+        Self {
+            answer,
+            lines,
+            over,
+            open,
+            objects,
+            whole,
+            guard,
+            same,
+            before,
+            meter,
+            seat,
+            silence_max,
+        }
     }
 
     /// Hands lines on until the stream ends or nobody takes them.
@@ -124,12 +152,12 @@ impl Relay {
             () = client.closed() => false,
             finished = self.pump(&client) => finished,
         };
-        let Self { mut answer, meter, seat, .. } = self;
+        let Self { mut answer, over, meter, seat, .. } = self;
         // Written down and free for the next one before the client sees the end.
         drop(meter);
         drop(seat);
         drop(client);
-        if finished {
+        if finished && !over {
             let _ = timeout(ENDING_MAX, answer.body.next()).await;
         }
     }
@@ -138,17 +166,18 @@ impl Relay {
     async fn pump(&mut self, client: &mpsc::Sender<Bytes>) -> bool {
         loop {
             let judged = match self.line().await {
-                Ok(line) => self.judge(&line).map(|next| (line, next)),
+                Ok(Some(line)) => self.judge(&line),
+                Ok(None) => self.judge_end(),
                 Err(words) => Err(words),
             };
             // Whatever it was, the client gets a last line that it can read.
-            let (line, next) = judged.unwrap_or_else(|words| {
+            let (lines, next) = judged.unwrap_or_else(|words| {
                 tracing::debug!(words, "a model's stream broke off");
-                (with_line_feed(error_body(&words)), Next::End)
+                (vec![with_line_feed(error_body(&words))], Next::End)
             });
-            let mut sent = send(client, line).await;
-            if let Next::Cut(last) = &next {
-                sent = sent && send(client, last.clone()).await;
+            let mut sent = true;
+            for line in lines {
+                sent = sent && send(client, line).await;
             }
             match next {
                 Next::Line if sent => {}
@@ -158,26 +187,21 @@ impl Relay {
         }
     }
 
-    /// The next line, or in words why there is none.
-    async fn line(&mut self) -> Result<Bytes, String> {
+    /// The next line, nothing at the end of the body, or in words why there is neither.
+    async fn line(&mut self) -> Result<Option<Bytes>, String> {
         loop {
             if let Some(line) = self.lines.take().map_err(|error| broken_off(&error.to_string()))? {
-                return Ok(line);
+                return Ok(Some(line));
+            }
+            if self.over {
+                // A whole answer, such as that to a preload, has no line feed.
+                return Ok(self.lines.rest());
             }
             let chunk = timeout(self.silence_max, self.answer.body.next()).await;
             match chunk {
                 Ok(Some(Ok(chunk))) => self.lines.push(&chunk),
                 Ok(Some(Err(cause))) => return Err(broken_off(&cause)),
-                // A whole answer, such as that to a preload, has no line feed.
-                Ok(None) => {
-                    if let Some(rest) = self.lines.rest() {
-                        return Ok(rest);
-                    }
-                    if self.same.count > SAME_CHUNKS_OF_OLLAMA {
-                        return Ok(self.last_for_repeats());
-                    }
-                    return Err(broken_off("the server closed the connection"));
-                }
+                Ok(None) => self.over = true,
                 Err(_) => {
                     let seconds = self.silence_max.as_secs();
                     return Err(broken_off(&format!("nothing came for {seconds} s")));
@@ -187,36 +211,105 @@ impl Relay {
     }
 
     /// Reads a line for what it means to the gateway, or says in words why it cannot.
-    fn judge(&mut self, line: &[u8]) -> Result<Next, String> {
-        let Ok(value) = serde_json::from_slice::<Value>(line) else {
-            let is_page = words::is_markup(&String::from_utf8_lossy(line));
-            let what = if is_page { "a web page" } else { "a line that is not JSON" };
-            return Err(broken_off(&format!("the server sent {what}")));
-        };
-        if let Some(error) = value.get("error") {
+    fn judge(&mut self, line: &[u8]) -> Result<(Vec<Bytes>, Next), String> {
+        let (mut open, spread) = std::mem::take(&mut self.open);
+        let alone = open.is_empty();
+        open.extend_from_slice(line);
+        match shape::read(&open) {
+            Line::Blank => Ok((Vec::new(), Next::Line)),
+            Line::Open if spread < SPREAD_LINES_MAX && open.len() <= SPREAD_MAX => {
+                self.open = (open, spread + 1);
+                Ok((Vec::new(), Next::Line))
+            }
+            Line::Open | Line::Strange => {
+                let is_page = words::is_markup(&String::from_utf8_lossy(&open));
+                let what = if is_page { "a web page" } else { "a line that is not JSON" };
+                Err(broken_off(&format!("the server sent {what}")))
+            }
+            Line::End => Ok(self.end("stop")),
+            Line::Objects(objects, exact) => {
+                let as_it_came = (alone && exact == Exact::Yes).then_some(open);
+                Ok(self.pass(objects, as_it_came))
+            }
+        }
+    }
+
+    /// What is sent for these objects of one line, which is `as_it_came` where that is well formed.
+    fn pass(&mut self, objects: Vec<Value>, as_it_came: Option<Vec<u8>>) -> (Vec<Bytes>, Next) {
+        let mut lines = Vec::new();
+        for mut object in objects {
+            let next = self.weigh(&object);
+            // What ends an answer says so in Ollama's own word.
+            let ends = next == Next::End && shape::error(&object).is_none();
+            let worded = !ends || object["done"] == Value::Bool(true);
+            lines.push(match &as_it_came {
+                // The last line may lack its line feed, which no other may.
+                Some(bytes) if worded && (next == Next::End || bytes.ends_with(b"\n")) => {
+                    bytes.clone().into()
+                }
+                _ => {
+                    if ends {
+                        object["done"] = true.into();
+                    }
+                    with_line_feed(object.to_string().into())
+                }
+            });
+            if next == Next::Cut {
+                lines.push(with_line_feed(self.last("repeat").to_string().into()));
+            }
+            if next != Next::Line {
+                return (lines, next);
+            }
+        }
+        (lines, Next::Line)
+    }
+
+    /// The end of the body, which is not always that of the answer.
+    fn judge_end(&mut self) -> Result<(Vec<Bytes>, Next), String> {
+        if self.objects == 1 && self.whole && self.open.0.is_empty() {
+            return Ok(self.end("stop"));
+        }
+        if self.same.count > SAME_CHUNKS_OF_OLLAMA {
+            return Ok(self.end("repeat"));
+        }
+        Err(broken_off("the server closed the connection"))
+    }
+
+    /// Accounts for one object of the stream.
+    fn weigh(&mut self, value: &Value) -> Next {
+        self.objects += 1;
+        self.whole = shape::may_be_whole(value);
+        if let Some(error) = shape::error(value) {
             tracing::debug!(error = error_words(error), "the model failed in mid-answer");
             self.meter.failed();
-            return Ok(Next::End);
+            return Next::End;
         }
-        if value["done"] == Value::Bool(true) {
-            self.meter.done(&value);
-            return Ok(Next::End);
+        if shape::is_end(value) {
+            self.meter.done(value);
+            return Next::End;
         }
         // One line is about one token: a count for answers that never reach their own.
         self.meter.completion_tokens += 1;
         let generated = value.get("response").is_some();
-        let said = if generated { &value } else { &value["message"] };
+        let said = if generated { value } else { &value["message"] };
         let text = |field: &str| said[field].as_str().unwrap_or_default();
         let text = [text("content"), text("response"), text("thinking")].concat();
         self.same.take_note(&text);
-        let repeats = said.get("tool_calls").is_none() && self.guard.tripped_by(&text);
-        self.before = value;
-        Ok(if repeats { Next::Cut(self.last_for_repeats()) } else { Next::Line })
+        let repeats = said["tool_calls"].is_null() && self.guard.tripped_by(&text);
+        self.before = value.clone();
+        if repeats { Next::Cut } else { Next::Line }
     }
 
-    /// The end of an answer that turns in circles: what was said so far stands,
-    /// and `done_reason` tells an agent that knows the word. Others see an end.
-    fn last_for_repeats(&self) -> Bytes {
+    /// An end of our own: the answer is whole, or the server itself saw it turn in circles.
+    fn end(&mut self, reason: &str) -> (Vec<Bytes>, Next) {
+        let last = self.last(reason);
+        self.meter.done(&last);
+        (vec![with_line_feed(last.to_string().into())], Next::End)
+    }
+
+    /// A last line of our own. Where a model turned in circles, what was said so far stands, and
+    /// `done_reason` tells an agent that knows the word. Others see an end.
+    fn last(&self, reason: &str) -> Value {
         let line = &self.before;
         let mut last = json!({ "model": line["model"], "created_at": line["created_at"] });
         if line.get("response").is_some() {
@@ -225,20 +318,21 @@ impl Relay {
             last["message"] = json!({ "role": "assistant", "content": "" });
         }
         last["done"] = true.into();
-        last["done_reason"] = "repeat".into();
+        last["done_reason"] = reason.into();
         last["eval_count"] = self.meter.completion_tokens.into();
-        with_line_feed(last.to_string().into())
+        last
     }
 }
 
 /// What comes after a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     /// The next line.
     Line,
     /// Nothing: it was the last.
     End,
-    /// One more line of our own, and the upstream is dropped.
-    Cut(Bytes),
+    /// Nothing, and the upstream is dropped.
+    Cut,
 }
 
 /// Whether the client took the line.

@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use serde_json::{Value, json};
 
+use super::shape;
 use super::words;
 use crate::line::LINE_MAX;
 use crate::protocol::{FAILURE_HEADER, Failure};
@@ -135,7 +136,7 @@ impl Refusal {
     pub(super) fn passed(status: StatusCode, body: Bytes) -> Self {
         let error = serde_json::from_slice::<Value>(&body)
             .ok()
-            .and_then(|body| body.get("error").filter(|error| !error.is_null()).map(error_words));
+            .and_then(|body| shape::error(&body).map(error_words));
         if let Some(message) = error {
             let failure = Failure::meant_by(&message).unwrap_or_else(|| failure_of(status));
             return Self { status, message, failure, raw: Some(body) };
@@ -158,8 +159,12 @@ fn failure_of(status: StatusCode) -> Failure {
 
 /// The words of an `error` member, whatever its shape.
 pub(super) fn error_words(error: &Value) -> String {
-    let inner = error.get("message").unwrap_or(error);
-    inner.as_str().map_or_else(|| inner.to_string(), ToOwned::to_owned)
+    let member = ["message", "error", "detail"].iter().find_map(|name| error.get(*name));
+    match (member, error) {
+        (Some(inner), _) => error_words(inner),
+        (None, Value::String(words)) => words.clone(),
+        (None, other) => other.to_string(),
+    }
 }
 
 impl IntoResponse for Refusal {

@@ -491,7 +491,39 @@ async fn text_that_is_split_within_a_character_comes_whole() {
 }
 
 #[tokio::test]
-async fn an_answer_that_ends_without_done_says_so() {
+async fn an_answer_ends_with_whatever_mark_its_server_knows() {
+    let one = said("one");
+    let spread = "{\n  \"message\": {\n    \"content\": \"one\"\n  },\n  \"done\": true\n}\n";
+    for text in [
+        format!("{one}{}\n", json!({"message": null, "done": false, "done_reason": "stop"})),
+        format!("{one}{}", json!({"done_reason": "stop"})),
+        format!("{one}[DONE]\n"),
+        format!(": hello\n\nevent: x\ndata: {one}\n\ndata: [DONE]\n\n"),
+        format!("data: {one}data: {}\n", done()),
+        spread.to_owned(),
+        json!({"message": {"content": "one"}}).to_string(),
+        format!("{}\n", json!({"message": {"content": "one"}, "error": null})),
+        json!([{"message": {"content": "one"}}, {"done": true}]).to_string(),
+    ] {
+        let (mut house, fake) = house().await;
+        // The server says no more, and keeps the connection.
+        let last = if text.contains("DONE") || text.contains("done") {
+            vec![Step::Chunk(text.clone().into_bytes()), Step::Chunk(b"\n".to_vec()), Step::Silence]
+        } else {
+            vec![Step::Chunk(text.clone().into_bytes())]
+        };
+        fake.answer("/api/chat", Reply::steps(last));
+        let lines = house.chat().await.lines();
+        let said = lines.iter().filter_map(|line| line["message"]["content"].as_str());
+        assert_eq!(said.collect::<String>(), "one", "{text}");
+        assert_eq!(lines.last().unwrap()["done"], true, "{text}");
+        assert!(lines[..lines.len() - 1].iter().all(|line| line["done"] != true), "{text}");
+        assert_eq!(house.outcome().await, UsageOutcome::Done, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_ends_without_a_mark_says_so() {
     let cut = |steps: Vec<Step>| Reply::steps(steps);
     let half = said("two").into_bytes()[..20].to_vec();
     let text = |text: &str| Step::Chunk(text.as_bytes().to_vec());
