@@ -6,9 +6,10 @@
 //! does the agent, with everything it started.
 
 mod answer;
+mod calls;
 mod children;
+mod chunk;
 mod context;
-mod embedded;
 mod filter;
 mod limits;
 pub mod loopback;

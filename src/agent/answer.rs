@@ -1,11 +1,23 @@
 //! What a model said, made into what a person reads. Pure.
 
 /// Marks that templates leave behind and no person should see.
-const TEMPLATE_MARKS: &[&str] =
-    &["<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|endoftext|>", "<eom>", "<|eom_id|>"];
+const TEMPLATE_MARKS: &[&str] = &[
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|end_of_text|>",
+    "<|endoftext|>",
+    "<eom>",
+    "<end_of_turn>",
+    "<|start|>assistant",
+    "<|channel|>final<|message|>",
+];
 
 /// Thoughts that are not for the reader, closed or not.
-const HIDDEN: &[(&str, &str)] = &[("<think>", "</think>"), ("<internal>", "</internal>")];
+const HIDDEN: &[(&str, &str)] = &[
+    ("<think>", "</think>"),
+    ("<internal>", "</internal>"),
+    ("<|channel|>analysis<|message|>", "<|end|>"),
+];
 
 /// The part of a model's text that is meant for the reader; empty if there is none.
 pub(super) fn visible(text: &str) -> String {
@@ -21,8 +33,10 @@ pub(super) fn visible(text: &str) -> String {
 
 fn without(text: &str, open: &str, close: &str) -> String {
     let mut rest = text;
-    // A template may have opened the thought itself, so that only its end is in the text.
-    if let Some(end) = rest.find(close)
+    // A template may have opened the thought itself, so that only its end is in the text. Other
+    // marks end more than thoughts.
+    if close.starts_with("</")
+        && let Some(end) = rest.find(close)
         && rest.find(open).is_none_or(|start| end < start)
     {
         rest = &rest[end + close.len()..];
@@ -40,15 +54,6 @@ fn without(text: &str, open: &str, close: &str) -> String {
     kept
 }
 
-/// Whether text that began like this may be shown while it grows, or could yet turn out to be a
-/// tool call or a thought.
-pub(super) fn may_preview(text: &str) -> bool {
-    match text.trim_start().chars().next() {
-        None => false,
-        Some(first) => !matches!(first, '{' | '[' | '<' | '`'),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,13 +65,5 @@ mod tests {
         assert_eq!(visible("Hello <internal>never closed"), "Hello");
         assert_eq!(visible("<think>a</think>x<think>b</think>y<|im_end|>"), "xy");
         assert_eq!(visible("<think>all of it"), "");
-    }
-
-    #[test]
-    fn text_that_may_be_a_call_is_held_back() {
-        for held in ["", "  ", "{\"name\"", "<tool_call>", "[TOOL", "```json"] {
-            assert!(!may_preview(held), "{held:?}");
-        }
-        assert!(may_preview(" Hello"));
     }
 }

@@ -2,15 +2,20 @@
 
 use futures_util::StreamExt as _;
 use http_body_util::{BodyExt as _, Limited};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
+use super::chunk::{Chunk, error_words};
 use crate::link::LinkError;
 use crate::link::client::{self, Link};
 use crate::protocol::{FAILURE_HEADER, Failure};
 
 /// What is read of an error's body, in bytes.
 const ERROR_MAX: usize = 64 << 10;
+/// Most of one answer, in bytes: its events must fit into a request to the host.
+const ANSWER_MAX: usize = 1 << 20;
+/// Most calls of one answer that are taken.
+const CALLS_MAX: usize = 32;
 
 /// What the model said, whole.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -21,6 +26,8 @@ pub(super) struct Reply {
     pub(super) calls: Vec<Call>,
     /// Whether it was cut off: by a token limit, or because it went on repeating itself.
     pub(super) cut: bool,
+    /// Whether some of it was a thought.
+    pub(super) thought: bool,
 }
 
 /// A tool call as the model wrote it.
@@ -64,35 +71,6 @@ struct Question<'a> {
     tools: Option<&'a Value>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Chunk {
-    message: Message,
-    done: bool,
-    done_reason: Option<String>,
-    error: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Message {
-    content: String,
-    tool_calls: Option<Vec<WireCall>>,
-}
-
-#[derive(Debug, Deserialize)]
-struct WireCall {
-    id: Option<String>,
-    function: Function,
-}
-
-#[derive(Debug, Deserialize)]
-struct Function {
-    name: String,
-    #[serde(default)]
-    arguments: Value,
-}
-
 /// Asks the model, and gives `preview` the text as it comes.
 pub(super) async fn ask(
     link: &Link,
@@ -112,50 +90,58 @@ pub(super) async fn ask(
         return Err(classify(status, named, &error_text(&bytes)));
     }
     let mut reply = Reply::default();
-    let mut lines = std::pin::pin!(client::lines::<Chunk>(response.into_body()));
-    while let Some(chunk) = lines.next().await {
-        let chunk = chunk?;
+    let mut size = 0;
+    let mut lines = std::pin::pin!(client::raw_lines(response.into_body()));
+    while let Some(line) = lines.next().await {
+        let chunk = match line {
+            Ok(line) => Chunk::of(&line),
+            Err(LinkError::TooLarge(_)) => return Err(too_large()),
+            Err(error) => return Err(error.into()),
+        };
         if let Some(error) = chunk.error {
             return Err(classify(500, None, &error));
         }
-        if !chunk.message.content.is_empty() {
-            reply.content.push_str(&chunk.message.content);
-            preview(&chunk.message.content).await?;
+        if let Some(why) = chunk.unread {
+            return Err(ModelError::Unparsable(why));
         }
-        for call in chunk.message.tool_calls.unwrap_or_default() {
-            let id =
-                call.id.filter(|id| !id.is_empty() && !reply.calls.iter().any(|c| c.id == *id));
-            reply.calls.push(Call {
-                id: id.unwrap_or_else(|| format!("call_{}", reply.calls.len())),
-                tool: call.function.name,
-                arguments: call.function.arguments,
-            });
+        let calls = chunk.calls.iter().map(|call| call.arguments.to_string().len());
+        size += chunk.content.len() + calls.sum::<usize>();
+        if size > ANSWER_MAX || reply.calls.len() + chunk.calls.len() > CALLS_MAX {
+            return Err(too_large());
         }
-        if chunk.done {
+        reply.thought |= chunk.thought;
+        if !chunk.content.is_empty() {
+            reply.content.push_str(&chunk.content);
+            preview(&chunk.content).await?;
+        }
+        for mut call in chunk.calls {
+            if call.id.is_empty() || reply.calls.iter().any(|other| other.id == call.id) {
+                call.id = format!("call_{}", reply.calls.len());
+            }
+            reply.calls.push(call);
+        }
+        if let Some(reason) = chunk.end {
             // "repeat" is the gateway's word for a model that turned in circles.
-            reply.cut = matches!(chunk.done_reason.as_deref(), Some("length" | "repeat"));
+            reply.cut = matches!(&*reason, "length" | "repeat");
             return Ok(reply);
         }
     }
     Err(ModelError::Failed(Failure::Busy, "the model's answer broke off".to_owned()))
 }
 
+fn too_large() -> ModelError {
+    let words = format!(
+        "the answer was larger than {} MiB or had more than {CALLS_MAX} tool calls",
+        ANSWER_MAX >> 20
+    );
+    ModelError::Unparsable(words)
+}
+
 /// Ollama's `{"error": "…"}`, which may hold another such text.
 fn error_text(body: &[u8]) -> String {
-    let Ok(value) = serde_json::from_slice::<Value>(body) else {
-        return String::from_utf8_lossy(body).trim().to_owned();
-    };
-    match &value["error"] {
-        Value::String(text) => match serde_json::from_str::<Value>(text) {
-            Ok(nested) if nested.is_object() => {
-                nested["error"]["message"].as_str().unwrap_or(text).to_owned()
-            }
-            _ => text.clone(),
-        },
-        Value::Object(inner) => {
-            inner.get("message").and_then(Value::as_str).unwrap_or_default().to_owned()
-        }
-        _ => value.to_string(),
+    match serde_json::from_slice::<Value>(body) {
+        Ok(value) => error_words(&value["error"]).unwrap_or_else(|| value.to_string()),
+        Err(_) => String::from_utf8_lossy(body).trim().to_owned(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The agent's end: greets, takes orders, reports events, asks the gateway.
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Body, Incoming};
@@ -177,6 +177,13 @@ async fn read_json<T: DeserializeOwned>(
 pub fn lines<T: DeserializeOwned + Send>(
     body: Incoming,
 ) -> impl Stream<Item = Result<T, LinkError>> + Send {
+    raw_lines(body).map(|line| {
+        serde_json::from_slice(&line?).map_err(|error| LinkError::Malformed(error.to_string()))
+    })
+}
+
+/// Splits a body into lines, whatever they hold, each at most [`LINE_MAX`] bytes.
+pub fn raw_lines(body: Incoming) -> impl Stream<Item = Result<Bytes, LinkError>> + Send {
     let state = (Some(body), Lines::default());
     futures_util::stream::unfold(state, |(mut body, mut lines)| async move {
         loop {
@@ -189,9 +196,7 @@ pub fn lines<T: DeserializeOwned + Send>(
                 }
             };
             if let Some(line) = line {
-                let value = serde_json::from_slice(&line)
-                    .map_err(|error| LinkError::Malformed(error.to_string()));
-                return Some((value, (body, lines)));
+                return Some((Ok(line), (body, lines)));
             }
             match body.as_mut()?.frame().await {
                 Some(Ok(frame)) => {
