@@ -14,6 +14,7 @@ mod image;
 mod life;
 mod look;
 mod mounts;
+mod others;
 mod run;
 mod screen;
 mod streams;
@@ -28,7 +29,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use tokio::sync::OnceCell;
 
-use self::call::{Failure, within};
+use self::call::{Failure, understood, within};
 use self::endpoint::Endpoint;
 use super::{
     Binary, Exec, ExecSpec, Runtime, RuntimeError, RuntimeEvent, RuntimeInfo, Sandbox, SandboxSpec,
@@ -174,8 +175,8 @@ impl Docker {
         id: &SandboxId,
         spec: &ContainerSpec,
     ) -> Result<Vec<String>, RuntimeError> {
-        let call = self.client.inspect_container(id.as_str(), None);
-        let found = within("looking at the container", LIST_DEADLINE, call).await;
+        let call = || self.client.inspect_container(id.as_str(), None);
+        let found = understood("looking at the container", LIST_DEADLINE, call).await;
         let found = found.map_err(|failure| failure.of(id))?;
         let labels = found.config.as_ref().and_then(|config| config.labels.as_ref());
         let instance = labels.and_then(|labels| InstanceId::new(labels.get(INSTANCE)?).ok());

@@ -7,5 +7,6 @@ mod answers;
 mod docker;
 mod images;
 mod none;
+mod others;
 mod place;
 mod rows;

@@ -4,7 +4,7 @@
 //! `BABYBOT_SIM_STORIES` and `BABYBOT_SIM_ROUNDS` say how many and how long, and
 //! `BABYBOT_SIM_TRACE=1` has everything that happens printed.
 
-mod chance;
+pub(crate) mod chance;
 mod doors;
 mod life;
 mod story;

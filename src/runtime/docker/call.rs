@@ -1,22 +1,19 @@
 //! One call to an engine: its deadline, and what its refusals mean.
 //!
 //! An engine says why in words that differ between Docker and Podman and from
-//! release to release, so a refusal is told by its status and by its text. No
-//! other file of this room reads either.
+//! release to release, so a refusal is told by its status and by its text. Only
+//! this file and `others` read either.
 
 use std::future::Future;
 use std::time::Duration;
 
 use bollard::errors::Error;
 
+use super::others;
 use crate::name::SandboxId;
 use crate::resource::RuntimeKind;
 use crate::runtime::RuntimeError;
 
-/// How often something is asked whose answer is not understood: Podman has states that pass.
-const ATTEMPTS_MAX: u32 = 5;
-/// How long between two of them.
-const ATTEMPT_INTERVAL: Duration = Duration::from_millis(50);
 /// How much of an engine's words is passed on, in bytes.
 const WORDS_MAX: usize = 600;
 
@@ -31,6 +28,8 @@ pub(super) enum Failure {
     NameTaken(String),
     /// What was asked for is under way already.
     UnderWay(String),
+    /// Somebody else took away what it needed, while it was at work.
+    Changed(String),
     /// It said something that nobody understands.
     Nonsense(String),
     /// It refused for another reason.
@@ -60,6 +59,7 @@ impl Failure {
             | Self::NotFound(why)
             | Self::NameTaken(why)
             | Self::UnderWay(why)
+            | Self::Changed(why)
             | Self::Nonsense(why)
             | Self::Refused(why) => RuntimeError::Failed(why),
         }
@@ -91,6 +91,9 @@ impl From<Error> for Failure {
                 refusal(status_code, &message)
             }
             // What a build or a pull says midway.
+            Error::DockerStreamError { error } if others::changed_midway(&error) => {
+                Self::Changed(shortened(&error))
+            }
             Error::DockerStreamError { error } => Self::Refused(shortened(&error)),
             Error::DockerContainerWaitError { error, .. } => Self::Refused(shortened(&error)),
             Error::JsonDataError { message, .. } => {
@@ -120,6 +123,7 @@ fn refusal(status: u16, message: &str) -> Failure {
         409 | 500 if says(&["already in progress", "is being removed"]) => {
             Failure::UnderWay(message)
         }
+        404 | 409 | 500 if others::changed(&text) => Failure::Changed(message),
         404 => Failure::NotFound(message),
         500 if says(&["no such container", "no container with name or id"]) => {
             Failure::NotFound(message)
@@ -155,7 +159,8 @@ pub(super) async fn within<T>(
     }
 }
 
-/// Asks the engine, and again where its answer is not understood; each time up to the deadline.
+/// Asks the engine, and again where its answer is not understood, since Podman has states that pass,
+/// or where somebody else changed it meanwhile; each time up to the deadline.
 pub(super) async fn understood<T, C>(
     what: &'static str,
     limit: Duration,
@@ -164,14 +169,33 @@ pub(super) async fn understood<T, C>(
 where
     C: Future<Output = Result<T, Error>>,
 {
-    let mut attempt = 1;
-    loop {
-        match within(what, limit, call()).await {
-            Err(Failure::Nonsense(_)) if attempt < ATTEMPTS_MAX => {
-                attempt += 1;
-                tokio::time::sleep(ATTEMPT_INTERVAL).await;
+    others::until(|| within(what, limit, call()), passes).await
+}
+
+/// Asks the engine for a list, and again where something on it was removed meanwhile: an engine may
+/// then say that there is no such thing.
+pub(super) async fn listed<T, C>(
+    what: &'static str,
+    limit: Duration,
+    call: impl Fn() -> C,
+) -> Result<T, Failure>
+where
+    C: Future<Output = Result<T, Error>>,
+{
+    let work = || {
+        let answer = within(what, limit, call());
+        async {
+            match answer.await {
+                Err(Failure::NotFound(why) | Failure::ImageMissing(why)) => {
+                    Err(Failure::Changed(why))
+                }
+                other => other,
             }
-            other => return other,
         }
-    }
+    };
+    others::until(work, passes).await
+}
+
+fn passes(failure: &Failure) -> bool {
+    matches!(failure, Failure::Nonsense(_) | Failure::Changed(_))
 }

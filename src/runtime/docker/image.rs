@@ -21,7 +21,8 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 
 use super::binary::BINARY_MAX;
-use super::call::{Failure, within};
+use super::call::{self, Failure, understood, within};
+use super::others::{self, TRIES_MAX};
 use super::{CONTENT, CREATE_DEADLINE, Docker, INSTANCE, LIST_DEADLINE, life};
 use crate::line::Lines;
 use crate::name::{ImageTag, InstanceId};
@@ -85,8 +86,8 @@ pub(super) async fn has(client: &Client, reference: &str) -> Result<bool, Failur
 }
 
 async fn inspect(client: &Client, reference: &str) -> Result<Option<ImageInspect>, Failure> {
-    let call = client.inspect_image(reference);
-    match within("looking at the image", LIST_DEADLINE, call).await {
+    let call = || client.inspect_image(reference);
+    match understood("looking at the image", LIST_DEADLINE, call).await {
         Ok(found) => Ok(Some(found)),
         Err(Failure::NotFound(_) | Failure::ImageMissing(_)) => Ok(None),
         Err(failure) => Err(failure),
@@ -100,8 +101,8 @@ pub(super) async fn of_instance(
 ) -> Result<Vec<ImageTag>, Failure> {
     let filters = HashMap::from([("label", vec![format!("{INSTANCE}={instance}")])]);
     let options = ListImagesOptionsBuilder::default().filters(&filters).build();
-    let call = client.list_images(Some(options));
-    let found = within("listing the images", LIST_DEADLINE, call).await?;
+    let call = || client.list_images(Some(options.clone()));
+    let found = call::listed("listing the images", LIST_DEADLINE, call).await?;
     let names = found.into_iter().flat_map(|image| image.repo_tags);
     let own = format!("{IMAGE_REPOSITORY}:{}-", instance.short());
     let tags = names.filter_map(|name| ImageTag::new(name.strip_prefix(&own)?).ok());
@@ -117,6 +118,14 @@ pub(super) async fn remove(
     instance: &InstanceId,
     tag: &ImageTag,
 ) -> Result<(), Failure> {
+    others::despite(|| remove_once(client, instance, tag)).await
+}
+
+async fn remove_once(
+    client: &Client,
+    instance: &InstanceId,
+    tag: &ImageTag,
+) -> Result<(), Failure> {
     let reference = name_of(Some(instance), &format!("{IMAGE_REPOSITORY}:{tag}"));
     let Some(found) = inspect(client, &reference).await? else { return Ok(()) };
     let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
@@ -126,9 +135,9 @@ pub(super) async fn remove(
     let id = found.id.unwrap_or_default();
     let filters = HashMap::from([("ancestor", vec![id.clone()])]);
     let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-    let call = client.list_containers(Some(options));
+    let call = || client.list_containers(Some(options.clone()));
     // An engine takes a name away from an image even then, if it has another.
-    if !within("listing the containers", LIST_DEADLINE, call).await?.is_empty() {
+    if !call::listed("listing the containers", LIST_DEADLINE, call).await?.is_empty() {
         return Err(Failure::Refused(format!("a container stands on the image {reference}")));
     }
     let latest = format!("{}:{}", LATEST.0, LATEST.1);
@@ -165,30 +174,76 @@ pub(super) async fn build(
         return Err(RuntimeError::ImageMissing(reference));
     };
     check_packages(base, packages)?;
-    if base != "scratch" {
-        provide(docker, base, progress).await?;
-    }
     let recipe = Recipe { base, packages, user: *user };
-    let context = recipe
-        .context(&binary.bytes)
-        .map_err(|error| RuntimeError::Failed(format!("cannot pack the image: {error}")))?;
     let labels = HashMap::from([(INSTANCE, instance.as_str()), (CONTENT, content.as_str())]);
-    let options = BuildImageOptionsBuilder::default()
-        .dockerfile("Dockerfile")
-        .t(&reference)
-        .rm(true)
-        .forcerm(true)
-        .labels(&labels)
-        .buildargs(&recipe.arguments())
-        .build();
-    let stream = client.build_image(options, None, Some(bollard::body_full(context.into())));
-    follow(stream, progress)
-        .await
-        .map_err(|failure| explained(docker, failure, &format!("the image on {base}")))?;
-    let (repository, tag) = LATEST;
-    let options = TagImageOptionsBuilder::default().repo(repository).tag(tag).build();
-    let call = client.tag_image(&reference, Some(options));
-    within("naming the image", LIST_DEADLINE, call).await.map_err(|failure| docker.lost(failure))
+    let what = format!("the image on {base}");
+    let (recipe, reference, labels, bytes) = (&recipe, &reference, &labels, &binary.bytes);
+    let work = |cache| async move {
+        let context = recipe
+            .context(bytes)
+            .map_err(|error| Failure::Refused(format!("its context cannot be packed: {error}")))?;
+        let options = BuildImageOptionsBuilder::default()
+            .dockerfile("Dockerfile")
+            .t(reference)
+            .rm(true)
+            .forcerm(true)
+            .nocache(cache == Cache::Unused)
+            .labels(labels)
+            .buildargs(&recipe.arguments())
+            .build();
+        let stream = client.build_image(options, None, Some(bollard::body_full(context.into())));
+        follow(stream, progress).await?;
+        let (repository, tag) = LATEST;
+        let options = TagImageOptionsBuilder::default().repo(repository).tag(tag).build();
+        let call = client.tag_image(reference, Some(options));
+        within("naming the image", LIST_DEADLINE, call).await
+    };
+    on_base(docker, base, &what, progress, work).await
+}
+
+/// Whether a builder may take what it built before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cache {
+    Used,
+    Unused,
+}
+
+/// Does work that builds on a base. Where somebody else took something away meanwhile, the base or
+/// what was being built among it, does it again, without what the builder remembers.
+async fn on_base<T, W>(
+    docker: &Docker,
+    base: &str,
+    what: &str,
+    progress: &(dyn Fn(&str) + Send + Sync),
+    work: impl Fn(Cache) -> W,
+) -> Result<T, RuntimeError>
+where
+    W: Future<Output = Result<T, Failure>>,
+{
+    let (mut cache, mut tries) = (Cache::Used, 1);
+    loop {
+        if base != "scratch" {
+            provide(docker, base, progress).await?;
+        }
+        let failure = match work(cache).await {
+            Ok(done) => return Ok(done),
+            Err(failure) => failure,
+        };
+        let taken_away = match &failure {
+            Failure::Changed(_) | Failure::ImageMissing(_) | Failure::NotFound(_) => true,
+            // A builder pulls a base that has gone, and says only that it cannot.
+            Failure::Refused(_) if base != "scratch" => {
+                has(&docker.client, base).await.is_ok_and(|there| !there)
+            }
+            _ => false,
+        };
+        if !taken_away || tries == TRIES_MAX {
+            return Err(explained(docker, failure, what));
+        }
+        tracing::debug!(why = failure.words(), tries, "it is built again without the cache");
+        others::pause(tries).await;
+        (cache, tries) = (Cache::Unused, tries + 1);
+    }
 }
 
 /// What an image is built from.
@@ -318,6 +373,23 @@ async fn provide(
         return Ok(());
     }
     progress(&format!("pulling {base}"));
+    let mut tries = 1;
+    loop {
+        match pull(docker, base, progress).await {
+            Err(why) if others::changed(&why) && tries < TRIES_MAX => {
+                others::pause(tries).await;
+                tries += 1;
+            }
+            pulled => return pulled.map_err(|why| no_base(base, &why)),
+        }
+    }
+}
+
+async fn pull(
+    docker: &Docker,
+    base: &str,
+    progress: &(dyn Fn(&str) + Send + Sync),
+) -> Result<(), String> {
     let last = base.rsplit('/').next().unwrap_or(base);
     let mut options = CreateImageOptionsBuilder::default().from_image(base);
     if !last.contains([':', '@']) {
@@ -330,11 +402,11 @@ async fn provide(
         let step = match tokio::time::timeout(BUILD_IDLE, pull.next()).await {
             Ok(None) => return Ok(()),
             Ok(Some(Ok(step))) => step,
-            Ok(Some(Err(error))) => return Err(no_base(base, &Failure::from(error).words())),
-            Err(_) => return Err(no_base(base, "the pull stands still")),
+            Ok(Some(Err(error))) => return Err(Failure::from(error).words()),
+            Err(_) => return Err("the pull stands still".to_owned()),
         };
         if let Some(message) = step.error_detail.and_then(|detail| detail.message) {
-            return Err(no_base(base, &message));
+            return Err(message);
         }
         // Each layer says the same again and again while it comes.
         let status = step.status.unwrap_or_default();
@@ -357,7 +429,9 @@ fn no_base(base: &str, why: &str) -> RuntimeError {
 /// A failed build, in words of its own where the engine's say nothing.
 fn explained(docker: &Docker, failure: Failure, what: &str) -> RuntimeError {
     match failure {
-        Failure::Refused(why) => RuntimeError::Failed(format!("{what} cannot be built: {why}")),
+        Failure::Refused(why) | Failure::Changed(why) => {
+            RuntimeError::Failed(format!("{what} cannot be built: {why}"))
+        }
         other => docker.lost(other),
     }
 }
@@ -385,7 +459,7 @@ async fn follow(
         let step = match step {
             None => break,
             Some(Ok(step)) => step,
-            Some(Err(Error::DockerStreamError { error })) => {
+            Some(Err(Error::DockerStreamError { error })) if !others::changed_midway(&error) => {
                 lines.rest().iter().for_each(|line| tell(line));
                 // The engine repeats the command; the command said why.
                 let why = if error.contains("returned a non-zero code") { last } else { error };
@@ -449,22 +523,27 @@ pub async fn build_binary_from_source(
         .await
         .map_err(|error| RuntimeError::Failed(error.to_string()))?
         .map_err(|error| RuntimeError::Failed(format!("{}: {error}", source.display())))?;
-    provide(docker, rust, progress).await?;
     let tag = &digest(&context)["sha256:".len()..][..12];
     let reference = format!("{SOURCE_REPOSITORY}:{tag}");
-    let options = BuildImageOptionsBuilder::default()
-        .dockerfile("Dockerfile.source")
-        .t(&reference)
-        .rm(true)
-        .forcerm(true)
-        .buildargs(&HashMap::from([("RUST", rust)]))
-        .build();
-    let client = &docker.client;
-    let stream = client.build_image(options, None, Some(bollard::body_full(context.into())));
-    follow(stream, progress).await.map_err(|failure| explained(docker, failure, "babybot"))?;
-    let binary = taken_out(client, &reference).await;
-    let _ = untag(client, &reference).await;
-    binary.map_err(|failure| docker.lost(failure))
+    let (client, context) = (&docker.client, Bytes::from(context));
+    let (reference, context) = (&reference, &context);
+    let work = |cache| async move {
+        let options = BuildImageOptionsBuilder::default()
+            .dockerfile("Dockerfile.source")
+            .t(reference)
+            .rm(true)
+            .forcerm(true)
+            .nocache(cache == Cache::Unused)
+            .buildargs(&HashMap::from([("RUST", rust)]))
+            .build();
+        let body = bollard::body_full(context.clone());
+        follow(client.build_image(options, None, Some(body)), progress).await?;
+        // Another project with the same source may be done with it, and take its name away.
+        let binary = taken_out(client, reference).await;
+        let _ = untag(client, reference).await;
+        binary
+    };
+    on_base(docker, rust, "babybot", progress, work).await
 }
 
 /// The binary out of an image in which it was built. The container for it never runs.

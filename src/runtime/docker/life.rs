@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::call::{Failure, understood, within};
 use super::create;
+use super::others::{self, TRIES_MAX};
 use super::streams::{self, Input, Of, Returned};
 use super::{CREATE_DEADLINE, GROUP, INSTANCE, LIST_DEADLINE, image_name, mounts};
 use crate::name::SandboxId;
@@ -59,19 +60,33 @@ pub(super) async fn launch(
         .map_err(|error| RuntimeError::Failed(error.to_string()))?
         .map_err(RuntimeError::Refused)?;
 
-    let id = create(&client, &spec, &image, &argv).await?;
-    match start(&client, &id).await {
-        Ok(sandbox) => Ok(sandbox),
-        Err(failure) => {
-            if let Err(left) = remove(&client, &id).await {
-                tracing::warn!(%id, left = left.words(), "a container that did not start is left");
-            }
-            Err(match failure {
-                Failure::Unreachable(_) | Failure::Late { .. } => failure.into_error(),
-                other => RuntimeError::Launch(other.words()),
-            })
+    let mut tries = 1;
+    loop {
+        let id = create(&client, &spec, &image, &argv).await?;
+        let failure = match start(&client, &id).await {
+            Ok(sandbox) => return Ok(sandbox),
+            Err(failure) => failure,
+        };
+        // Whoever prunes an engine takes each container away that does not run at the moment.
+        let taken_away = matches!(failure, Failure::Changed(_) | Failure::UnderWay(_))
+            || is_gone(&client, &id).await;
+        if let Err(left) = remove(&client, &id).await {
+            tracing::warn!(%id, left = left.words(), "a container that did not start is left");
         }
+        match failure {
+            Failure::Unreachable(_) | Failure::Late { .. } => return Err(failure.into_error()),
+            _ if taken_away && tries < TRIES_MAX => {}
+            other => return Err(RuntimeError::Launch(other.words())),
+        }
+        others::pause(tries).await;
+        tries += 1;
     }
+}
+
+async fn is_gone(client: &Client, id: &str) -> bool {
+    let call = || client.inspect_container(id, None);
+    let found = understood("looking at the container", LIST_DEADLINE, call).await;
+    matches!(found, Err(Failure::NotFound(_)))
 }
 
 async fn create(
@@ -84,8 +99,11 @@ async fn create(
     let options = CreateContainerOptionsBuilder::default().name(&name).build();
     let covers = covers(client, spec, image).await?;
     let body = create::body(spec, image, argv, covers);
-    let call = client.create_container(Some(options), body);
-    match within("making the container", CREATE_DEADLINE, call).await {
+    let make = || {
+        let call = client.create_container(Some(options.clone()), body.clone());
+        within("making the container", CREATE_DEADLINE, call)
+    };
+    match others::despite(make).await {
         Ok(made) => Ok(made.id),
         Err(Failure::NameTaken(_)) => Err(RuntimeError::NameTaken { name }),
         Err(Failure::ImageMissing(_)) => Err(RuntimeError::ImageMissing(image.to_owned())),
@@ -103,8 +121,8 @@ async fn covers(
     spec: &SandboxSpec,
     image: &str,
 ) -> Result<Vec<String>, RuntimeError> {
-    let call = client.inspect_image(image);
-    let found = match within("looking at the image", LIST_DEADLINE, call).await {
+    let call = || client.inspect_image(image);
+    let found = match understood("looking at the image", LIST_DEADLINE, call).await {
         Ok(found) => found,
         Err(Failure::ImageMissing(_) | Failure::NotFound(_)) => {
             return Err(RuntimeError::ImageMissing(image.to_owned()));
@@ -271,8 +289,11 @@ pub(super) async fn stop(client: &Client, id: &str, grace: Duration) -> Result<(
 /// Removes a container by force, and waits until it is gone. One that is gone is no error.
 pub(super) async fn remove(client: &Client, id: &str) -> Result<(), Failure> {
     let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-    let call = client.remove_container(id, Some(options));
-    match within("removing the container", REMOVE_DEADLINE, call).await {
+    let take = || {
+        let call = client.remove_container(id, Some(options.clone()));
+        within("removing the container", REMOVE_DEADLINE, call)
+    };
+    match others::despite(take).await {
         Ok(()) | Err(Failure::NotFound(_)) => Ok(()),
         Err(Failure::UnderWay(_)) => gone(client, id).await,
         Err(failure) => Err(failure),

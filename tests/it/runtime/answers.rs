@@ -23,31 +23,34 @@ use super::place::Place;
 use crate::support::home::{HOME, YES};
 use crate::support::installation::{Installation, User, comes_true, wait_for_end};
 
-type Answer = (StatusCode, String);
+pub(super) type Answer = (StatusCode, String);
 
 /// Longest that one verb may take.
 const VERB_MAX: Duration = Duration::from_secs(60);
 
 /// An engine that answers what a test says.
-struct Played {
+pub(super) struct Played {
     endpoint: Endpoint,
     asked: Arc<Mutex<Vec<String>>>,
+    queries: Arc<Mutex<Vec<String>>>,
     _folder: tempfile::TempDir,
 }
 
 impl Played {
-    fn new(answer: impl Fn(&Method, &str) -> Answer + Send + Sync + 'static) -> Self {
+    pub(super) fn new(answer: impl Fn(&Method, &str) -> Answer + Send + Sync + 'static) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("played.sock");
         let listener = UnixListener::bind(&socket).unwrap();
         let (answer, asked) = (Arc::new(answer), Arc::new(Mutex::new(Vec::new())));
-        let log = Arc::clone(&asked);
+        let queries = Arc::new(Mutex::new(Vec::new()));
+        let logs = (Arc::clone(&asked), Arc::clone(&queries));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (answer, log) = (Arc::clone(&answer), Arc::clone(&log));
+                let (answer, (asked, queries)) = (Arc::clone(&answer), logs.clone());
                 let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
                     let (method, uri): (_, Uri) = (request.method().clone(), request.uri().clone());
-                    log.lock().unwrap().push(format!("{method} {}", uri.path()));
+                    asked.lock().unwrap().push(format!("{method} {}", uri.path()));
+                    queries.lock().unwrap().push(uri.query().unwrap_or_default().to_owned());
                     let (status, text) = answer(&method, uri.path());
                     let response = hyper::Response::builder()
                         .status(status)
@@ -62,25 +65,31 @@ impl Played {
         });
         let url = format!("unix://{}", socket.display());
         let endpoint = Endpoint { url, reason: "played".to_owned() };
-        Self { endpoint, asked, _folder: folder }
+        Self { endpoint, asked, queries, _folder: folder }
     }
 
-    fn docker(&self) -> Docker {
+    pub(super) fn docker(&self) -> Docker {
         Docker::new(self.endpoint.clone()).unwrap()
     }
 
-    fn asked(&self, method: &str) -> Vec<String> {
+    pub(super) fn asked(&self, method: &str) -> Vec<String> {
         let asked = self.asked.lock().unwrap();
         asked.iter().filter(|line| line.starts_with(method)).cloned().collect()
     }
+
+    /// The queries with this word in them.
+    pub(super) fn queries(&self, word: &str) -> Vec<String> {
+        let queries = self.queries.lock().unwrap();
+        queries.iter().filter(|query| query.contains(word)).cloned().collect()
+    }
 }
 
-fn said(status: u16, message: &str) -> Answer {
+pub(super) fn said(status: u16, message: &str) -> Answer {
     let text = serde_json::json!({ "message": message }).to_string();
     (StatusCode::from_u16(status).unwrap(), text)
 }
 
-fn ok(value: serde_json::Value) -> Answer {
+pub(super) fn ok(value: serde_json::Value) -> Answer {
     (StatusCode::OK, value.to_string())
 }
 

@@ -94,6 +94,11 @@ impl House {
         self.edit(&self.engine.image, &other);
     }
 
+    /// Builds on the first base again.
+    pub(super) fn restore_base(&self) {
+        self.edit(&self.other_base(), &self.engine.image);
+    }
+
     pub(super) fn write_manifest(&self, runtime: &str, groups: &str) {
         let manifest = format!(
             "schema = 1\nname = \"home\"\n\n[runtime]\n{runtime}\n[models.stand-in]\n\
