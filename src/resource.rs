@@ -299,9 +299,22 @@ impl ContainerSpec {
     #[must_use]
     pub fn digest(&self) -> String {
         let text = serde_json::to_vec(self).unwrap_or_default();
-        format!("v1:{}", &digest(&text)["sha256:".len()..][..16])
+        format!("{DIGEST_FORM}:{}", &digest(&text)["sha256:".len()..][..16])
+    }
+
+    /// Whether a sandbox with this label was made from something else. A digest of another form
+    /// cannot be compared; what was changed of such a sandbox is seen by looking at it.
+    #[must_use]
+    pub fn differs_from(&self, label: &str) -> bool {
+        let form = label.split_once(':').map_or("", |(form, _)| form);
+        let is_form = |number: &str| !number.is_empty() && number.parse::<u32>().is_ok();
+        let other = form != DIGEST_FORM && form.strip_prefix('v').is_some_and(is_form);
+        !other && label != self.digest()
     }
 }
+
+/// The version of the digest's form.
+const DIGEST_FORM: &str = "v1";
 
 /// The sandboxes of all groups among these specs.
 #[must_use]

@@ -261,7 +261,7 @@ impl Review<'_> {
     /// Whether a sandbox is not what comes to be asked for.
     fn differs(&self, group: &GroupName, sandbox: &SandboxSeen) -> bool {
         let stale = match (&sandbox.digest, self.containers.get(group)) {
-            (Some(digest), Some(spec)) => *digest != spec.digest(),
+            (Some(label), Some(spec)) => spec.differs_from(label),
             _ => false,
         };
         stale || !sandbox.edits.is_empty()

@@ -112,7 +112,7 @@ impl Sandboxes<'_> {
             }
             Wish::Like { lifecycle, spec, .. } => (*lifecycle, *spec),
         };
-        let stale = known.digest.as_ref().is_some_and(|digest| *digest != spec.digest());
+        let stale = known.digest.as_ref().is_some_and(|label| spec.differs_from(label));
         match known.state {
             // One that ends or begins is the controller's own business.
             SandboxState::Created | SandboxState::Ended => Verdict::Nothing,

@@ -15,7 +15,7 @@ use bollard::query_parameters::{EventsOptionsBuilder, ListContainersOptionsBuild
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 
-use super::call::{Failure, understood, within};
+use super::call::{self, Failure, within};
 use super::endpoint::Endpoint;
 use super::{GROUP, INSTANCE, LIST_DEADLINE, SPEC, create};
 use crate::name::{GroupName, InstanceId, SandboxId};
@@ -153,11 +153,12 @@ fn label(instance: &InstanceId) -> String {
     format!("{INSTANCE}={instance}")
 }
 
-/// The label of its group, if a container is this instance's.
-fn group_of<'a>(container: &'a ContainerSummary, instance: &InstanceId) -> Option<&'a String> {
+/// Its group, if a container is this instance's: it carries the labels of both, and what it names
+/// can be a group.
+fn group_of(container: &ContainerSummary, instance: &InstanceId) -> Option<GroupName> {
     let labels = container.labels.as_ref()?;
     labels.get(INSTANCE).filter(|found| found.as_str() == instance.as_str())?;
-    labels.get(GROUP)
+    GroupName::new(labels.get(GROUP)?.as_str()).ok()
 }
 
 /// A container as whoever looks sees it; `None` if it is neither ours nor has a name of ours.
@@ -170,26 +171,21 @@ fn seen(
     let mut names = names.iter().map(|name| name.trim_start_matches('/'));
     let group_of = group_of(container, instance);
     let named = names.clone().find(|name| name.starts_with(prefix));
-    let group = match (group_of, named) {
-        (Some(label), _) => label.as_str(),
-        (None, Some(name)) => &name[prefix.len()..],
-        (None, None) => return Ok(None),
-    };
-    let Ok(group) = GroupName::new(group) else {
-        // No group of ours can be called so, so nothing of ours is in its way.
-        return Ok(None);
-    };
+    let ours = group_of.is_some();
+    let by_name = || GroupName::new(&named?[prefix.len()..]).ok();
+    // Where no group of ours can be called so, nothing of ours is in its way.
+    let Some(group) = group_of.or_else(by_name) else { return Ok(None) };
     let id = container.id.as_deref().unwrap_or_default();
     let id = SandboxId::new(id)
         .map_err(|error| Failure::Nonsense(format!("a container is called {id:?}: {error}")))?;
     let labels = container.labels.as_ref();
-    let digest = labels.and_then(|labels| labels.get(SPEC)).filter(|_| group_of.is_some());
+    let digest = labels.and_then(|labels| labels.get(SPEC)).filter(|_| ours);
     let own = format!("{prefix}{group}");
-    let renamed = group_of.is_some() && named.is_none_or(|name| name != own);
+    let renamed = ours && named.is_none_or(|name| name != own);
     let sandbox = SandboxSeen {
         name: named.or_else(|| names.next()).unwrap_or(id.as_str()).to_owned(),
         id,
-        owner: if group_of.is_some() { Owner::Ours } else { Owner::Stranger },
+        owner: if ours { Owner::Ours } else { Owner::Stranger },
         state: state(container.state)?,
         digest: digest.cloned(),
         edits: if renamed { vec![format!("it is not called {own} any more")] } else { Vec::new() },
@@ -221,7 +217,7 @@ async fn listed(
     let filters = HashMap::from([(filter, values)]);
     let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
     let call = || client.list_containers(Some(options.clone()));
-    understood("listing the containers", LIST_DEADLINE, call).await
+    call::listed("listing the containers", LIST_DEADLINE, call).await
 }
 
 /// What happens to the containers of an instance, until the engine is lost.
@@ -288,15 +284,15 @@ async fn joined(
     let found = within("looking at the container", LIST_DEADLINE, call).await.ok()?;
     let labels = found.config?.labels?;
     labels.get(INSTANCE).filter(|found| found.as_str() == instance.as_str())?;
-    let group = GroupName::new(labels.get(GROUP)?.as_str()).ok();
-    Some(RuntimeEvent { group, what: event.action.clone()? })
+    let group = GroupName::new(labels.get(GROUP)?.as_str()).ok()?;
+    Some(RuntimeEvent { group: Some(group), what: event.action.clone()? })
 }
 
 fn told(event: &EventMessage) -> Option<RuntimeEvent> {
     let what = event.action.clone().filter(|action| EVENTS.contains(&action.as_str()))?;
     let attributes = event.actor.as_ref()?.attributes.as_ref()?;
-    let group = GroupName::new(attributes.get(GROUP)?.as_str()).ok();
-    Some(RuntimeEvent { group, what })
+    let group = GroupName::new(attributes.get(GROUP)?.as_str()).ok()?;
+    Some(RuntimeEvent { group: Some(group), what })
 }
 
 #[cfg(test)]

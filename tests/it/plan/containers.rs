@@ -388,6 +388,26 @@ fn an_agent_that_is_always_there_is_started_unless_it_is_held() {
 }
 
 #[test]
+fn a_label_in_another_form_replaces_nothing_by_itself() {
+    let desired = desired_on(&docker(), ALWAYS);
+    let made_by_another = |label: &str, edits: &[&str]| {
+        let edits = edits.iter().map(|edit| (*edit).to_owned()).collect();
+        let one = SandboxSeen { edits, ..sandbox("one", label) };
+        let world = World::of(&desired).running("home", one).controlled().knowing("home", "one");
+        container_work(&desired, &world).map(|(action, _)| action)
+    };
+    for label in ["v0:0123456789abcdef", "v2:0123456789abcdef", "v10:sha512/0123"] {
+        assert_eq!(made_by_another(label, &[]), None, "{label}");
+        // What is not as it was asked for is seen by looking at it.
+        let edited = made_by_another(label, &["memory is 512MiB"]);
+        assert_eq!(edited, Some(Action::Mend), "{label}");
+    }
+    for label in ["v1:0123456789abcdef", "v:0123", "vx:0123", "0123"] {
+        assert_eq!(made_by_another(label, &[]), Some(Action::Change), "{label}");
+    }
+}
+
+#[test]
 fn a_stranger_with_our_name_is_left_alone() {
     let desired = desired_on(&docker(), ALWAYS);
     let stranger = SandboxSeen { owner: Owner::Stranger, ..sandbox("home", "v1:other") };

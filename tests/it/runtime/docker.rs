@@ -75,6 +75,9 @@ async fn row_07() {
     let named = Decoy::start(&engine, &format!("bb-{}-decoy", instance.short()), &[]).await;
     let label = (INSTANCE, instance.as_str());
     let labelled = Decoy::start(&engine, &format!("decoy-{}", instance.short()), &[label]).await;
+    // Nor is one ours that names what is no group's name.
+    let labels = [label, (GROUP, "../No Group!")];
+    let misnamed = Decoy::start(&engine, &format!("misnamed-{}", instance.short()), &labels).await;
 
     let all = place.runtime.list(&instance, Vec::new()).await.unwrap();
     assert_eq!(all.keys().map(GroupName::as_str).collect::<Vec<_>>(), ["decoy"]);
@@ -85,6 +88,7 @@ async fn row_07() {
     rows::row_07_of(&place).await;
     named.assert_untouched().await;
     labelled.assert_untouched().await;
+    misnamed.assert_untouched().await;
 }
 
 /// A stranger's container.
