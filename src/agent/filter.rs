@@ -14,6 +14,9 @@
 //!   ends the process. A 32-bit program can do nothing without its calls, and its
 //!   end (`SIGSYS`) says more than errors that it does not expect.
 //!
+//! An agent that may write to a folder which others may only read makes no pipes with a
+//! name: whoever may read a folder can write to a pipe in it.
+//!
 //! The filter holds for this process and for everything that it starts, and
 //! nobody can take it away.
 
@@ -28,6 +31,21 @@ const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::
 /// The calls of `io_uring`.
 const RINGS: [i64; 3] =
     [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
+
+/// Whether pipes with a name may be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NamedPipes {
+    Allowed,
+    /// "Not permitted", as a folder says that allows none.
+    Refused,
+}
+
+/// The calls that make a pipe with a name, and where the kernel puts the mode that they are given.
+#[cfg(target_arch = "x86_64")]
+const NODES: [(i64, u32); 2] =
+    [(libc::SYS_mknod, AT_SECOND_ARGUMENT), (libc::SYS_mknodat, AT_THIRD_ARGUMENT)];
+#[cfg(target_arch = "aarch64")]
+const NODES: [(i64, u32); 1] = [(libc::SYS_mknodat, AT_THIRD_ARGUMENT)];
 
 /// The architecture of this program, as `linux/audit.h` has it.
 #[cfg(target_arch = "x86_64")]
@@ -46,21 +64,25 @@ const X32: u32 = 0x4000_0000;
 const AT_NUMBER: u32 = 0;
 const AT_ARCHITECTURE: u32 = 4;
 const AT_FIRST_ARGUMENT: u32 = 16;
+#[cfg(target_arch = "x86_64")]
+const AT_SECOND_ARGUMENT: u32 = 24;
+const AT_THIRD_ARGUMENT: u32 = 32;
 
 /// The instructions that are used, from `linux/bpf_common.h`.
 const LOAD: u16 = 0x20;
 const JUMP_IF_EQUAL: u16 = 0x15;
 #[cfg(target_arch = "x86_64")]
 const JUMP_IF_AT_LEAST: u16 = 0x35;
+const AND: u16 = 0x54;
 const RETURN: u16 = 0x06;
 
 /// Puts the filter into force, for good.
-pub(super) fn apply() -> Result<(), AgentError> {
-    seccompiler::apply_filter(&program())
+pub(super) fn apply(pipes: NamedPipes) -> Result<(), AgentError> {
+    seccompiler::apply_filter(&program(pipes))
         .map_err(|error| AgentError::Start(format!("the filter of system calls: {error}")))
 }
 
-fn program() -> BpfProgram {
+fn program(pipes: NamedPipes) -> BpfProgram {
     let mut program = vec![load(AT_ARCHITECTURE)];
     program.extend(unless_equal(ARCHITECTURE, libc::SECCOMP_RET_KILL_PROCESS));
     program.push(load(AT_NUMBER));
@@ -68,6 +90,18 @@ fn program() -> BpfProgram {
     program.extend([jump(JUMP_IF_AT_LEAST, X32, 0, 1), end(error(libc::ENOSYS))]);
     for call in RINGS {
         program.extend(if_equal(number(call), error(libc::ENOSYS)));
+    }
+    if pipes == NamedPipes::Refused {
+        for (call, mode) in NODES {
+            // Past all of this, where it is another call; the number is needed again.
+            program.extend([
+                jump(JUMP_IF_EQUAL, number(call), 0, 5),
+                load(mode),
+                instruction(AND, libc::S_IFMT),
+            ]);
+            program.extend(if_equal(libc::S_IFIFO, error(libc::EPERM)));
+            program.push(end(libc::SECCOMP_RET_ALLOW));
+        }
     }
     program.extend([
         jump(JUMP_IF_EQUAL, number(libc::SYS_socket), 2, 0),
@@ -93,7 +127,11 @@ fn unless_equal(value: u32, answer: u32) -> [sock_filter; 2] {
 }
 
 fn load(offset: u32) -> sock_filter {
-    sock_filter { code: LOAD, jt: 0, jf: 0, k: offset }
+    instruction(LOAD, offset)
+}
+
+fn instruction(code: u16, operand: u32) -> sock_filter {
+    sock_filter { code, jt: 0, jf: 0, k: operand }
 }
 
 /// Skips so many instructions if the comparison is true, or if it is false.
@@ -102,7 +140,7 @@ fn jump(code: u16, value: u32, if_true: u8, if_false: u8) -> sock_filter {
 }
 
 fn end(answer: u32) -> sock_filter {
-    sock_filter { code: RETURN, jt: 0, jf: 0, k: answer }
+    instruction(RETURN, answer)
 }
 
 /// The answer that makes a call fail.

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::fs::FileType;
+use rustix::fs::{FileType, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets};
@@ -15,7 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 
-use super::{AgentError, filter};
+use super::AgentError;
+use super::filter::{self, NamedPipes};
 
 /// How long an earlier agent of the group may take to let go of the lock.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -23,6 +24,9 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// Open files of the agent and of each of its tools.
 const OPEN_FILES_MAX: u64 = 4096;
+
+/// The folder of a container that all groups read, and the main group alone writes.
+const SHARED: &str = "/workspace/global";
 
 /// The link as bytes, of whatever kind its descriptors are.
 pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -44,7 +48,7 @@ pub(super) fn prepare() -> Result<Box<dyn Duplex>, AgentError> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(failed("child subreaper"))?;
     drop_privileges()?;
-    filter::apply()?;
+    filter::apply(named_pipes())?;
     limit_resources();
     take_stdio()
 }
@@ -61,9 +65,18 @@ pub(super) fn prepare_command(parent: Option<i32>) -> Result<(), AgentError> {
         rustix::process::ioctl_tiocsctty(&stdin).map_err(failed("the terminal"))?;
     }
     drop_privileges()?;
-    filter::apply()?;
+    filter::apply(named_pipes())?;
     limit_resources();
     Ok(())
+}
+
+/// An agent that may write where others may only read makes none: the main group's, in a container.
+fn named_pipes() -> NamedPipes {
+    let found = rustix::fs::statvfs(SHARED);
+    match found.is_ok_and(|found| !found.f_flag.contains(StatVfsMountFlags::RDONLY)) {
+        true => NamedPipes::Refused,
+        false => NamedPipes::Allowed,
+    }
 }
 
 fn own_session() -> Result<(), AgentError> {

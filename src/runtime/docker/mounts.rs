@@ -4,10 +4,13 @@
 //! engine is told, for what was swapped meanwhile: a link, a file, a file system
 //! mounted within it, which an engine would leave writable in a read-only folder.
 
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::runtime::{Access, Mount};
 
+/// Entries of a folder that are looked at.
+const ENTRIES_MAX: usize = 20_000;
 /// Characters that mean something to one runtime or another.
 const FORBIDDEN: &[char] = &[':', ',', '=', '\n'];
 
@@ -40,13 +43,43 @@ fn check_one(mount: &Mount, table: &str) -> Result<(), String> {
     if !source.is_dir() {
         return Err(format!("{text} is not a folder"));
     }
-    match within(source, table) {
-        Some(inner) if mount.access == Access::Read => Err(format!(
+    if mount.access == Access::Write {
+        return Ok(());
+    }
+    if let Some(inner) = within(source, table) {
+        return Err(format!(
             "{} is mounted within {text}, and would stay writable in a read-only mount",
             inner.display()
-        )),
-        _ => Ok(()),
+        ));
     }
+    match pipe_in(source) {
+        Some(pipe) => Err(format!(
+            "{} is a pipe: an agent that may only read {text} could write to it; remove it",
+            pipe.display()
+        )),
+        None => Ok(()),
+    }
+}
+
+/// A pipe somewhere in a folder. What cannot be entered here is nothing that an agent reads.
+fn pipe_in(folder: &Path) -> Option<PathBuf> {
+    let (mut open, mut entries) = (vec![folder.to_path_buf()], 0);
+    while let Some(folder) = open.pop() {
+        for entry in folder.read_dir().into_iter().flatten().flatten() {
+            entries += 1;
+            if entries > ENTRIES_MAX {
+                tracing::warn!(?folder, "it holds too many files to look for pipes in it");
+                return None;
+            }
+            // The kind of the entry itself: no link is followed.
+            match entry.file_type() {
+                Ok(kind) if kind.is_fifo() => return Some(entry.path()),
+                Ok(kind) if kind.is_dir() => open.push(entry.path()),
+                _ => {}
+            }
+        }
+    }
+    None
 }
 
 /// A file system that is mounted somewhere within a folder, by a table such as
@@ -112,5 +145,16 @@ mod tests {
         assert!(refusal("file").unwrap().contains("is not a folder"));
         assert!(refusal("none").unwrap().contains("No such file"));
         assert!(refusal("a:b").unwrap().contains("`:`"));
+        let deep = root.join("real/deep");
+        std::fs::create_dir(&deep).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            deep.join("pipe"),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .unwrap();
+        assert!(refusal("real").unwrap().contains("real/deep/pipe is a pipe"));
     }
 }

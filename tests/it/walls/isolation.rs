@@ -215,6 +215,33 @@ fn a_real_agent_finds_nothing_of_anybody_else() {
     up.down();
 }
 
+/// Whoever may read a folder can write to a pipe in it: only the main group may write there, and it
+/// makes none.
+#[test]
+fn a_pipe_in_the_folder_that_all_share_carries_nothing_of_a_group_that_may_only_read() {
+    let engine = needs_engine!();
+    let house = House::new(&engine, &format!("{HOME}[groups.main]\nmain = true\n"), RUN);
+    house.apply();
+    let make = "for place in /workspace/global /workspace/group; do\n\
+                  mkfifo $place/pipe; mknod $place/node p\n\
+                  echo said > $place/file && echo wrote $place\ndone\n";
+    house.installation.write("groups/main/script.sh", make);
+    house.installation.write("groups/main/run.sh", "sh script.sh > said 2>&1; true\n");
+    let ended = house.chat("main", "run");
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let said = house.read("groups/main/said");
+    assert_eq!(said.matches("Operation not permitted").count(), 4, "{said}");
+    assert!(said.contains("wrote /workspace/global\n"), "{said}");
+    let command = house.run(&["exec", "-q", "main", "--", "mkfifo", "/workspace/global/pipe"]);
+    assert_ne!(command.code, 0, "{command:?}");
+    for name in ["pipe", "node"] {
+        assert!(!house.root().join("groups/global").join(name).exists(), "{name}: {said}");
+    }
+    // The others write nothing there, and may have pipes of their own.
+    let said = house.says("mkfifo /workspace/global/pipe; mkfifo pipe && echo made\n");
+    assert!(said.contains("Read-only file system") && said.ends_with("made\n"), "{said}");
+}
+
 #[test]
 fn links_that_an_agent_plants_lead_no_hand_of_the_host_anywhere() {
     let engine = needs_engine!();
