@@ -9,6 +9,7 @@ mod answer;
 mod calls;
 mod children;
 mod chunk;
+mod clock;
 mod context;
 mod filter;
 mod limits;
@@ -124,7 +125,7 @@ pub fn become_command(parent: Option<i32>, command: &[String]) -> AgentError {
     let mut become_it = Command::new(program);
     // Meant for this program alone.
     become_it.env_remove("GLIBC_TUNABLES");
-    let source = become_it.args(arguments).exec();
+    let source = become_it.args(arguments).envs(clock::own()).exec();
     AgentError::Command { program: program.clone(), source }
 }
 

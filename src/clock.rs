@@ -27,9 +27,14 @@ impl Timestamp {
     /// The wall clock of `zone` at this moment, as `2026-11-22 09:30`.
     #[must_use]
     pub fn local(self, zone: &TimeZone) -> String {
-        let moment =
-            jiff::Timestamp::from_millisecond(self.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-        moment.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M").to_string()
+        jiff::Timestamp::from(self).to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M").to_string()
+    }
+}
+
+/// The same moment; 1970 for one that no calendar has.
+impl From<Timestamp> for jiff::Timestamp {
+    fn from(moment: Timestamp) -> Self {
+        Self::from_millisecond(moment.0).unwrap_or(Self::UNIX_EPOCH)
     }
 }
 

@@ -31,6 +31,7 @@ use crate::session::{
     Audience, Grip, Helm, Parts, Progress, Purpose, Session, SessionError, TurnEnd,
 };
 use crate::store::{Incoming, Message, MessageSeq, StoreError, TakenUp, Turn, TurnState};
+use crate::zone;
 
 /// How often a turn is tried again.
 const RETRIES_MAX: u32 = 5;
@@ -750,10 +751,10 @@ impl Worker {
 
     /// What the agent is told about itself.
     fn welcome(&self) -> Welcome {
-        // A tool that asks for the time is told the group's.
-        let zone = self.spec.timezone.iter().map(|zone| ("TZ".to_owned(), zone.clone()));
-        let mut env: BTreeMap<String, String> = zone.collect();
-        env.extend(self.host.env(&self.group));
+        // A tool has the clock of the messages.
+        let now = self.host.parts.clock.now().into();
+        let mut env = self.host.env(&self.group);
+        env.insert("TZ".to_owned(), zone::variable(&self.zone(), now));
         Welcome {
             group: self.group.clone(),
             assistant: self.spec.assistant.clone(),

@@ -53,6 +53,7 @@
 //! - [`resource`]: what is managed: kinds, names and specs
 //! - [`error`]: how a verb ends
 //! - [`clock`]: moments, and the one way to ask the machine for one
+//! - [`zone`]: time zones, by name and by rule
 //! - [`process`]: the machine's processes, named so that none is mistaken for another
 //! - [`line`](mod@line): lines out of bytes, however they were cut
 //! - [`wire`]: how both ends of an HTTP/2 connection are set up, within bounds
@@ -94,3 +95,4 @@ pub mod source;
 pub mod store;
 pub mod unit;
 pub mod wire;
+pub mod zone;

@@ -206,11 +206,11 @@ pub struct ExecSpec {
     pub argv: Vec<String>,
     /// The size of the operator's terminal as columns and rows, where there is one.
     pub terminal: Option<(u16, u16)>,
-    /// Where it runs, for a runtime that has no way into a sandbox but to start another process.
+    /// What it is started with; a container knows all of it but the environment.
     pub place: Option<ExecPlace>,
 }
 
-/// What the tools of a sandbox are started with, where they are processes of this machine.
+/// What a command beside the tools of a sandbox is started with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExecPlace {
     /// By which all of its processes are known.

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::children::Children;
+use super::clock;
 use crate::protocol::{Place, Welcome};
 
 /// Smallest and largest number of characters of a result that a model is given.
@@ -176,7 +177,11 @@ impl Workbench {
             shell: self.shell.clone(),
             children: self.children.clone(),
             places: welcome.places.clone(),
-            env: welcome.env.clone().into_iter().collect(),
+            env: welcome
+                .env
+                .iter()
+                .map(|(name, value)| (name.clone(), clock::understood(name, value.clone())))
+                .collect(),
             output_max: welcome.output.as_bytes(),
             result_max: usize::try_from(share.clamp(least, most)).unwrap_or(usize::MAX),
         }

@@ -216,7 +216,7 @@ codes! {
     "Leave the limit out, or use a runtime that can enforce it, such as docker.";
     /// an environment variable cannot be set
     BadVariable = 210,
-    "Names are letters, digits and _, and do not start with a digit. PATH, HOME, USER, LOGNAME, LD_*, GLIBC_TUNABLES and BABYBOT_* belong to the sandbox. Values have no line ends and no NUL.",
+    "Names are letters, digits and _, and do not start with a digit. PATH, HOME, USER, LOGNAME, LD_*, GLIBC_TUNABLES and BABYBOT_* belong to the sandbox, and TZ follows from `assistant.timezone`. Values have no line ends and no NUL.",
     "[groups.home]\nenv = { LD_PRELOAD = \"/tmp/x.so\" }",
     "Choose another name, or remove it.";
     /// a cloud model is refused

@@ -240,7 +240,7 @@ fn project() -> Vec<Field> {
             "the machine's",
             "\"Europe/Berlin\"",
             None,
-            "The IANA time zone in which the assistant tells the time.",
+            "The IANA time zone of messages, tools and `exec`.",
         ),
         row(
             "runtime.kind",

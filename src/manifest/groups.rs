@@ -16,6 +16,8 @@ use crate::unit::{ByteSize, Period};
 
 /// Variables that belong to the sandbox.
 const RESERVED_VARIABLES: &[&str] = &["PATH", "HOME", "USER", "LOGNAME", "GLIBC_TUNABLES"];
+/// The variable that `assistant.timezone` sets.
+const ZONE: &str = "TZ";
 /// Beginnings of variables that belong to the sandbox.
 const RESERVED_VARIABLE_PREFIXES: &[&str] = &["LD_", "BABYBOT_"];
 
@@ -181,6 +183,16 @@ fn variables(
 fn check_variable_name(decoder: &mut Decoder<'_>, name: &str, at: Span) -> bool {
     let reserved = RESERVED_VARIABLES.contains(&name)
         || RESERVED_VARIABLE_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    if name == ZONE {
+        decoder.note(
+            Diagnostic::new(Code::BadVariable, "the variable `TZ` is set by babybot")
+                .at(at, "set by babybot")
+                .helped(
+                    "write `timezone` under `[assistant]`: it holds for messages and tools alike",
+                ),
+        );
+        return false;
+    }
     if reserved && is_variable_name(name) {
         decoder.note(
             Diagnostic::new(

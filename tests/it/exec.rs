@@ -63,6 +63,8 @@ fn a_command_has_the_place_and_the_walls_of_the_groups_tools() {
         assert_eq!(ended.code, 0, "{ended:?}");
         let tool = installation.chat("env");
         let command = installation.run(&["exec", "home", "--", "sh", "-c", INSIDE]);
+        let zone = installation.run(&["exec", "home", "--", "sh", "-c", "echo ${TZ?}"]);
+        assert_eq!(zone.code, 0, "{zone:?}");
         assert_eq!((tool.code, command.code), (0, 0), "{user:?}: {tool:?} {command:?}");
         assert_eq!(command.stdout.trim(), tool.stdout.trim(), "{user:?}");
         assert!(command.stdout.contains("NoNewPrivs:\t1"), "{command:?}");

@@ -263,7 +263,7 @@ faults! {
     a_secret_in_the_manifest_is_not_shown: "schema = 1\nname = \"home\"\n[models.local]\nkind = \"rehearsal\"\n[secrets]\ntelegram = \"123456:AAF-hunter2\"\nboth = { env = \"A\", file = \"b\" }\n[groups.home]\n";
     a_runtime_of_a_later_release: "schema = 1\nname = \"home\"\n[runtime]\nkind = \"apple-container\"\nlimits = { memory = \"1GiB\" }\n[models.local]\nkind = \"rehearsal\"\n[groups.home]\n";
     limits_that_nothing_enforces: "schema = 1\nname = \"home\"\n[runtime]\nkind = \"none\"\n[runtime.limits]\ncpus = 2\n[models.local]\nkind = \"rehearsal\"\n[defaults.group.limits]\npids = 64\n[groups.home]\nlimits = { memory = \"1GiB\" }\n";
-    variables_that_belong_to_the_sandbox: "schema = 1\nname = \"home\"\n[models.local]\nkind = \"rehearsal\"\n[groups.home.env]\nPATH = \"/tmp\"\nLD_PRELOAD = \"x\"\nBABYBOT_X = \"x\"\n\"a-b\" = \"x\"\nNOTE = \"two\\nlines\"\n";
+    variables_that_belong_to_the_sandbox: "schema = 1\nname = \"home\"\n[models.local]\nkind = \"rehearsal\"\n[groups.home.env]\nPATH = \"/tmp\"\nLD_PRELOAD = \"x\"\nBABYBOT_X = \"x\"\nTZ = \"Asia/Tokyo\"\n\"a-b\" = \"x\"\nNOTE = \"two\\nlines\"\n";
     models_that_cannot_be_used: "schema = 1\nname = \"home\"\n[models.a]\nkind = \"ollama\"\nmodel = \"gpt-oss:120b-cloud\"\nurl = \"http://me:secret@127.0.0.1:11434\"\n[models.b]\nkind = \"rehearsal\"\nscript = \"../../etc/passwd\"\n[groups.home]\nmodel = \"a\"\n";
     texts_and_zones: "schema = 1\nname = \"home\"\n[assistant]\nname = \"\"\ntimezone = \"Europe/Belin\"\n[models.local]\nkind = \"rehearsal\"\n[groups.home]\ntrigger = \" @Baby\"\n";
     a_group_with_a_foreign_letter: "schema = 1\nname = \"home\"\n[models.local]\nkind = \"rehearsal\"\n[groups.Küche]\nmain = true\n[groups.home]\nlärm = 1\n";

@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, reason = "a failing test shows its seed")]
 
 mod choice;
+mod clock;
 mod crowd;
 mod house;
 mod images;

@@ -1,5 +1,6 @@
 //! A command of the operator within a container.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bollard::Docker as Client;
@@ -28,12 +29,15 @@ pub(super) async fn exec(
     spec: ExecSpec,
 ) -> Result<Exec, Failure> {
     let tty = spec.terminal.is_some();
+    let env = spec.place.map_or_else(BTreeMap::new, |place| place.env);
+    let env = env.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
     let config = ExecConfig {
         attach_stdin: Some(true),
         attach_stdout: Some(true),
         attach_stderr: Some(true),
         tty: Some(tty),
         cmd: Some(spec.argv),
+        env: Some(env),
         privileged: Some(false),
         ..ExecConfig::default()
     };

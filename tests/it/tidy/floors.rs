@@ -13,7 +13,10 @@ pub(crate) const FLOORS: &[(&str, &[&str])] = &[
     ("paper", PAPER),
     (
         "foundations",
-        &["name", "unit", "resource", "error", "clock", "process", "line", "wire", "logging"],
+        &[
+            "name", "unit", "resource", "error", "clock", "zone", "process", "line", "wire",
+            "logging",
+        ],
     ),
 ];
 
@@ -21,7 +24,7 @@ pub(crate) const FLOORS: &[(&str, &[&str])] = &[
 pub(crate) const PAPER: &[&str] = &["manifest", "desired", "observed", "plan", "route", "protocol"];
 
 /// Foundations that paper stands on, and that must be as pure as it is.
-pub(crate) const PURE_FOUNDATIONS: &[&str] = &["name", "unit", "resource", "error"];
+pub(crate) const PURE_FOUNDATIONS: &[&str] = &["name", "unit", "resource", "error", "zone"];
 
 /// What paper may take from the foundations: of the clock the values, not the way to ask it.
 const BENEATH_PAPER: &[&str] = &["name", "unit", "resource", "error", "clock::Timestamp"];
@@ -32,6 +35,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("name", &[]),
     ("unit", &[]),
     ("error", &[]),
+    ("zone", &[]),
     ("process", &[]),
     ("line", &[]),
     ("wire", &[]),
@@ -45,7 +49,19 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("desired", &["manifest", "observed"]),
     ("plan", &["manifest", "observed", "desired"]),
     // It runs on the other side of the wall: it has the link's end and nothing of the host.
-    ("agent", &["link::client", "link::LinkError", "protocol", "process", "name", "unit", "error"]),
+    (
+        "agent",
+        &[
+            "link::client",
+            "link::LinkError",
+            "protocol",
+            "process",
+            "name",
+            "unit",
+            "error",
+            "zone",
+        ],
+    ),
 ];
 
 /// What paper is named by everywhere: a file of one of its rooms.
