@@ -32,6 +32,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Exit};
 use crate::plan::render::{self, Color};
+use crate::visible;
 
 /// You write babybot.toml; babybot makes the machine match it: one agent per chat group,
 /// answering with your own models.
@@ -180,11 +181,23 @@ impl Context {
     }
 }
 
-/// Writes the result of a verb to stdout. A reader that went away is not an error.
+/// Prints the result of a verb for a person. A reader that went away is not an error.
 ///
 /// # Errors
 /// When stdout cannot be written for another reason, such as a full disk.
 pub fn print(text: &str) -> Result<(), Error> {
+    printed(&visible::page(text))
+}
+
+/// Prints the result of a verb for a program: JSON, equal to this.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_json(text: &str) -> Result<(), Error> {
+    printed(&visible::json(text))
+}
+
+fn printed(text: &str) -> Result<(), Error> {
     match write(text) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Error::failed("write to stdout", &error))
@@ -203,9 +216,9 @@ pub fn write(text: &str) -> io::Result<()> {
     stdout.flush()
 }
 
-/// Writes progress or a diagnostic to stderr, where failing to is nobody's business.
+/// Writes progress or a diagnostic to stderr. A failure to write is ignored.
 pub fn tell(text: &str) {
-    let _ = io::stderr().lock().write_all(text.as_bytes());
+    let _ = io::stderr().lock().write_all(visible::page(text).as_bytes());
 }
 
 /// Reports an error that ends a verb.
@@ -214,7 +227,7 @@ pub fn report(error: &Error) {
     if let Some(hint) = error.hint() {
         text.push_str(&format!("  help: {hint}\n"));
     }
-    tell(&text);
+    tell(&visible::lines(&text));
 }
 
 /// Whether a person sits at both ends.

@@ -56,6 +56,7 @@
 //! - [`zone`]: time zones, by name and by rule
 //! - [`process`]: the machine's processes, named so that none is mistaken for another
 //! - [`line`](mod@line): lines out of bytes, however they were cut
+//! - [`visible`]: text of others, with nothing in it that is not seen
 //! - [`wire`]: how both ends of an HTTP/2 connection are set up, within bounds
 //! - [`logging`]: what is written to stderr while a verb runs
 
@@ -94,5 +95,6 @@ pub mod session;
 pub mod source;
 pub mod store;
 pub mod unit;
+pub mod visible;
 pub mod wire;
 pub mod zone;

@@ -19,6 +19,8 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use crate::visible;
+
 /// The log's name in its folder.
 pub const LOG: &str = "babybot.log";
 /// What the log was called before it was full.
@@ -42,7 +44,7 @@ pub fn init(verbosity: i32, color: bool) {
         _ => "trace",
     };
     let stderr = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
+        .with_writer(|| Shown(io::stderr()))
         .with_ansi(color)
         .without_time()
         .with_target(verbosity > 1)
@@ -51,6 +53,21 @@ pub fn init(verbosity: i32, color: bool) {
     let file = ToFile.with_filter(filter("info"));
     // Once is enough; a second call, as from a test, changes nothing.
     let _ = tracing_subscriber::registry().with(stderr).with(file).try_init();
+}
+
+/// stderr, with nothing in a line that is not seen.
+struct Shown(io::Stderr);
+
+impl io::Write for Shown {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        self.0.write_all(visible::page(&text).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 fn filter(level: &str) -> EnvFilter {
@@ -290,7 +307,7 @@ impl Written {
         if !self.fields.is_empty() || self.message.starts_with('{') {
             let _ = write!(line, " {{{}}}", self.fields.trim_end());
         }
-        let _ = write!(line, " {}", OneLine(&self.message));
+        let _ = write!(line, " {}", visible::line(&self.message));
         if line.len() >= LOG_LINE_MAX {
             line.truncate(line.floor_char_boundary(LOG_LINE_MAX - '…'.len_utf8() - 1));
             line.push('…');
@@ -323,34 +340,18 @@ impl Visit for Written {
     }
 }
 
-/// A text on one line, with nothing in it that commands a terminal.
-struct OneLine<'a>(&'a str);
-
-impl fmt::Display for OneLine<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|c| match is_command(c) {
-            true => write!(f, "{}", c.escape_default()),
-            false => f.write_char(c),
-        })
-    }
-}
-
 /// A text within quotes.
 struct Quoted<'a>(&'a str);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|c| match is_command(c) || matches!(c, '"' | '\\') {
-            true => write!(f, "{}", c.escape_default()),
-            false => f.write_char(c),
+        visible::characters(self.0).try_for_each(|(_, c, hidden)| {
+            match hidden || matches!(c, '"' | '\\') {
+                true => write!(f, "{}", c.escape_default()),
+                false => f.write_char(c),
+            }
         })
     }
-}
-
-/// Whether a character does more than to be read: it ends a line, turns it around, or worse.
-fn is_command(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ mod runtime;
 pub mod schema;
 pub mod starter;
 mod syntax;
+mod token;
 
 use std::collections::BTreeMap;
 

@@ -33,6 +33,7 @@ use crate::resource::{GroupSpec, ResourceId, Spec};
 use crate::source;
 use crate::store::{MESSAGE_TEXT_MAX, Store};
 use crate::unit::Period;
+use crate::visible;
 
 /// How long whoever makes way for another controller waits for that one.
 const SUCCESSOR_MAX: Duration = Duration::from_secs(30);
@@ -609,9 +610,9 @@ fn hand_over_earlier(text: &str, asked: &str, uncertain: bool) {
     tell(&format!("an answer from before{again}, to “{short}{cut}”: {text}\n"));
 }
 
-/// A model's text without what would command the terminal.
+/// A model's text with nothing in it that is not seen.
 fn readable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
+    visible::lines(text).into_owned()
 }
 
 /// The lines of stdin, read where waiting for them holds up nothing else.

@@ -3,6 +3,7 @@
 use crate::cli::{Context, Outcome, print};
 use crate::error::{Error, Exit};
 use crate::manifest::codes::Code;
+use crate::visible;
 
 /// Explains the code of a problem: what it means, how it comes about, how to mend it.
 ///
@@ -60,6 +61,6 @@ fn unknown(written: &str) -> Error {
     } else {
         format!("did you mean {}? `babybot explain` lists every code", near.join(", "))
     };
-    let written = written.escape_debug();
+    let written = visible::line(&written);
     Error::new(Exit::Failed, format!("there is no code {written}")).hinted(hint)
 }

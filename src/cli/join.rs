@@ -8,6 +8,7 @@ use crate::error::{Error, Exit};
 use crate::manifest::diagnostic::closest;
 use crate::name::GroupName;
 use crate::project::Project;
+use crate::visible;
 
 /// The project that the command line names, and its controller; `None` where none runs.
 ///
@@ -82,11 +83,12 @@ pub fn unknown_group<'a>(named: &str, groups: impl Iterator<Item = &'a GroupName
         None if names.is_empty() => "no group was applied".to_owned(),
         None => format!("there are: {}", names.join(", ")),
     };
-    Error::new(Exit::Usage, format!("there is no group `{}`", named.escape_debug())).hinted(hint)
+    Error::new(Exit::Usage, format!("there is no group `{}`", visible::line(named))).hinted(hint)
 }
 
-/// A text on one line, with nothing in it that commands a terminal.
+/// A string of others on one line, with nothing in it that is not seen.
 #[must_use]
 pub fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let words: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    visible::line(&words.join(" ")).into_owned()
 }

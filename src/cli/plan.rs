@@ -2,7 +2,7 @@
 
 use crate::cli::load::load;
 use crate::cli::preview::{Preview, held_back};
-use crate::cli::{Context, Outcome, print};
+use crate::cli::{Context, Outcome, print, print_json};
 use crate::error::{Error, Exit};
 use crate::plan::render;
 use crate::resource::Risk;
@@ -44,7 +44,7 @@ pub async fn run(args: &PlanArgs, context: &Context) -> Outcome {
         PlanFormat::Json => match source::read(&context.manifest) {
             Ok(source) => Ok(source),
             Err(report) => {
-                print(&report.json())?;
+                print_json(&report.json())?;
                 Err(Exit::ManifestInvalid)
             }
         },
@@ -54,12 +54,14 @@ pub async fn run(args: &PlanArgs, context: &Context) -> Outcome {
         Err(exit) => return Ok(exit),
     };
     let preview = Preview::make(&source, context).await?;
-    let text = match args.format {
-        PlanFormat::Human => preview.text(context.stdout_color()),
-        PlanFormat::Json => render::json(&preview.plan, &preview.heading)
-            .map_err(|error| Error::failed("print the plan", &error))?,
-    };
-    print(&text)?;
+    match args.format {
+        PlanFormat::Human => print(&preview.text(context.stdout_color()))?,
+        PlanFormat::Json => {
+            let text = render::json(&preview.plan, &preview.heading)
+                .map_err(|error| Error::failed("print the plan", &error))?;
+            print_json(&text)?;
+        }
+    }
     preview.refuse_strangers()?;
     let worst = preview.plan.steps.iter().map(|step| step.risk).max();
     if let (Some(limit), Some(worst)) = (args.fail_on, worst)

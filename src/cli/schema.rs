@@ -1,6 +1,6 @@
 //! `babybot schema`: the JSON Schema of the manifest, for editors.
 
-use crate::cli::{Context, Outcome, print};
+use crate::cli::{Context, Outcome, print_json};
 use crate::error::{Error, Exit};
 use crate::manifest::schema;
 
@@ -18,6 +18,6 @@ pub struct SchemaArgs {}
 pub fn run(_args: &SchemaArgs, _context: &Context) -> Outcome {
     let text = serde_json::to_string_pretty(&schema::json_schema())
         .map_err(|error| Error::failed("print the schema", &error))?;
-    print(&format!("{text}\n"))?;
+    print_json(&format!("{text}\n"))?;
     Ok(Exit::Ok)
 }

@@ -1,5 +1,6 @@
 //! `babybot status`: how each group is, and what it waits for.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
@@ -20,6 +21,7 @@ use crate::error::{Error, Exit};
 use crate::name::GroupName;
 use crate::resource::{GroupSpec, ResourceId, Spec};
 use crate::store::{Applied, Store};
+use crate::visible;
 
 /// Shows what runs: each group, what holds of it, and what it waits for.
 ///
@@ -60,7 +62,7 @@ pub async fn run(args: &StatusArgs, context: &Context) -> Outcome {
                 StatusFormat::Human => Page::new(context).text(&status),
                 StatusFormat::Json => pretty(&document(&status)),
             };
-            print(&text)?;
+            print(&seen(&text, args.format))?;
             Ok(Exit::Ok)
         }
         None => {
@@ -71,9 +73,17 @@ pub async fn run(args: &StatusArgs, context: &Context) -> Outcome {
                 StatusFormat::Json if args.watch => format!("{}\n", bare(left.as_ref())),
                 StatusFormat::Json => pretty(&bare(left.as_ref())),
             };
-            print(&text)?;
+            print(&seen(&text, args.format))?;
             Ok(Exit::Ok)
         }
+    }
+}
+
+/// The page with nothing in it that is not seen.
+fn seen(text: &str, format: StatusFormat) -> Cow<'_, str> {
+    match format {
+        StatusFormat::Human => visible::page(text),
+        StatusFormat::Json => visible::json(text),
     }
 }
 
@@ -104,7 +114,7 @@ async fn watch(client: &Client, args: &StatusArgs, context: &Context) -> Outcome
             }
         };
         first = false;
-        match cli::write(&text) {
+        match cli::write(&seen(&text, args.format)) {
             Ok(()) => {}
             // Nobody watches any more.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Exit::Ok),

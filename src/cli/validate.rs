@@ -1,7 +1,7 @@
 //! `babybot validate`: every problem of the manifest at once, or that there is none.
 
 use crate::cli::load::stderr_colors;
-use crate::cli::{Context, Outcome, print, tell};
+use crate::cli::{Context, Outcome, print, print_json, tell};
 use crate::error::Exit;
 use crate::manifest::Manifest;
 use crate::manifest::render;
@@ -43,11 +43,11 @@ pub fn run(args: &ValidateArgs, context: &Context) -> Outcome {
             Ok(Exit::ManifestInvalid)
         }
         (ValidateFormat::Json, Ok(source)) => {
-            print(&render::json(&source.name, &[]))?;
+            print_json(&render::json(&source.name, &[]))?;
             Ok(Exit::Ok)
         }
         (ValidateFormat::Json, Err(report)) => {
-            print(&report.json())?;
+            print_json(&report.json())?;
             Ok(Exit::ManifestInvalid)
         }
     }

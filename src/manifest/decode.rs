@@ -13,7 +13,7 @@ use super::fields::{self, Field, TEXT_LENGTH_MAX, Type};
 use super::place::Lines;
 use super::render::PROBLEMS_MAX;
 use super::syntax::Mended;
-use super::{Span, Written};
+use super::{Span, Written, token};
 use crate::resource::MilliCpus;
 use crate::unit::{ByteSize, Period};
 
@@ -331,6 +331,7 @@ impl<'d> Decoder<'d> {
             .iter()
             .filter_map(|item| {
                 let at = self.span(&item.span());
+                self.check_token(key, item);
                 match self.decode_text(key, item)? {
                     Scalar::Text(text) => Some((text, at)),
                     _ => None,
@@ -361,7 +362,10 @@ impl<'d> Decoder<'d> {
         debug_assert!(field.is_some(), "{}.{key} is not in the list of fields", section.pattern);
         let (field, value) = (field?, section.table.get(key)?);
         let scalar = match field.takes {
-            Type::Text | Type::Texts => self.decode_text(key, value),
+            Type::Text | Type::Texts => {
+                self.check_token(key, value);
+                self.decode_text(key, value)
+            }
             Type::Choice(words) => self.decode_choice(key, value, words),
             Type::Boolean => self.decode_boolean(key, value),
             Type::Integer { min, max } => self.decode_integer(key, value, min, max),
@@ -396,6 +400,21 @@ impl<'d> Decoder<'d> {
             return None;
         }
         Some(Scalar::Text(text.to_owned()))
+    }
+
+    /// Notes a string that looks like a known kind of token, and does not repeat it.
+    fn check_token(&mut self, key: &str, value: &Spanned<DeValue<'_>>) {
+        if value.get_ref().as_str().is_some_and(token::has_token) {
+            let at = self.span(&value.span());
+            self.note(
+                Diagnostic::new(
+                    Code::SecretLiteral,
+                    format!("the value of {} looks like a secret", quote(key)),
+                )
+                .at(at, "a secret?")
+                .helped("remove it; if the file was shared, replace the secret"),
+            );
+        }
     }
 
     fn decode_choice(

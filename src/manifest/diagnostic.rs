@@ -1,7 +1,8 @@
 //! What is wrong, where, and what helps: one value for every problem of a manifest.
 
-use super::Span;
 use super::codes::Code;
+use super::{Span, token};
+use crate::visible;
 
 /// One problem of a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,22 +63,21 @@ pub(crate) fn quote(text: &str) -> String {
     format!("`{}`", shown(text))
 }
 
-/// What was written, such that it cannot steer a terminal and stays short.
+/// What was written, short, with nothing in it that is not seen and no secret.
 #[must_use]
 pub(crate) fn shown(text: &str) -> String {
-    let mut shown: String = text.chars().take(QUOTE_LENGTH_MAX).flat_map(visible).collect();
-    if text.chars().nth(QUOTE_LENGTH_MAX).is_some() {
+    let end = text.char_indices().nth(QUOTE_LENGTH_MAX).map_or(text.len(), |(at, _)| at);
+    let mut plain = text[..end].to_owned();
+    for token in token::tokens(text) {
+        if token.start < end {
+            plain.replace_range(token.start..token.end.min(end), "***");
+        }
+    }
+    let mut shown = visible::line(&plain).into_owned();
+    if end < text.len() {
         shown.push('…');
     }
     shown
-}
-
-/// A character as itself, or escaped where it would not be seen or would steer a terminal.
-fn visible(character: char) -> Box<dyn Iterator<Item = char>> {
-    match character {
-        '"' | '\'' | '\\' => Box::new(std::iter::once(character)),
-        _ => Box::new(character.escape_debug()),
-    }
 }
 
 /// The name closest to what was written, if one is close enough to be a slip.

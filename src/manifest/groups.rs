@@ -9,6 +9,7 @@ use super::diagnostic::{Diagnostic, closest, listed, quote};
 use super::fields::GROUPS_MAX;
 use super::hidden::names_secret;
 use super::read::{Names, check_name, check_word};
+use super::token::has_token;
 use super::{Group, KindWish, Span, Written};
 use crate::name::{ChannelName, GroupName, ModelName};
 use crate::resource::{Binding, Lifecycle, Limits, MilliCpus};
@@ -151,14 +152,20 @@ fn variables(
     let Some(section) = decoder.section(parent, "env") else { return found };
     for (name, at, value) in decoder.named_texts(&section) {
         let sound = check_variable_name(decoder, &name, at);
-        if names_secret(&name) {
+        // By its name or by its value; the message repeats no value.
+        let by_value = has_token(&value.value);
+        if by_value || names_secret(&name) {
+            let (at, otherwise) = match value.at.filter(|_| by_value) {
+                Some(at) => (at, ""),
+                None => (at, "; if it is not a secret, give the variable another name"),
+            };
             decoder.note(
                 Diagnostic::new(
                     Code::SecretVariable,
-                    format!("the variable {} looks as if it held a secret", quote(&name)),
+                    format!("the variable {} looks like a secret", quote(&name)),
                 )
                 .at(at, "a secret?")
-                .helped("take it out: the agent can read `env`, and so can whoever reads this file; if the file was shared, replace the secret; if it is none, give the variable another name"),
+                .helped(format!("remove it: agents and everyone who reads this file can read `env`; if the file was shared, replace the secret{otherwise}")),
             );
         }
         let unusable = value.value.contains(['\0', '\n', '\r']);

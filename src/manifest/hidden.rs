@@ -4,6 +4,8 @@
 
 use std::ops::Range;
 
+use super::token;
+
 /// Last words of a name that say that it holds a secret.
 const SECRET_WORDS: &[&str] = &[
     "TOKEN",
@@ -24,12 +26,14 @@ pub(super) fn names_secret(name: &str) -> bool {
     })
 }
 
-/// The values to hide: all texts within `[secrets]`, and whatever a key that names a secret has.
+/// The values to hide: all strings within `[secrets]`, the value of a key that names a secret, and
+/// known kinds of tokens wherever they stand.
 pub(super) fn hidden(text: &str) -> Vec<Range<usize>> {
     let mut scan = Scan { text, ..Scan::default() };
     while scan.at < text.len() {
         scan.step();
     }
+    scan.found.extend(token::tokens(text));
     scan.found
 }
 

@@ -14,6 +14,7 @@ use super::runtime::runtime;
 use super::{Declared, Manifest, SecretSource, Span, Written};
 use crate::name::{ChannelName, GroupName, NameError, ProjectName, SecretName};
 use crate::resource::ChannelSpec;
+use crate::visible;
 
 const ASSISTANT_NAME: &str = "Baby";
 
@@ -124,8 +125,8 @@ pub(super) fn check_word(decoder: &mut Decoder<'_>, what: &str, written: &Writte
     let text = &written.value;
     let reason = if text.is_empty() {
         "is empty"
-    } else if text.chars().any(char::is_control) {
-        "has a line end or another control character in it"
+    } else if visible::has_hidden(text) {
+        "has a line end or another hidden character in it"
     } else if text.trim() != text {
         "has space around it"
     } else {

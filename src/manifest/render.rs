@@ -13,6 +13,7 @@ use super::Span;
 use super::codes::Code;
 use super::diagnostic::Diagnostic;
 use super::place::Lines;
+use crate::visible;
 
 /// Most problems shown to a person at once.
 pub const SHOWN_MAX: usize = 50;
@@ -180,11 +181,12 @@ struct Snippets<'s> {
 impl<'s> Snippets<'s> {
     fn new(name: &'s str, text: &'s str, problems: &[Diagnostic]) -> Self {
         // A carriage return is harmless only as a part of a line's end.
-        let steers = |at: usize, byte: u8| match byte {
-            b'\t' | b'\n' => false,
-            b'\r' => text.as_bytes().get(at + 1) != Some(&b'\n'),
-            _ => byte < b' ' || byte == 0x7f,
+        let steers = |(at, character, hidden): &(usize, char, bool)| match character {
+            '\t' | '\n' => false,
+            '\r' => text.as_bytes().get(at + 1) != Some(&b'\n'),
+            _ => *hidden,
         };
+        let hidden = || visible::characters(text).filter(steers);
         let named = super::hidden::hidden(text);
         let secrets = || {
             let secret = |span: &Span| text[span.offset..span.offset + span.length].contains('@');
@@ -198,14 +200,11 @@ impl<'s> Snippets<'s> {
             reported.chain(named.iter().cloned())
         };
         let mut shown = Cow::Borrowed(text);
-        if text.bytes().enumerate().any(|(at, byte)| steers(at, byte)) || secrets().next().is_some()
-        {
+        if hidden().next().is_some() || secrets().next().is_some() {
             // Each byte of what is hidden becomes one that is plain, so that offsets hold.
             let mut bytes = text.as_bytes().to_vec();
-            for (at, byte) in bytes.iter_mut().enumerate() {
-                if steers(at, *byte) {
-                    *byte = b'?';
-                }
+            for (at, character, _) in hidden() {
+                bytes[at..at + character.len_utf8()].fill(b'?');
             }
             for span in secrets() {
                 for byte in &mut bytes[span] {

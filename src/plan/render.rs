@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use crate::plan::{Action, Counts, FieldChange, Note, NoteKind, Plan, Step};
 use crate::resource::{ResourceId, Risk, RuntimeKind};
+use crate::visible;
 
 /// The version of the JSON form; the second number grows with additions.
 pub const FORMAT: &str = "1.1";
@@ -438,23 +439,9 @@ fn about(note: &Note) -> String {
     }
 }
 
-/// A value that cannot move the cursor, hide or turn around what stands beside it.
+/// A value with nothing in it that is not seen.
 fn shown(text: &str) -> String {
-    let hides = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{ad}' | '\u{61c}' | '\u{feff}' | '\u{2028}' | '\u{2029}')
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}')
-            || matches!(c, '\u{2060}'..='\u{206f}' | '\u{e0000}'..='\u{e007f}')
-    };
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        if hides(c) {
-            shown.extend(c.escape_default());
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
+    visible::line(text).into_owned()
 }
 
 /// ` --manifest PATH` where a command to be typed needs it.

@@ -27,6 +27,7 @@ use std::fmt::Write as _;
 use jiff::tz::TimeZone;
 
 use crate::clock::Timestamp;
+use crate::visible;
 
 /// One message, as it goes into a prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +67,7 @@ pub fn prompt(messages: &[Said<'_>], zone: &TimeZone) -> String {
 }
 
 fn escape(text: &str, place: Place, prompt: &mut String) {
-    for (position, character) in text.char_indices() {
+    for (position, character, hidden) in visible::characters(text) {
         match character {
             '&' => prompt.push_str("&amp;"),
             '<' => prompt.push_str("&lt;"),
@@ -74,7 +75,7 @@ fn escape(text: &str, place: Place, prompt: &mut String) {
             '"' if place == Place::Attribute => prompt.push_str("&quot;"),
             '\n' | '\t' if place == Place::Content => prompt.push(character),
             '[' if opens_token(&text[position + 1..]) => reference(character, prompt),
-            _ if is_hidden(character) => reference(character, prompt),
+            _ if hidden => reference(character, prompt),
             _ => prompt.push(character),
         }
     }
@@ -91,15 +92,4 @@ fn opens_token(rest: &str) -> bool {
     let name = rest.strip_prefix('/').unwrap_or(rest);
     let end = name.find(|letter: char| !letter.is_ascii_uppercase() && letter != '_');
     end.is_some_and(|end| end > 0 && name[end..].starts_with(']'))
-}
-
-/// Whether a character is not seen where it stands, or changes how others are.
-fn is_hidden(character: char) -> bool {
-    character.is_control()
-        || matches!(
-            character,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}'
-                | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
-                | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
-        )
 }

@@ -25,4 +25,5 @@ mod support;
 mod survival;
 mod tidy;
 mod view;
+mod visible;
 mod walls;

@@ -14,8 +14,8 @@ pub(crate) const FLOORS: &[(&str, &[&str])] = &[
     (
         "foundations",
         &[
-            "name", "unit", "resource", "error", "clock", "zone", "process", "line", "wire",
-            "logging",
+            "name", "unit", "resource", "error", "clock", "zone", "process", "line", "visible",
+            "wire", "logging",
         ],
     ),
 ];
@@ -24,10 +24,12 @@ pub(crate) const FLOORS: &[(&str, &[&str])] = &[
 pub(crate) const PAPER: &[&str] = &["manifest", "desired", "observed", "plan", "route", "protocol"];
 
 /// Foundations that paper stands on, and that must be as pure as it is.
-pub(crate) const PURE_FOUNDATIONS: &[&str] = &["name", "unit", "resource", "error", "zone"];
+pub(crate) const PURE_FOUNDATIONS: &[&str] =
+    &["name", "unit", "resource", "error", "zone", "visible"];
 
 /// What paper may take from the foundations: of the clock the values, not the way to ask it.
-const BENEATH_PAPER: &[&str] = &["name", "unit", "resource", "error", "clock::Timestamp"];
+const BENEATH_PAPER: &[&str] =
+    &["name", "unit", "resource", "error", "visible", "clock::Timestamp"];
 
 /// Rooms that may name less than everything on the floors beneath them, or, among paper and
 /// foundations, some rooms of their own floor; in an order without circles.
@@ -39,7 +41,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("process", &[]),
     ("line", &[]),
     ("wire", &[]),
-    ("logging", &[]),
+    ("visible", &[]),
+    ("logging", &["visible"]),
     ("resource", &["name", "unit"]),
     ("clock", &["name", "unit"]),
     ("protocol", &[]),
