@@ -274,6 +274,9 @@ pub struct GroupStatus {
     pub sandbox: Option<SandboxId>,
     /// Limits that struck, newest last; a few of them.
     pub strikes: Vec<Strike>,
+    /// What it stands on that works with less than was asked for.
+    #[serde(default)]
+    pub remarks: Vec<String>,
 }
 
 /// What a group's agent does.
@@ -446,6 +449,11 @@ pub enum ChatEvent {
         name: String,
         /// Its arguments, as JSON.
         arguments: String,
+    },
+    /// Something worth knowing about the answer.
+    Note {
+        /// In words.
+        text: String,
     },
     /// A limit struck.
     Struck {

@@ -221,6 +221,8 @@ struct Known {
     attempts: BTreeMap<ResourceId, Attempts>,
     /// What a resource waits for.
     waiting: BTreeMap<ResourceId, String>,
+    /// What works with less than was asked for.
+    limited: Vec<(ResourceId, String)>,
     /// How often a group came to rest.
     rests: u64,
 }
@@ -279,6 +281,7 @@ impl Controller {
                 troubles: BTreeMap::new(),
                 attempts: BTreeMap::new(),
                 waiting: BTreeMap::new(),
+                limited: Vec::new(),
                 rests: 0,
             }),
             status: watch::Sender::new(Arc::new(status)),

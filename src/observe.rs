@@ -11,7 +11,7 @@ use std::path::Path;
 use futures_util::future::{BoxFuture, join_all};
 
 use crate::desired::Desired;
-use crate::gateway::{Gateway, ModelState};
+use crate::gateway::{Gateway, ModelFacts, ModelState};
 use crate::name::GroupName;
 use crate::name::ImageTag;
 use crate::observed::{
@@ -330,10 +330,21 @@ impl Look for Machine {
                 ModelState::Is(facts) if facts.remote => {
                     Known::Is(Seen::Model(Availability::Elsewhere))
                 }
-                ModelState::Is(_) => Known::Is(Seen::Model(Availability::Present)),
+                ModelState::Is(facts) => {
+                    Known::Is(Seen::Model(availability(&facts, spec.context())))
+                }
                 ModelState::Absent => Known::Is(Seen::Model(Availability::Missing)),
                 ModelState::Unknown(why) => Known::Unknown(why),
             }
         })
+    }
+}
+
+/// What a model is good for, where this much context is asked for.
+fn availability(facts: &ModelFacts, context: u32) -> Availability {
+    let context_max = facts.context_max.filter(|max| *max < u64::from(context));
+    match (facts.tools, context_max) {
+        (true, None) => Availability::Present,
+        (tools, context_max) => Availability::Limited { tools, context_max },
     }
 }

@@ -150,6 +150,13 @@ pub enum SandboxState {
 pub enum Availability {
     /// It has.
     Present,
+    /// It has, and the model can do less than agents may ask of it.
+    Limited {
+        /// Whether it can call tools.
+        tools: bool,
+        /// The context it has at most, in tokens, where that is less than was asked for.
+        context_max: Option<u64>,
+    },
     /// It answers and has not.
     Missing,
     /// It has, but would have it answered elsewhere, which the gateway refuses.

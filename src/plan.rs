@@ -181,6 +181,8 @@ pub enum NoteKind {
     Waiting,
     /// Something outside babybot is needed, and the note says how to get it.
     Missing,
+    /// It works, with less than was asked for.
+    Limited,
     /// Something stays although its resource goes.
     Retained,
     /// It is not a change that this is not running.

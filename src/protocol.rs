@@ -158,6 +158,8 @@ pub enum Event {
         /// Which one.
         limit: Limit,
     },
+    /// The model cannot use tools, and answers without them.
+    Toolless,
     /// More of the answer, as a preview.
     Text {
         /// What was added.

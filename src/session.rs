@@ -146,6 +146,8 @@ pub enum Progress {
     Struck(&'static str),
     /// More of the answer; never counted as sent.
     Text(String),
+    /// Something worth knowing about the answer.
+    Note(String),
     /// It waits for something that is not there yet: what that is, with what helps.
     Waits(String),
     /// It waits no longer.
@@ -475,6 +477,12 @@ impl Session {
             Event::Struck { limit } => {
                 self.struck |= limit == Limit::Memory;
                 let _ = audience.try_send(Progress::Struck(limit.path()));
+                Seen::Nothing
+            }
+            Event::Toolless => {
+                let model = self.shared.told().model;
+                let text = format!("the model {model} cannot use tools and answers without them");
+                let _ = audience.try_send(Progress::Note(text));
                 Seen::Nothing
             }
             Event::Round { .. } => Seen::Nothing,

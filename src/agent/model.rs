@@ -28,6 +28,8 @@ pub(super) struct Reply {
     pub(super) cut: bool,
     /// Whether some of it was a thought.
     pub(super) thought: bool,
+    /// Whether it was cut off because it went on repeating itself.
+    pub(super) repeated: bool,
 }
 
 /// A tool call as the model wrote it.
@@ -46,6 +48,8 @@ pub(super) struct Call {
 pub(super) enum ModelError {
     /// The request failed, and nothing the model could do differently helps.
     Failed(Failure, String),
+    /// The model cannot use tools.
+    NoTools(String),
     /// The model wrote what its server cannot parse.
     Unparsable(String),
     /// The conversation is longer than the window.
@@ -121,8 +125,9 @@ pub(super) async fn ask(
             reply.calls.push(call);
         }
         if let Some(reason) = chunk.end {
-            // "repeat" is the gateway's word for a model that turned in circles.
-            reply.cut = matches!(&*reason, "length" | "repeat");
+            // The gateway's word for a model that turned in circles.
+            reply.repeated = reason == "repeat";
+            reply.cut = reply.repeated || reason == "length";
             return Ok(reply);
         }
     }
@@ -163,6 +168,9 @@ fn classify(status: u16, named: Option<Failure>, message: &str) -> ModelError {
     let text = message.to_owned();
     if says(OVERFLOW) {
         return ModelError::Overflow(text);
+    }
+    if says(&["does not support tools"]) {
+        return ModelError::NoTools(text);
     }
     if status >= 500 && says(UNPARSABLE) {
         return ModelError::Unparsable(text);

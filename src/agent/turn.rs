@@ -89,6 +89,8 @@ struct Progress {
     round: u32,
     steers: u32,
     repairs: u32,
+    /// Whether the model is not offered tools, because it cannot use them.
+    toolless: bool,
     /// Call and result of the last calls, newest last.
     recent: Vec<String>,
 }
@@ -109,6 +111,10 @@ impl Turn<'_> {
             let last = progress.round >= ROUNDS_MAX;
             let reply = match self.ask(&progress, last).await? {
                 Ok(reply) => reply,
+                Err(ModelError::NoTools(_)) if !progress.toolless => {
+                    self.do_without_tools(&mut progress).await?;
+                    continue;
+                }
                 Err(error) => {
                     self.repair(&mut progress, error)?;
                     continue;
@@ -146,7 +152,11 @@ impl Turn<'_> {
             }
             self.remember(&mut progress, message);
             self.transcript.end(&self.order.turn, Ending::Done);
-            let text = if reply.cut { format!("{text} […]") } else { text };
+            let text = match (reply.cut, reply.repeated) {
+                (_, true) => format!("{text} […]\n\n{REPEATED}"),
+                (true, false) => format!("{text} […]"),
+                (false, false) => text,
+            };
             self.report(Event::Done { text, steers: progress.steers }).await?;
             return Ok(());
         }
@@ -161,7 +171,26 @@ impl Turn<'_> {
         self.transcript.begin(&self.order.turn, &self.order.prompt);
         let count = past.len();
         let messages = std::iter::once(system).chain(past).chain([present]).collect();
-        Progress { messages, past: count, round: 0, steers: 0, repairs: 0, recent: Vec::new() }
+        Progress {
+            messages,
+            past: count,
+            round: 0,
+            steers: 0,
+            repairs: 0,
+            toolless: false,
+            recent: Vec::new(),
+        }
+    }
+
+    /// Goes on with a model that cannot use tools, and says so.
+    async fn do_without_tools(&self, progress: &mut Progress) -> Result<(), LinkError> {
+        progress.toolless = true;
+        if let Some(Value::String(system)) =
+            progress.messages.first_mut().and_then(|system| system.get_mut("content"))
+        {
+            system.push_str(TOOLLESS);
+        }
+        self.report(Event::Toolless).await
     }
 
     /// Takes over a round of an earlier attempt.
@@ -213,7 +242,7 @@ impl Turn<'_> {
             self.link,
             model,
             &messages,
-            (!last).then_some(&schema),
+            (!last && !progress.toolless).then_some(&schema),
             async |text: &str| preview.push(text).await,
         );
         let reply = tokio::select! {
@@ -291,6 +320,7 @@ impl Turn<'_> {
                 format!("the model gave nothing usable {} times: {message}", REPAIRS_MAX + 1),
             ),
             ModelError::Failed(reason, message) => failed(reason, message),
+            ModelError::NoTools(message) => failed(Failure::Model, message),
             ModelError::Link(error) => Err(error.into()),
         }
     }
@@ -402,6 +432,11 @@ const QUOTED: &str = "the tool call in it is also in a message or in a tool's re
                       person asked";
 /// What is wrong with a call in the last round.
 const NO_TOOLS: &str = "no tools are left. Answer in plain text";
+/// What is added to an answer that was cut because it went on repeating itself.
+const REPEATED: &str = "(The model kept repeating itself, so its answer was cut here.)";
+/// What the system prompt says besides to a model that cannot use tools.
+const TOOLLESS: &str = "\nYou have no tools here: you can only answer in plain text. If you are asked \
+                        for something that needs a tool, say that you cannot do it.";
 /// What the model is told in its last round.
 const LAST: &str = "You have used all your tool calls. Answer now without tools: say what is \
                     done and what is left.";

@@ -79,6 +79,8 @@ struct Talk {
     wait: Option<Duration>,
     /// Since when something is not there that what was said needs.
     away: Option<Instant>,
+    /// What was last worth knowing about an answer.
+    noted: Option<String>,
 }
 
 /// Talks.
@@ -115,6 +117,7 @@ pub async fn run(args: &ChatArgs, context: &Context) -> Outcome {
         shown: BTreeSet::new(),
         wait: said.as_ref().map(|_| args.wait.as_duration()),
         away: None,
+        noted: None,
     };
     let stopped = || Err(Error::new(Exit::Interrupted, "ended: what was said is kept"));
     let outcome = tokio::select! {
@@ -457,6 +460,13 @@ impl Talk {
                 tell(&format!("  {}; trying again in {} s\n", readable(&why), wait.as_secs()));
             }
             ChatEvent::Struck { limit } => tell(&format!("  {} struck\n", one_line(&limit))),
+            ChatEvent::Note { text } => {
+                // In a conversation, once.
+                if self.noted.as_ref() != Some(&text) {
+                    tell(&format!("  {}\n", one_line(&text)));
+                    self.noted = Some(text);
+                }
+            }
             ChatEvent::Waits { what } => {
                 self.context.progress(&format!("  waiting for {}\n", one_line(&what)));
             }

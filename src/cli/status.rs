@@ -358,6 +358,7 @@ impl Page {
             .map(|(which, status)| format!("{}: {}", word(*which), one_line(&status.reason)))
             .collect();
         beneath.extend(group.waits_for.iter().map(|what| format!("waits for {}", one_line(what))));
+        beneath.extend(group.remarks.iter().map(|remark| one_line(remark)));
         beneath.extend(
             group.turn.iter().map(|(_, since)| format!("its turn began {}", self.ago(*since))),
         );

@@ -388,6 +388,7 @@ fn event_of(progress: Progress) -> Option<ChatEvent> {
     match progress {
         Progress::Tool { name, arguments } => Some(ChatEvent::Tool { name, arguments }),
         Progress::Struck(limit) => Some(ChatEvent::Struck { limit: limit.to_owned() }),
+        Progress::Note(text) => Some(ChatEvent::Note { text }),
         Progress::Waits(why) => Some(ChatEvent::Away { why }),
         Progress::Back => Some(ChatEvent::Back),
         Progress::Retry { why, wait } => Some(ChatEvent::Retry { why, wait }),

@@ -752,7 +752,7 @@ impl Shared {
                     return;
                 }
             }
-            Progress::ToolEnded => return,
+            Progress::ToolEnded | Progress::Note(_) => return,
         }
         self.tell();
     }

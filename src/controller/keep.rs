@@ -184,6 +184,7 @@ async fn note(shared: &Arc<Shared>, mender: &Mender, round: Round) {
         tracing::info!(group = id.group().map(tracing::field::display), %id, "{what}");
     }
     known.waiting = waiting;
+    known.limited = round.limited;
     let mut warnings: Vec<String> = Vec::new();
     for (id, why) in round.unknown {
         match id {

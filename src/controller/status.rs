@@ -129,6 +129,9 @@ async fn group(
         Some(Spec::Model(ModelSpec::Ollama { model, .. })) => format!("{} ({model})", spec.model),
         _ => spec.model.to_string(),
     };
+    let model_id = ResourceId::Model(spec.model.clone());
+    let limited = shared.known().limited.clone();
+    let limited = limited.into_iter().filter(|(id, _)| *id == model_id);
     GroupStatus {
         conditions,
         stage: state.stage,
@@ -140,6 +143,7 @@ async fn group(
         turn,
         sandbox,
         strikes: state.strikes,
+        remarks: limited.map(|(id, text)| format!("{id} {text}")).collect(),
     }
 }
 

@@ -31,8 +31,8 @@ pub(super) struct Ollama {
     /// Client and server, or in words what is wrong with the address.
     server: Result<(Client, Url), String>,
     model: String,
-    /// Set once the server said that it serves this model itself.
-    local: OnceCell<()>,
+    /// Set once the server said that it serves this model itself: whether it can use tools.
+    local: OnceCell<bool>,
 }
 
 impl Ollama {
@@ -102,12 +102,23 @@ impl Ollama {
         if self.local.initialized() {
             return Ok(());
         }
-        if rules::is_remote(&self.shown().await?) {
+        let shown = self.shown().await?;
+        if rules::is_remote(&shown) {
             return Err(rules::cloud_refused());
         }
         // Another request may have been first with the same news.
-        let _ = self.local.set(());
+        let _ = self.local.set(rules::knows_tools(&shown));
         Ok(())
+    }
+
+    /// Refuses tools to a model that cannot use them, in Ollama's words, before it is asked.
+    async fn check_tools(&self, request: &Value) -> Result<(), Refusal> {
+        // One that could not may be another by now.
+        let cannot = self.local.get() == Some(&false) && rules::offers_tools(request);
+        if !cannot || rules::knows_tools(&self.shown().await?) {
+            return Ok(());
+        }
+        Err(Refusal::bad_request(format!("{} does not support tools", self.model)))
     }
 }
 
@@ -116,6 +127,7 @@ impl Upstream for Ollama {
         async move {
             if endpoint.works() {
                 self.check_local().await?;
+                self.check_tools(&body).await?;
             }
             self.send(endpoint, &body).await
         }
@@ -201,13 +213,13 @@ async fn seen(
         Err(refusal) if refusal.status == StatusCode::NOT_FOUND => return Ok(None),
         Err(refusal) => return Err(refusal),
     };
-    let remote = rules::is_remote(&shown);
+    let (remote, tools) = (rules::is_remote(&shown), rules::knows_tools(&shown));
     let info: ModelInfo = serde_json::from_value(shown).map_err(|error| {
         Refusal::gateway(format!("cannot read what the server says of the model: {error}"))
     })?;
     Ok(Some(ModelFacts {
         version: version.to_owned(),
-        tools: info.capabilities.iter().any(|capability| capability == "tools"),
+        tools,
         context_max: context_max(&info),
         remote,
     }))

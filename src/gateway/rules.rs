@@ -217,6 +217,17 @@ pub(super) fn is_remote(model: &Value) -> bool {
         .any(|field| model[*field].as_str().is_some_and(|text| !text.is_empty()))
 }
 
+/// Whether Ollama says that the model can call tools; an old one says nothing of that.
+pub(super) fn knows_tools(shown: &Value) -> bool {
+    let capabilities = shown["capabilities"].as_array().map(Vec::as_slice).unwrap_or_default();
+    capabilities.is_empty() || capabilities.iter().any(|capability| capability == "tools")
+}
+
+/// Whether a request offers tools.
+pub(super) fn offers_tools(request: &Value) -> bool {
+    request["tools"].as_array().is_some_and(|tools| !tools.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -464,8 +464,8 @@ impl Draft<'_> {
         }
         for (id, wanted) in &self.desired.resources {
             match &wanted.spec {
-                Spec::Model(ModelSpec::Ollama { url, model, .. }) => {
-                    self.remark_on_model(id, url, model);
+                Spec::Model(ModelSpec::Ollama { url, model, context, .. }) => {
+                    self.remark_on_model(id, url, model, *context);
                 }
                 Spec::Model(ModelSpec::Rehearsal { .. }) => self.remark_on_rehearsal(id),
                 _ => {}
@@ -480,9 +480,21 @@ impl Draft<'_> {
         }
     }
 
-    fn remark_on_model(&mut self, id: &ResourceId, url: &str, model: &str) {
+    fn remark_on_model(&mut self, id: &ResourceId, url: &str, model: &str, context: u32) {
         match self.observed.looks.get(id) {
             Some(Known::Is(Seen::Model(Availability::Present))) => {}
+            Some(Known::Is(Seen::Model(Availability::Limited { tools, context_max }))) => {
+                if !tools {
+                    let text = "cannot use tools: its groups can talk, and do nothing else";
+                    self.note(NoteKind::Limited, id, text.to_owned());
+                }
+                if let Some(max) = context_max {
+                    let text = format!(
+                        "has a context of {max} tokens at most: `context = {context}` gives no more"
+                    );
+                    self.note(NoteKind::Limited, id, text);
+                }
+            }
             Some(Known::Is(Seen::Model(Availability::Missing)) | Known::Absent) => {
                 let text = format!("{url} does not have it: {}", pull(url, model));
                 self.note(NoteKind::Missing, id, text);

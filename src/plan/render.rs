@@ -319,7 +319,7 @@ impl Page<'_> {
         for note in notes {
             let (symbol, color) = match note.kind {
                 NoteKind::Unknown => ("?", YELLOW),
-                NoteKind::Waiting | NoteKind::Missing => ("!", YELLOW),
+                NoteKind::Waiting | NoteKind::Missing | NoteKind::Limited => ("!", YELLOW),
                 NoteKind::Retained => ("=", CYAN),
                 NoteKind::Starts | NoteKind::Standing => ("·", DIM),
             };

@@ -94,6 +94,8 @@ pub struct Round {
     pub unknown: Vec<(Option<ResourceId>, String)>,
     /// What a reader should know otherwise.
     pub waiting: Vec<(ResourceId, String)>,
+    /// What works with less than was asked for.
+    pub limited: Vec<(ResourceId, String)>,
     /// When the next attempt at something is due.
     pub due: Option<Timestamp>,
     /// What was seen; `None` where the look itself failed.
@@ -343,6 +345,9 @@ impl Round {
                     .extend(note.ids.iter().map(|id| (Some(id.clone()), note.text.clone()))),
                 NoteKind::Waiting | NoteKind::Missing => {
                     round.waiting.extend(note.ids.iter().map(|id| (id.clone(), note.text.clone())))
+                }
+                NoteKind::Limited => {
+                    round.limited.extend(note.ids.iter().map(|id| (id.clone(), note.text.clone())))
                 }
                 _ => {}
             }

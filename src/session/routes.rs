@@ -143,7 +143,7 @@ async fn record(
             shared.store.journal(turn, std::slice::from_ref(event), now).await?;
             Ok(Stage::Open)
         }
-        Event::Text { .. } | Event::Struck { .. } => Ok(Stage::Open),
+        Event::Text { .. } | Event::Struck { .. } | Event::Toolless => Ok(Stage::Open),
         Event::Done { text, .. } => {
             // They wait for the next turn. Before the end is stored, so that a crash in
             // between loses nothing.

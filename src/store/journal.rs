@@ -138,6 +138,7 @@ impl Entry {
             }
             Event::Text { .. }
             | Event::Struck { .. }
+            | Event::Toolless
             | Event::Done { .. }
             | Event::Failed { .. } => None,
         }

@@ -5,8 +5,9 @@ use std::net::{SocketAddr, TcpListener};
 use serde_json::json;
 
 use crate::support::folder::{Folder, QUICK, Ran};
+use crate::support::installation::comes_true;
 use crate::support::ollama::{FakeOllama, Reply};
-use crate::support::workshop::says;
+use crate::support::workshop::{PATIENCE, says};
 
 /// A project whose model is on this server.
 fn project(url: &str) -> Folder {
@@ -29,6 +30,11 @@ async fn run(folder: Folder, arguments: &'static [&'static str]) -> (Folder, Ran
         (folder, ran)
     });
     ran.await.unwrap()
+}
+
+/// A text without the breaks that its width made.
+fn on_one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Nothing of it is meant for programs or programmers.
@@ -137,4 +143,47 @@ async fn what_will_not_heal_is_one_line_and_no_wait() {
         assert!(!ran.stderr.contains("again"), "{ran:?}");
         assert_plain(&ran);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_can_do_less_than_is_asked_is_a_line_of_plan_and_status() {
+    let fake = FakeOllama::start().await;
+    let folder = project(&fake.url);
+    let tags = json!({"models": [{"name": "qwen3:8b", "model": "qwen3:8b"}]});
+    let shown = json!({
+        "license": "", "modelfile": "", "parameters": "", "template": "", "details": {},
+        "model_info": {"general.architecture": "qwen3", "qwen3.context_length": 4096},
+        "capabilities": ["completion"],
+    });
+    for _ in 0..100 {
+        fake.answer("/api/tags", Reply::json(200, &tags));
+        fake.answer("/api/show", Reply::json(200, &shown));
+    }
+    fake.answer("/api/chat", says("In words."));
+    let lines = [
+        "cannot use tools: its groups can talk, and do nothing else",
+        "has a context of 4096 tokens at most: `context = 16384` gives no more",
+    ];
+    let (folder, plan) = run(folder, &["plan"]).await;
+    for line in lines {
+        assert_eq!(on_one_line(&plan.stdout).matches(line).count(), 1, "{plan:?}");
+    }
+    tokio::task::spawn_blocking(move || {
+        let mut up = folder.command(&["up", "--yes"]).spawn().unwrap();
+        let is_said = || {
+            let status = on_one_line(&folder.run(&["status"]).stdout);
+            lines.iter().all(|line| status.contains(line))
+        };
+        let said = comes_true(PATIENCE, is_said);
+        let chat = folder.run(&["chat", "home", "hello"]);
+        let down = folder.run(&["down"]);
+        up.wait().unwrap();
+        assert!(said);
+        assert_eq!((chat.code, chat.stdout.trim()), (Some(0), "In words."), "{chat:?}");
+        let note = "the model qwen3:8b cannot use tools and answers without them";
+        assert_eq!(chat.stderr.matches(note).count(), 1, "{chat:?}");
+        assert_eq!(down.code, Some(0), "{down:?}");
+    })
+    .await
+    .unwrap();
 }

@@ -345,6 +345,7 @@ fn status(instance: InstanceId) -> Status {
         turn: None,
         sandbox: None,
         strikes: Vec::new(),
+        remarks: Vec::new(),
     };
     let mut away = ConditionStatus { holds: false, since: ago(5), reason: "unseen".to_owned() };
     away.holds = false;
@@ -362,6 +363,7 @@ fn status(instance: InstanceId) -> Status {
         turn: Some((TurnId::new("a".repeat(32)).unwrap(), ago(200))),
         sandbox: Some(SandboxId::new("0123456789abcdef0123456789abcdef").unwrap()),
         strikes: vec![Strike { limit: "limits.memory".to_owned(), at: ago(7_300) }],
+        remarks: vec!["model/local cannot use tools".to_owned()],
         ..group(Stage::Queued)
     };
     Status {

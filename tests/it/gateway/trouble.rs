@@ -229,3 +229,23 @@ async fn a_model_is_ready_when_its_server_has_it_and_serves_it_itself() {
     let rehearsal = ModelSpec::Rehearsal { context: 8192, script: None };
     assert_eq!(gateway.ready(&rehearsal).await, Ok(()));
 }
+
+#[tokio::test]
+async fn a_model_that_cannot_use_tools_is_not_sent_any() {
+    let (house, mut fake) = house().await;
+    let cannot = Reply::json(200, &json!({ "capabilities": ["completion"] }));
+    for _ in 0..2 {
+        fake.answer("/api/show", cannot.clone());
+    }
+    let mut request = hello();
+    request["tools"] = json!([{ "type": "function", "function": { "name": "bb_shell" } }]);
+    let answered = house.post("/api/chat", &request).await;
+    assert_eq!(answered.status, StatusCode::BAD_REQUEST);
+    assert_eq!(answered.error(), "automaton does not support tools");
+    // Without tools it is asked, and with them once it is another that can use them.
+    for request in [hello(), request] {
+        fake.answer("/api/chat", Reply::stream([done()]));
+        assert_eq!(house.post("/api/chat", &request).await.status, StatusCode::OK);
+        assert_eq!(fake.received().await.path, "/api/chat");
+    }
+}

@@ -575,7 +575,12 @@ fn looks() -> impl Strategy<Value = BTreeMap<ResourceId, Known<Seen>>> {
     let lang = |value: &str| BTreeMap::from([("LANG".to_owned(), value.to_owned())]);
     let settings = select(vec![None, Some(BTreeMap::new()), Some(lang("de")), Some(lang("fr"))])
         .prop_map(|env| Seen::Settings { env });
-    let model = select(vec![Availability::Present, Availability::Missing]).prop_map(Seen::Model);
+    let model = select(vec![
+        Availability::Present,
+        Availability::Limited { tools: false, context_max: Some(4096) },
+        Availability::Missing,
+    ])
+    .prop_map(Seen::Model);
     (
         btree_map(select(of("folder")), known(folder), 2..5),
         btree_map(select(of("settings")), known(settings), 2..5),

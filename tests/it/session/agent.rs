@@ -131,7 +131,8 @@ async fn a_cut_answer_says_so() {
     let (text, _) = reply(vec![lines(&[chunk("It is a long"), last])]).await;
     assert_eq!(text, "It is a long […]");
     let (text, _) = reply(vec![lines(&vec![chunk("spam "); 60])]).await;
-    assert!(text.starts_with("spam spam") && text.ends_with("[…]"), "{text}");
+    let why = "[…]\n\n(The model kept repeating itself, so its answer was cut here.)";
+    assert!(text.starts_with("spam spam") && text.ends_with(why), "{text}");
 }
 
 #[tokio::test]

@@ -126,3 +126,32 @@ async fn a_folder_that_is_gone_is_waited_for() {
     worker.rest().await;
     assert_eq!(worked, Worked::Answered);
 }
+
+#[tokio::test]
+async fn a_model_without_tools_answers_without_them_and_says_so() {
+    let refusal = json!({"error": "registry.ollama.ai/library/qwen3:8b does not support tools"});
+    // What the server says of the model is known, or comes as its refusal.
+    for known in [true, false] {
+        let (mut shop, mut fake) = with_fake(Limits::default()).await;
+        let shown = Reply::json(200, &json!({"capabilities": ["completion"]}));
+        if known {
+            fake.answer("/api/show", shown.clone());
+            fake.answer("/api/show", shown);
+        } else {
+            fake.answer("/api/chat", Reply::json(400, &refusal));
+        }
+        fake.answer("/api/chat", says("In words."));
+        let mut worker = shop.worker();
+        assert_eq!(shop.ask(&mut worker, "hello").await, "In words.");
+        worker.rest().await;
+        let note = "the model qwen3:8b cannot use tools and answers without them".to_owned();
+        assert_eq!(heard(&mut shop), [Progress::Note(note)]);
+        if !known {
+            assert!(fake.received().await.body["tools"].is_array());
+        }
+        let asked = fake.received().await;
+        assert!(asked.body.get("tools").is_none(), "{}", asked.body);
+        assert!(told(&asked)[0].contains("You have no tools here"));
+        assert!(!fake.was_asked());
+    }
+}
