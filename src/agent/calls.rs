@@ -1,15 +1,16 @@
-//! Tool calls, however they are written. Pure.
+//! Tool calls in every known form. Pure.
 //!
-//! Servers hand calls over as such, in many shapes; now and then one comes
-//! through as the text the model wrote. One rule holds for all of them: an
-//! answer that ends in a call of a tool there is calls it. A call with words
-//! behind it is an example, and the answer stays one. A call that cannot be
-//! read is told to the model. Whatever it is taken for, the syntax of calls is
-//! never shown to a person, but for code and data in an answer.
+//! A server sends calls as JSON members of many shapes. Sometimes it passes a
+//! call through as the text that the model wrote. One rule holds for all forms:
+//! an answer that ends in a call of a known tool calls it. A call followed by
+//! words is an example, and the answer stays an answer. If a call cannot be
+//! read, the model is told why. A person never sees the syntax of calls, except
+//! code and JSON in an answer.
 //!
-//! `grammar` is the table of the ways to write a call, `written` a call as
-//! JSON, `literal` JSON as models write it, `parts` a text taken apart, `mend`
-//! makes right what is nearly so, and `quoted` knows a call from a quotation.
+//! `grammar` is the table of forms with a mark of their own. `written` reads a
+//! call from JSON, `literal` reads JSON as models write it, `parts` splits an
+//! answer, `mend` repairs a call that is nearly right, and `quoted` recognizes
+//! a call that the model only repeats.
 
 mod grammar;
 mod literal;
@@ -34,11 +35,11 @@ pub(super) enum Found {
     Answer(String),
     /// Calls, in order, and the words before them.
     Calls(Vec<Call>, String),
-    /// Something that was meant as a call and cannot be one, for this reason.
+    /// A call that cannot be run, for this reason.
     Broken(String),
 }
 
-/// Looks for calls in the visible text of an answer. `schema` is the tools as the model was
+/// Finds the calls in the visible text of an answer. `schema` is the tools as the model was
 /// given them.
 pub(super) fn find(text: &str, schema: &Value) -> Found {
     let parts = parts(text.trim_start(), schema, Stage::Whole);
@@ -107,7 +108,7 @@ fn unreadable(why: &str) -> String {
     format!("the tool call could not be read: {why}")
 }
 
-/// The calls of a `tool_calls` member, whatever it is. One without an identifier has an empty one.
+/// The calls of a `tool_calls` member of any shape. A call without an identifier gets an empty one.
 ///
 /// # Errors
 /// Says what is wrong with one of them.
@@ -233,7 +234,7 @@ pub(super) mod tests {
         ]
     }
 
-    /// The calls that a text is, each as `tool {arguments}`, and the words before them.
+    /// Checks the calls in `text`, each as `tool {arguments}`, and the words before them.
     #[track_caller]
     fn check(text: &str, expected: &[&str], words: &str) {
         let Found::Calls(calls, before) = find(text, &schema()) else {
@@ -367,7 +368,7 @@ pub(super) mod tests {
     }
 
     proptest::proptest! {
-        /// What was shown once stays, whatever comes, and no mark is ever shown.
+        /// More text never takes back what a preview has shown.
         #[test]
         fn what_was_shown_stays_and_is_what_the_answer_begins_with(
             pieces in proptest::collection::vec(0usize..70, 1..8)

@@ -1,15 +1,15 @@
-//! One line of a model's stream, read for what it can only mean. Pure.
+//! Reads one line of a model's stream. Pure.
 //!
-//! Servers differ, and what they send is nobody's promise. `null` is absent,
-//! what has the wrong type counts as far as it says anything, and a call that
-//! cannot be read is kept in words, for the model to be told.
+//! Servers differ, so every shape is accepted. `null` means absent, a member of
+//! the wrong type counts where it has a meaning, and an unreadable call becomes
+//! a message for the model.
 
 use serde_json::Value;
 
 use super::calls;
 use super::model::Call;
 
-/// What a line says.
+/// The content of a line.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Chunk {
     /// More of the answer's text.
@@ -100,7 +100,7 @@ fn is_yes(value: &Value) -> bool {
     }
 }
 
-/// The words of an `error` member, which may be a text, an object, or a text that holds one.
+/// The words of an `error` member: a string, an object, or a string that contains one.
 pub(super) fn error_words(error: &Value) -> Option<String> {
     match error {
         Value::Null | Value::Bool(false) => None,
@@ -238,7 +238,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever JSON a server sends is read, and nothing of a text is lost.
+        /// Any JSON is read, and its content is not lost.
         #[test]
         fn any_json_is_read(value in anything(), text in "[a-z ]{1,9}") {
             let _ = chunk(&value);
@@ -249,7 +249,7 @@ mod tests {
             }
         }
 
-        /// Whatever bytes a server sends are read.
+        /// Any bytes are read.
         #[test]
         fn any_bytes_are_read(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..64)) {
             let _ = Chunk::of(&bytes);

@@ -119,8 +119,10 @@ pub(super) async fn ask(
             preview(&chunk.content).await?;
         }
         for mut call in chunk.calls {
-            if call.id.is_empty() || reply.calls.iter().any(|other| other.id == call.id) {
-                call.id = format!("call_{}", reply.calls.len());
+            let mut number = reply.calls.len();
+            while call.id.is_empty() || reply.calls.iter().any(|other| other.id == call.id) {
+                call.id = format!("call_{number}");
+                number += 1;
             }
             reply.calls.push(call);
         }

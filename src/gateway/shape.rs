@@ -1,7 +1,7 @@
-//! What a line of a model's stream says, however its server wrote it.
+//! Reads the frame of a line of a model's stream, and the end of an answer.
 //!
-//! Pure. `null` is absent, a member of the wrong type is none, and every known
-//! mark of an answer's end counts: servers, proxies and their versions differ.
+//! Pure. `null` means absent, a member of the wrong type does not count, and
+//! every known mark of an answer's end does: servers and proxies differ.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
 
 use serde_json::Value;
@@ -9,26 +9,26 @@ use serde_json::Value;
 /// One line of a stream.
 #[derive(Debug, PartialEq)]
 pub(super) enum Line {
-    /// Nothing that matters: a comment of a stream of events, or a value that says nothing.
+    /// A comment of an event stream, or a value without a meaning.
     Blank,
     /// The beginning of a value that goes on in the next line.
     Open,
-    /// The words that end a stream of events.
+    /// The words that end an event stream.
     End,
-    /// Objects, nearly always one; and whether the line is exactly that object.
+    /// Objects, nearly always one.
     Objects(Vec<Value>, Exact),
     /// Not JSON.
     Strange,
 }
 
-/// Whether a line can be handed on byte for byte.
+/// Says if a line can be passed on byte for byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Exact {
     Yes,
     No,
 }
 
-/// Fields of a stream of events that hold nothing for a reader of lines.
+/// Fields of an event stream that carry no data.
 const EVENT_FIELDS: &[&str] = &[":", "event:", "id:", "retry:"];
 
 /// Reads a line.
@@ -62,13 +62,13 @@ pub(super) fn read(line: &[u8]) -> Line {
     }
 }
 
-/// Whether an answer ends with this line.
+/// Says if an answer ends with this line.
 pub(super) fn is_end(line: &Value) -> bool {
     let reason = |name: &str| line[name].as_str().is_some_and(|reason| !reason.is_empty());
     says_yes(&line["done"]) || reason("done_reason") || reason("finish_reason")
 }
 
-/// Whether a line that is the whole of an answer leaves open how the answer ended.
+/// Says if a line can be a whole answer that has no mark of its end.
 pub(super) fn may_be_whole(line: &Value) -> bool {
     let says = ["message", "response"].iter().any(|name| !line[*name].is_null());
     says && line["done"].is_null()

@@ -4,6 +4,7 @@
 mod container;
 mod host;
 mod loopback;
+mod shapes;
 
 use std::fs::File;
 use std::net::TcpListener;

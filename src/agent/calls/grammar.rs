@@ -1,4 +1,4 @@
-//! Ways to write a call that are nothing else: each has a mark that opens it. Pure.
+//! Forms of calls that begin with a mark of their own. Pure.
 
 use serde_json::{Map, Value};
 
@@ -37,7 +37,7 @@ impl From<Fault> for Unread {
     }
 }
 
-/// What stands at an opening mark.
+/// The text at an opening mark.
 pub(super) enum Found<'a> {
     /// Calls, and what follows them.
     Calls(Vec<Written>, &'a str),

@@ -1,15 +1,15 @@
 //! JSON as models write it. Pure.
 //!
-//! What is JSON is read as such. What is not may still mean only one thing: a
-//! trailing comma, a line break within a string, a backslash before a letter
-//! that needs none, Python's words and quotes. Anything else is an error.
+//! Valid JSON is read as such. Some invalid JSON has only one meaning, and is
+//! read too: a trailing comma, a line break in a string, a needless backslash,
+//! Python's words and quotes. Anything else is an error.
 
 use serde_json::{Map, Number, Value};
 
 /// How deep values may be nested, as in `serde_json`.
 const DEPTH_MAX: usize = 128;
 
-/// Why there is no value at the start of a text.
+/// Why no value could be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     /// The text ends within it.
@@ -18,7 +18,7 @@ pub(super) enum Fault {
     Not(String),
 }
 
-/// The value at the start of a text, and what follows it.
+/// Reads the value at the start of `text`, and returns it with the rest.
 pub(super) fn prefix(text: &str) -> Result<(Value, &str), Fault> {
     let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
     match values.next() {
@@ -34,7 +34,7 @@ pub(super) fn prefix(text: &str) -> Result<(Value, &str), Fault> {
     }
 }
 
-/// The value that a text is.
+/// Reads `text` as one value.
 pub(super) fn whole(text: &str) -> Option<Value> {
     let (value, rest) = prefix(text).ok()?;
     rest.trim().is_empty().then_some(value)
@@ -215,7 +215,7 @@ mod tests {
             proptest::prop_assert_eq!(whole(&value.to_string()), Some(value));
         }
 
-        /// Whatever it is, it is read to an end.
+        /// No input makes the reader panic or run on.
         #[test]
         fn anything_is_read_to_an_end(text in "[\\[\\]{}\"':,\\\\a-c0-9u \\n]{0,60}") {
             let _ = prefix(&text);

@@ -1,8 +1,8 @@
-//! Calls that are nearly right. Pure.
+//! Repairs calls that are nearly right. Pure.
 //!
-//! What can only mean one thing is made right by the tool's own schema, and
-//! noted. What is not is the tool's to refuse: nothing is left out, and nothing
-//! is guessed.
+//! The tool's schema decides. A repair is made only where the call has one
+//! meaning, and each repair is noted. The tool refuses the rest. Nothing is left
+//! out and nothing is guessed.
 
 use serde_json::{Map, Value, json};
 
@@ -20,7 +20,7 @@ pub(super) fn tools(schema: &Value) -> impl Iterator<Item = &Value> {
     tools.iter().map(|tool| &tool["function"])
 }
 
-/// The tool that a name can only mean.
+/// The one tool that a name can mean.
 pub(super) fn canonical<'a>(name: &str, schema: &'a Value) -> Option<&'a str> {
     let names = || tools(schema).filter_map(|tool| tool["name"].as_str());
     // As in `functions.bb_shell`.
@@ -41,7 +41,7 @@ fn only<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str>
     }
 }
 
-/// Makes a call right where that is certain, and says what was not.
+/// Repairs a call where its meaning is certain, and lists the repairs.
 pub(in super::super) fn mend(call: Call, schema: &Value) -> (Call, Vec<String>) {
     let mut notes = Vec::new();
     let tool = match canonical(&call.tool, schema) {
@@ -65,7 +65,7 @@ pub(in super::super) fn mend(call: Call, schema: &Value) -> (Call, Vec<String>) 
     (Call { tool, arguments, ..call }, notes)
 }
 
-/// Arguments out of a text, or out of a second object around them.
+/// Takes arguments out of a string, or out of a second object around them.
 fn unwrapped(given: Value, properties: &Map<String, Value>, notes: &mut Vec<String>) -> Value {
     let given = match given {
         Value::String(text) => match literal::whole(&text) {

@@ -1,4 +1,4 @@
-//! A text taken apart: words, code, data, and what is or may become a call. Pure.
+//! Splits an answer into words, code, JSON and calls. Pure.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use super::literal::{self, Fault};
 use super::mend;
 use super::written::{Written, calls_in};
 
-/// A part of a text. All parts one after the other are the text.
+/// A part of an answer.
 #[derive(Debug, PartialEq)]
 pub(super) enum Part<'a> {
     /// Words, code or data: shown as it stands.
@@ -49,7 +49,7 @@ const THOUGHTS: &[&str] = &["<think>", "</think>", "<internal>", "</internal>"];
 const LANGUAGES: &[&str] =
     &["", "json", "json5", "jsonc", "xml", "tool", "tool_call", "tool_code", "tool_calls", "text"];
 
-/// Takes a text apart. `schema` is the tools as the model was given them.
+/// Splits `text` into its parts, in order. `schema` is the tools as the model was given them.
 pub(super) fn parts<'a>(text: &'a str, schema: &Value, stage: Stage) -> Vec<Part<'a>> {
     let mut found = Vec::new();
     // Where the words begin that are not in a part yet, and where to look on.
@@ -131,7 +131,7 @@ fn marked<'a>(text: &'a str, schema: &Value, stage: Stage) -> At<'a> {
     }
 }
 
-/// The special token at the start of a text.
+/// The special token at the start of `text`.
 fn token(text: &str) -> Option<&str> {
     ["|", "｜"].iter().find_map(|bar| {
         let inner = text.strip_prefix('<')?.strip_prefix(bar)?;
@@ -236,7 +236,7 @@ fn meant(calls: Vec<Written>, source: &str, schema: &Value) -> Meant {
     }
 }
 
-/// Whether text that cannot be read was meant as a call: it names a tool, and arguments of it.
+/// Says if unreadable text was meant as a call: it names a tool and arguments of that tool.
 fn looks_like_call(text: &str, schema: &Value) -> bool {
     let quoted = |word: &str| ['"', '\''].iter().any(|q| text.contains(&format!("{q}{word}{q}")));
     let named = |tool: &&Value| tool["name"].as_str().is_some_and(quoted);
@@ -247,7 +247,7 @@ fn looks_like_call(text: &str, schema: &Value) -> bool {
             || own.is_some_and(|own| own.keys().any(|name| quoted(name))))
 }
 
-/// As much of a text as its brackets say, whatever stands in strings.
+/// The start of `text` up to the bracket that closes its first one. Quotes are not looked at.
 fn balanced(text: &str) -> Option<&str> {
     let mut depth = 0_usize;
     for (at, character) in text.char_indices() {

@@ -1,7 +1,7 @@
-//! Whether a call that a model wrote out is somebody else's words. Pure.
+//! Recognizes a call that the model only repeats. Pure.
 //!
-//! What a person or a tool brought in may hold the text of a call, as an
-//! example or to have it run. A model that repeats it quotes it.
+//! A message or a tool's result may contain the text of a call, as an example
+//! or as an attack. A model that repeats it quotes it.
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use super::super::model::Call;
 use super::mend;
 use super::parts::{Part, Stage, parts};
 
-/// Whether this call stands in one of these messages, however it is written there.
+/// Says if one of these messages contains this call, in any form.
 pub(in super::super) fn is_quoted(call: &Call, messages: &[Value], schema: &Value) -> bool {
     let brought_in =
         messages.iter().filter(|message| message["role"] == "user" || message["role"] == "tool");
@@ -24,7 +24,7 @@ pub(in super::super) fn is_quoted(call: &Call, messages: &[Value], schema: &Valu
     })
 }
 
-/// Whether a text holds this very call.
+/// Says if `text` contains this call.
 fn holds(text: &str, call: &Call, schema: &Value) -> bool {
     let calls = parts(text, schema, Stage::Whole).into_iter().filter_map(|part| match part {
         Part::Calls { calls, .. } => Some(calls),
@@ -36,7 +36,7 @@ fn holds(text: &str, call: &Call, schema: &Value) -> bool {
     })
 }
 
-/// A text without what differs between two ways to write it.
+/// `text` without blanks and backslashes, which differ between two forms of the same call.
 fn bare(text: &str) -> String {
     text.chars().filter(|c| !c.is_whitespace() && *c != '\\').collect()
 }

@@ -1,4 +1,4 @@
-//! A call as a JSON value: under whatever names its parts go. Pure.
+//! Reads a call from JSON, under every name that its members have. Pure.
 
 use serde_json::{Map, Value};
 

@@ -66,6 +66,30 @@ impl Reply {
         Self::steps(chunks.into_iter().map(|chunk| Step::Chunk(chunk.into())))
     }
 
+    /// The same bytes, cut anew into chunks of some bytes each: where, follows from the seed.
+    pub(crate) fn cut(mut self, seed: u64) -> Self {
+        let mut state = seed;
+        let mut pieces = Vec::new();
+        for step in self.steps {
+            let Step::Chunk(bytes) = step else {
+                pieces.push(step);
+                continue;
+            };
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                // Knuth's generator: the test is the same every time.
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let most = if state >> 63 == 0 { 4 } else { 120 };
+                let length = 1 + usize::try_from(state >> 33).unwrap() % most;
+                let (piece, left) = rest.split_at(length.min(rest.len()));
+                pieces.push(Step::Chunk(piece.to_vec()));
+                rest = left;
+            }
+        }
+        self.steps = pieces;
+        self
+    }
+
     pub(crate) fn steps(steps: impl IntoIterator<Item = Step>) -> Self {
         let content_type = "application/x-ndjson".to_owned();
         let (headers, steps) = (Vec::new(), steps.into_iter().collect());
@@ -172,6 +196,17 @@ impl FakeOllama {
                 return request;
             }
         }
+    }
+
+    /// Forgets what was prepared for this path and not asked for.
+    pub(crate) fn forget(&self, path: &str) {
+        self.replies.lock().unwrap().remove(path);
+    }
+
+    /// The requests that came and were not looked at, apart from those about the model.
+    pub(crate) fn so_far(&mut self) -> Vec<Request> {
+        let requests = std::iter::from_fn(|| self.requests.try_recv().ok());
+        requests.filter(|request| request.path != "/api/show").collect()
     }
 
     /// Whether a request came that was not yet looked at.
