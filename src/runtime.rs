@@ -113,7 +113,7 @@ impl fmt::Display for Exit {
         match self {
             Self::Code(code) => write!(f, "exit code {code}"),
             Self::Signal(signal) => write!(f, "signal {signal}"),
-            Self::OutOfMemory => f.write_str("no memory left"),
+            Self::OutOfMemory => f.write_str("out of memory"),
             Self::Lost(why) => f.write_str(why),
         }
     }
@@ -137,7 +137,7 @@ pub enum RuntimeError {
         why: String,
     },
     /// A sandbox has the name already. It is left as it is.
-    #[error("there is a container {name} already")]
+    #[error("a container named {name} already exists")]
     NameTaken {
         /// The name.
         name: String,
@@ -146,7 +146,7 @@ pub enum RuntimeError {
     #[error("there is no image {0}")]
     ImageMissing(String),
     /// There is no such sandbox.
-    #[error("there is no sandbox {0}")]
+    #[error("there is no container {0}")]
     NotFound(SandboxId),
     /// The runtime has not this ability.
     #[error("{runtime} cannot do this: {what}", runtime = .runtime.word())]
@@ -414,7 +414,7 @@ impl Runtimes {
     /// [`RuntimeError::Unavailable`] where it was not found.
     pub fn get(&self, kind: RuntimeKind) -> Result<Arc<dyn Runtime>, RuntimeError> {
         let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
-        let nowhere = || Err("it was not found on this machine".to_owned());
+        let nowhere = || Err("not found on this machine".to_owned());
         let found = all.get(&kind).cloned().unwrap_or_else(nowhere);
         found.map_err(|why| RuntimeError::Unavailable { runtime: kind, why })
     }

@@ -1,4 +1,4 @@
-//! `babybot exec`: a command of the operator within a group's sandbox.
+//! `babybot exec`: a command of the operator in a group's container, or beside its process.
 
 use std::io::{self, Read as _, Write};
 use std::os::fd::AsFd;
@@ -26,32 +26,33 @@ use crate::runtime::docker::endpoint::Endpoint;
 use crate::runtime::process::{ProcessRuntime, Strays};
 use crate::runtime::{Exec, ExecPlace, ExecSpec, Runtime, RuntimeError, Runtimes};
 
-/// How a command ends that cannot be started, as shells and engines say it,
+/// The exit code of a command that cannot be started, as shells and engines have it.
 const NOT_STARTED: u8 = 126;
-/// and one that is not there.
+/// The exit code of a command that does not exist.
 const NOT_FOUND: u8 = 127;
-/// How long the sandbox may take to start the command.
+/// How long starting the command may take.
 const START_PATIENCE: Duration = Duration::from_secs(30);
 /// What is carried at once, in bytes.
 const CHUNK: usize = 16 << 10;
-/// Chunks of stdin that wait to be taken.
+/// Chunks of stdin that may wait for the command.
 const CHUNKS_MAX: usize = 4;
 
-/// Runs a command within a group's sandbox, as its agent's user and behind the same walls.
+/// Runs a command in a group's container, as its agent's user and isolated like it.
 ///
-/// Starts the agent if none runs, and keeps it while the command does. At a terminal the command
-/// has one too. Ends with the exit code of the command. Where no controller runs, it is one for
-/// as long as the command runs.
+/// Starts the agent if it is not running, and keeps it running until the command ends. At a
+/// terminal the command has a terminal too. The exit code is that of the command. If no controller
+/// is running, this is one until the command ends. On the runtime `none` there is no container, and
+/// the command is a process beside the agent's.
 #[derive(Debug, clap::Args)]
 pub struct ExecArgs {
-    /// The group whose sandbox it is
+    /// The group
     pub group: String,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub command: Vec<String>,
 }
 
-/// Runs a command within a sandbox.
+/// Runs a command in a group's container.
 ///
 /// # Errors
 /// When nothing was applied, or the command cannot be started.
@@ -78,7 +79,7 @@ async fn begin(args: &ExecArgs, context: &Context) -> Result<(Client, Option<Own
         return match ground.project.lock_holder().map_err(project_error)? {
             Some(holder) => Err(busy(&holder)),
             None => Err(Error::new(Exit::Failed, "nothing was applied yet")
-                .hinted(format!("`babybot apply{}` does so", context.manifest_argument()))),
+                .hinted(format!("run `babybot apply{}`", context.manifest_argument()))),
         };
     };
     // A mistyped group is no reason to start anything.
@@ -94,7 +95,7 @@ async fn begin(args: &ExecArgs, context: &Context) -> Result<(Client, Option<Own
     Ok((client, Some(own)))
 }
 
-/// Runs the command in a sandbox that is kept for it. `runtimes` are those of a controller in this
+/// Runs the command while a lease keeps the container. `runtimes` are those of a controller in this
 /// process.
 async fn look_inside(
     args: &ExecArgs,
@@ -103,7 +104,7 @@ async fn look_inside(
     interrupts: &mut Interrupts,
     context: &Context,
 ) -> Outcome {
-    let failed = |error| control_error("look inside", &error);
+    let failed = |error| control_error("run the command", &error);
     let status = client.status().await.map_err(failed)?;
     let (group, known) = known_group(&args.group, &status)?;
     if known.sandbox.is_none() {
@@ -119,7 +120,7 @@ async fn look_inside(
         terminal: terminal.as_ref().map(|terminal| terminal.size),
         place: Some(place_of(&lease)),
     };
-    let failed = |error: RuntimeError| Error::failed("run it", &error);
+    let failed = |error: RuntimeError| Error::failed("run the command", &error);
     let runtime = runtime_of(&lease, runtimes).map_err(failed)?;
     let exec = start(&*runtime, &lease, command).await.map_err(failed)?;
     // From here on, every way out leads past the drop of this.
@@ -131,13 +132,13 @@ async fn look_inside(
                 && matches!(carried, Ok(Exit::Command(NOT_STARTED | NOT_FOUND)))
             {
                 context.note(
-                    "note: the image may not have it: on `scratch` there is no shell, only babybot\n",
+                    "note: the image may lack this command: one built on `scratch` has babybot and no shell\n",
                 );
             }
             carried
         }
         () = guard.ended() => {
-            Err(Error::new(Exit::Failed, "the controller ended, and the sandbox with it"))
+            Err(Error::new(Exit::Failed, "the controller ended, and the command with it"))
         }
         () = interrupts.recv() => Ok(Exit::Interrupted),
     }
@@ -148,20 +149,22 @@ fn place_of(lease: &Lease) -> ExecPlace {
     ExecPlace { marker, workdir, home, user, env }
 }
 
-/// What the sandbox was made with; that of the controller itself, where it is in this process.
+/// The runtime of the group's agent: the controller's own, if the controller is in this process.
 fn runtime_of(lease: &Lease, own: Option<Runtimes>) -> Result<Arc<dyn Runtime>, RuntimeError> {
     if let Some(own) = own {
         return own.get(lease.runtime);
     }
     match (lease.runtime, &lease.endpoint) {
         (RuntimeKind::Docker, Some(url)) => {
-            let reason = "where the controller has it".to_owned();
+            let reason = "the engine of the controller".to_owned();
             Ok(Arc::new(Docker::new(Endpoint { url: url.clone(), reason })?))
         }
         (RuntimeKind::None, _) => {
-            let failed = |error: Errno| RuntimeError::Failed(format!("no wall: {error}"));
-            // Nothing in the sandbox looks into this process, and all that the command leaves
-            // behind is left to it.
+            let failed = |error: Errno| {
+                RuntimeError::Failed(format!("cannot protect this process: {error}"))
+            };
+            // No process of the agent can read this one, and this process adopts whatever the command
+            // leaves behind.
             rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
                 .map_err(failed)?;
             rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
@@ -169,7 +172,7 @@ fn runtime_of(lease: &Lease, own: Option<Runtimes>) -> Result<Arc<dyn Runtime>, 
             Ok(Arc::new(ProcessRuntime::new(SELF.into(), Strays::Adopted)))
         }
         (runtime, None) => {
-            let why = "the controller does not say where it is".to_owned();
+            let why = "the controller does not say where its engine is".to_owned();
             Err(RuntimeError::Unavailable { runtime, why })
         }
     }
@@ -189,7 +192,8 @@ async fn start(
     }
 }
 
-/// What is typed, chunk by chunk, read where waiting for a key holds up nothing else.
+/// What is typed, chunk by chunk. It is read in a thread of its own, so that nothing else waits for a
+/// key.
 fn keys() -> mpsc::Receiver<Vec<u8>> {
     let (sender, chunks) = mpsc::channel(CHUNKS_MAX);
     std::thread::spawn(move || {
@@ -204,7 +208,7 @@ fn keys() -> mpsc::Receiver<Vec<u8>> {
     chunks
 }
 
-/// Carries what is typed to the command and what it says back, until it ends.
+/// Carries input to the command and its output back, until the command ends.
 async fn carry(
     exec: Exec,
     keys: mpsc::Receiver<Vec<u8>>,
@@ -219,10 +223,10 @@ async fn carry(
     typing.abort();
     match said {
         Ok(((), (), Ok(code))) => Ok(Exit::Command(u8::try_from(code).unwrap_or(1))),
-        Ok(((), (), Err(error))) => Err(Error::failed("see the command's end", &error)),
+        Ok(((), (), Err(error))) => Err(Error::failed("wait for the command", &error)),
         // A reader that went away is no failure.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Ok),
-        Err(error) => Err(Error::failed("carry the command's output", &error)),
+        Err(error) => Err(Error::failed("write the command's output", &error)),
     }
 }
 
@@ -242,7 +246,7 @@ async fn carry_out(
     let mut buffer = vec![0; CHUNK];
     loop {
         match from.read(&mut buffer).await {
-            // An engine ends a stream as it likes; the exit code tells the rest.
+            // Engines end a stream with or without an error; the exit code says how the command ended.
             Ok(0) | Err(_) => return Ok(()),
             Ok(count) => {
                 to.write_all(&buffer[..count])?;
@@ -252,12 +256,13 @@ async fn carry_out(
     }
 }
 
-/// What ends a command from outside.
+/// The signals that end a command from outside.
 struct Interrupts([tokio::signal::unix::Signal; 3]);
 
 impl Interrupts {
     fn new() -> Result<Self, Error> {
-        let listen = |kind| signal(kind).map_err(|error| Error::failed("hear of signals", &error));
+        let listen =
+            |kind| signal(kind).map_err(|error| Error::failed("listen for signals", &error));
         let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
         let [interrupt, terminate, hangup] = kinds.map(listen);
         Ok(Self([interrupt?, terminate?, hangup?]))
@@ -273,7 +278,7 @@ impl Interrupts {
     }
 }
 
-/// A terminal, as it was found.
+/// A terminal in its original mode.
 struct Terminal<Input: AsFd> {
     input: Input,
     /// Columns and rows.
@@ -281,7 +286,7 @@ struct Terminal<Input: AsFd> {
     was: Termios,
 }
 
-/// A terminal that hands every key on as it is, until this is dropped.
+/// A terminal in raw mode, until this is dropped.
 struct Raw<Input: AsFd> {
     input: Input,
     was: Termios,

@@ -106,10 +106,11 @@ impl ProcessRuntime {
 
     /// Starts a command of the operator as a process beside the agent's.
     async fn run(&self, spec: ExecSpec) -> Result<Exec, RuntimeError> {
-        let failed = |error: io::Error| RuntimeError::Failed(format!("it does not start: {error}"));
+        let failed =
+            |error: io::Error| RuntimeError::Failed(format!("the command does not start: {error}"));
         let place = spec.place.ok_or_else(|| RuntimeError::Unsupported {
             runtime: RuntimeKind::None,
-            what: "to run a command in a sandbox of which nothing is known".to_owned(),
+            what: "running a command without knowing the agent's folders".to_owned(),
         })?;
         let mut command = self.command_at(&place);
         command
@@ -146,7 +147,7 @@ impl ProcessRuntime {
                 stderr: Box::new(stderr),
                 exit,
             }),
-            _ => Err(RuntimeError::Failed("it has no streams".to_owned())),
+            _ => Err(RuntimeError::Failed("the command has no streams".to_owned())),
         }
     }
 
@@ -175,7 +176,9 @@ impl ProcessRuntime {
                 Ok(status) => match (status.code(), status.signal()) {
                     (Some(code), _) => Exit::Code(code),
                     (None, Some(signal)) => Exit::Signal(signal),
-                    (None, None) => Exit::Lost("neither exit code nor signal".to_owned()),
+                    (None, None) => {
+                        Exit::Lost("it ended with neither an exit code nor a signal".to_owned())
+                    }
                 },
                 Err(error) => Exit::Lost(error.to_string()),
             }

@@ -1,8 +1,8 @@
 //! A container from its making to its removal.
 //!
-//! A guardian, a task of its own, waits for every container that was started:
-//! it closes stdin when the link is dropped, ends what does not end by itself,
-//! asks how it ended and removes it. Nothing is left behind because nobody asked.
+//! A guardian, a task of its own, waits for each container that was started. It
+//! closes stdin when the link is dropped, ends the container if it does not end by
+//! itself, asks how it ended, and removes it.
 
 use std::time::Duration;
 
@@ -49,11 +49,11 @@ pub(super) async fn launch(
         .image
         .as_ref()
         .map(|image| image_name(Some(&spec.instance), image))
-        .ok_or_else(|| RuntimeError::Launch("no image is named".to_owned()))?;
+        .ok_or_else(|| RuntimeError::Launch("the container has no image".to_owned()))?;
     let folders = spec.mounts.clone();
     // A file system far away may not answer.
     let check = tokio::task::spawn_blocking(move || mounts::check(&folders));
-    let late = |_| RuntimeError::Launch("a folder that is mounted does not answer".to_owned());
+    let late = |_| RuntimeError::Launch("a mounted folder does not respond".to_owned());
     tokio::time::timeout(LIST_DEADLINE, check)
         .await
         .map_err(late)?
@@ -71,7 +71,7 @@ pub(super) async fn launch(
         let taken_away = matches!(failure, Failure::Changed(_) | Failure::UnderWay(_))
             || is_gone(&client, &id).await;
         if let Err(left) = remove(&client, &id).await {
-            tracing::warn!(%id, left = left.words(), "a container that did not start is left");
+            tracing::warn!(%id, left = left.words(), "a container that did not start could not be removed");
         }
         match failure {
             Failure::Unreachable(_) | Failure::Late { .. } => return Err(failure.into_error()),
@@ -179,7 +179,7 @@ async fn start(client: &Client, id: &str) -> Result<Sandbox, Failure> {
         link: Box::new(tokio::io::join(outputs.stdout, input)),
         log: outputs.stderr,
         exit: Box::pin(async move {
-            exit.await.unwrap_or_else(|_| Exit::Lost("nobody waited for it".to_owned()))
+            exit.await.unwrap_or_else(|_| Exit::Lost("the wait for its end broke off".to_owned()))
         }),
     })
 }
@@ -238,7 +238,7 @@ async fn wait(client: &Client, id: &str) -> Result<Exit, Failure> {
             Some(Err(Error::RequestTimeoutError)) => continue,
             Some(Err(error)) => return Err(error.into()),
             None => {
-                return Err(Failure::Unreachable("the engine broke the wait off".to_owned()));
+                return Err(Failure::Unreachable("the engine broke off the wait".to_owned()));
             }
         };
         return Ok(match code - 128 {

@@ -20,7 +20,7 @@ const FORBIDDEN: &[char] = &[':', ',', '=', '\n'];
 /// A sentence that names the folder.
 pub(super) fn check(mounts: &[Mount]) -> Result<(), String> {
     let table = std::fs::read_to_string("/proc/self/mountinfo")
-        .map_err(|error| format!("cannot read what is mounted on this machine: {error}"))?;
+        .map_err(|error| format!("cannot read the mounts of this machine: {error}"))?;
     mounts.iter().try_for_each(|mount| check_one(mount, &table))
 }
 
@@ -38,7 +38,7 @@ fn check_one(mount: &Mount, table: &str) -> Result<(), String> {
     }
     let real = source.canonicalize().map_err(|error| format!("the folder {text}: {error}"))?;
     if real.as_os_str() != source.as_os_str() {
-        return Err(format!("the path {text} leads over a link to {}", real.display()));
+        return Err(format!("the path {text} contains a link and leads to {}", real.display()));
     }
     if !source.is_dir() {
         return Err(format!("{text} is not a folder"));
@@ -54,7 +54,7 @@ fn check_one(mount: &Mount, table: &str) -> Result<(), String> {
     }
     match pipe_in(source) {
         Some(pipe) => Err(format!(
-            "{} is a pipe: an agent that may only read {text} could write to it; remove it",
+            "{} is a pipe, and an agent that may only read {text} could write to it: remove it",
             pipe.display()
         )),
         None => Ok(()),
@@ -68,7 +68,7 @@ fn pipe_in(folder: &Path) -> Option<PathBuf> {
         for entry in folder.read_dir().into_iter().flatten().flatten() {
             entries += 1;
             if entries > ENTRIES_MAX {
-                tracing::warn!(?folder, "it holds too many files to look for pipes in it");
+                tracing::warn!(?folder, "this folder has too many files to check for pipes");
                 return None;
             }
             // The kind of the entry itself: no link is followed.
@@ -140,8 +140,8 @@ mod tests {
             check_one(&mount, TABLE).err()
         };
         assert_eq!(refusal("real"), None);
-        assert!(refusal("link").unwrap().contains("over a link"));
-        assert!(refusal("real/../real").unwrap().contains("over a link"));
+        assert!(refusal("link").unwrap().contains("contains a link"));
+        assert!(refusal("real/../real").unwrap().contains("contains a link"));
         assert!(refusal("file").unwrap().contains("is not a folder"));
         assert!(refusal("none").unwrap().contains("No such file"));
         assert!(refusal("a:b").unwrap().contains("`:`"));

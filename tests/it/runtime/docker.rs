@@ -206,7 +206,7 @@ async fn what_an_image_declares_opens_no_wall() {
     let within = image("/workspace/group/data").await;
     spec.container.image = Some(within.clone());
     let refused = place.runtime.launch(spec).await;
-    let Err(RuntimeError::Launch(why)) = refused else { panic!("{refused:?}") };
+    let Err(RuntimeError::Refused(why)) = refused else { panic!("{refused:?}") };
     assert!(why.contains(&within) && why.contains("/workspace/group/data"), "{why}");
     assert_eq!(place.count().await, 0);
     assert!(!place.folder("family").join("data").exists());

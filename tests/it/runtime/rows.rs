@@ -250,7 +250,7 @@ pub(super) async fn row_09(place: Place) {
     let gone = place.folder("family").join("gone");
     let link = place.folder("family").join("link");
     std::os::unix::fs::symlink("/", &link).unwrap();
-    for (source, why) in [(&gone, "No such file"), (&link, "over a link")] {
+    for (source, why) in [(&gone, "No such file"), (&link, "contains a link")] {
         let mut spec = place.spec("family", "true");
         spec.mounts.push(mount(source, "/workspace/extra/it", Access::Read));
         let failed = place.runtime.launch(spec).await.unwrap_err();
