@@ -6,6 +6,7 @@
 pub mod apply;
 pub mod approve;
 pub mod chat;
+pub mod claim;
 pub mod down;
 pub mod exec;
 pub mod explain;

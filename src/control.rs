@@ -134,6 +134,9 @@ impl ControlError {
             Self::Folder { path, .. } => {
                 format!("remove {}, or name another folder in XDG_RUNTIME_DIR", path.display())
             }
+            Self::Io { path, source } if source.kind() == io::ErrorKind::InvalidInput => {
+                format!("move it away, babybot did not make it: {}", path.display())
+            }
             Self::TooLong { .. } => "name a shorter folder in XDG_RUNTIME_DIR, or in TMPDIR where \
                                      there is none"
                 .to_owned(),

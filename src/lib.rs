@@ -55,6 +55,7 @@
 //! - [`clock`]: moments, and the one way to ask the machine for one
 //! - [`zone`]: time zones, by name and by rule
 //! - [`process`]: the machine's processes, named so that none is mistaken for another
+//! - [`file`](mod@file): files that are opened as files, and nothing else
 //! - [`line`](mod@line): lines out of bytes, however they were cut
 //! - [`visible`]: text of others, with nothing in it that is not seen
 //! - [`wire`]: how both ends of an HTTP/2 connection are set up, within bounds
@@ -74,6 +75,7 @@ pub mod controller;
 pub mod desired;
 pub mod error;
 pub mod execute;
+pub mod file;
 pub mod gateway;
 pub mod host;
 pub mod line;

@@ -4,6 +4,7 @@
 //! directory, one name at a time, following no link and opening nothing but
 //! regular files. Knows nothing of what the files mean.
 
+mod instance;
 mod lock;
 pub mod view;
 
@@ -19,11 +20,10 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::clock::Clock;
 use crate::name::{GroupName, InstanceId};
-use crate::process;
 use crate::resource::UserId;
 
+pub use instance::{Claim, Origin, Relocation};
 pub use lock::InstanceLock;
 
 /// Entries of a folder that are counted when it is measured; a fuller one counts as over any limit.
@@ -60,11 +60,23 @@ pub enum ProjectError {
         /// What is wrong with it.
         problem: String,
     },
-    /// The folder was copied or moved from where its instance was made.
-    #[error("this folder was copied or moved: {} names an instance that was made elsewhere", path.display())]
-    Copied {
-        /// The instance file.
-        path: PathBuf,
+    /// The folder is not where its instance was made.
+    #[error("this project was moved or copied: its instance {} was made {origin}", instance.short())]
+    Moved {
+        /// The project folder.
+        folder: PathBuf,
+        /// The instance.
+        instance: InstanceId,
+        /// Where it was made.
+        origin: Origin,
+    },
+    /// The folder is a copy, and what it was copied from is still there.
+    #[error("this project is a copy: instance {} is still in {}", instance.short(), folder.display())]
+    Original {
+        /// Where the original is.
+        folder: PathBuf,
+        /// The instance.
+        instance: InstanceId,
     },
     /// Another babybot holds this instance.
     #[error("another babybot holds this instance: {holder}")]
@@ -80,16 +92,8 @@ pub struct Project {
     root: PathBuf,
     /// Whom files are made for, where that is not who makes them.
     owner: Option<(u32, u32)>,
-}
-
-/// What `data/instance` holds.
-#[derive(Debug, Serialize, Deserialize)]
-struct InstanceFile {
-    instance: InstanceId,
-    machine: String,
-    boot: String,
-    device: u64,
-    inode: u64,
+    /// The instance that a person says it is.
+    claimed: Option<InstanceId>,
 }
 
 impl Project {
@@ -102,7 +106,7 @@ impl Project {
         let metadata = fs::metadata(&root).map_err(|source| io_at(&root, source))?;
         let root_runs = rustix::process::geteuid().is_root();
         let owner = (root_runs && metadata.uid() != 0).then(|| (metadata.uid(), metadata.gid()));
-        Ok(Self { root, owner })
+        Ok(Self { root, owner, claimed: None })
     }
 
     /// The folder itself, absolute.
@@ -260,89 +264,6 @@ impl Project {
         }
         Ok(())
     }
-
-    /// The instance of this folder; made now if it has none.
-    ///
-    /// # Errors
-    /// When the folder is a copy, or the file cannot be read or written.
-    pub fn instance(&self, clock: &dyn Clock) -> Result<InstanceId, ProjectError> {
-        match self.known_instance()? {
-            Some(instance) => Ok(instance),
-            None => self.make_instance(clock),
-        }
-    }
-
-    /// The instance of this folder, if it has one.
-    ///
-    /// # Errors
-    /// When the folder is a copy, or the file cannot be read.
-    pub fn known_instance(&self) -> Result<Option<InstanceId>, ProjectError> {
-        let path = self.data().join("instance");
-        let bytes = match self
-            .folder(&self.data())
-            .and_then(|data| data.read("instance", SMALL_FILE_MAX))
-        {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => return Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(io_at(&path, source)),
-        };
-        let file: InstanceFile = serde_json::from_slice(&bytes).map_err(|error| {
-            let problem = format!("not an instance ({error}); remove it to begin anew");
-            ProjectError::Content { path: path.clone(), problem }
-        })?;
-        let here = self.place()?;
-        // Some file systems get another device number at every boot.
-        let same_device = file.device == here.device || file.boot != here.boot;
-        if file.inode == here.inode && file.machine == here.machine && same_device {
-            Ok(Some(file.instance))
-        } else {
-            Err(ProjectError::Copied { path })
-        }
-    }
-
-    fn make_instance(&self, clock: &dyn Clock) -> Result<InstanceId, ProjectError> {
-        self.prepare()?;
-        self.write_instance(clock.instance_id())
-    }
-
-    /// Writes the instance of this folder again, where its file was removed or damaged. The lock of
-    /// the instance must be held. Returns whether it was written.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn renew_instance(&self, instance: &InstanceId) -> Result<bool, ProjectError> {
-        match self.known_instance() {
-            Ok(Some(known)) if known == *instance => Ok(false),
-            _ => self.write_instance(instance.clone()).map(|_| true),
-        }
-    }
-
-    fn write_instance(&self, instance: InstanceId) -> Result<InstanceId, ProjectError> {
-        let path = self.data().join("instance");
-        let here = self.place()?;
-        let file = InstanceFile { instance, ..here };
-        let text = serde_json::to_vec_pretty(&file).map_err(|error| io_at(&path, error.into()))?;
-        let folder = self.folder(&self.data()).map_err(|source| io_at(&path, source))?;
-        folder
-            .write("instance", &text, 0o600, self.owner)
-            .map_err(|source| io_at(&path, source))?;
-        Ok(file.instance)
-    }
-
-    /// Where the data folder is, in the machine's own terms; the instance is left blank.
-    fn place(&self) -> Result<InstanceFile, ProjectError> {
-        let data = self.data();
-        let metadata = fs::metadata(&data).map_err(|source| io_at(&data, source))?;
-        let machine = fs::read_to_string("/etc/machine-id").unwrap_or_default();
-        Ok(InstanceFile {
-            instance: InstanceId::new("0".repeat(32)).expect("zeros are hexadecimal digits"),
-            machine: machine.trim().to_owned(),
-            boot: process::boot_id(),
-            device: metadata.dev(),
-            inode: metadata.ino(),
-        })
-    }
 }
 
 fn io_at(path: &Path, source: io::Error) -> ProjectError {
@@ -407,7 +328,8 @@ impl Folder {
         let fd = rustix::fs::openat(&self.fd, single(name)?, flags, Mode::from_raw_mode(0o600))?;
         let stat = rustix::fs::fstat(&fd)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_nlink != 1 {
-            return Err(io::Error::other("not a regular file of its own"));
+            let text = "not a regular file of its own";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         Ok(File::from(fd))
     }

@@ -6,6 +6,8 @@
 
 pub mod mend;
 
+use std::collections::BTreeMap;
+
 use thiserror::Error;
 
 use crate::clock::Clock;
@@ -15,7 +17,7 @@ use crate::observe::{self, Look};
 use crate::observed::Known;
 use crate::plan::check::{self, Finding};
 use crate::plan::{Plan, plan};
-use crate::resource::{self, ResourceId, Risk};
+use crate::resource::{self, ResourceId, Risk, Spec};
 use crate::store::{self, NewGeneration, Store, StoreError};
 
 /// Why nothing, or not all, was done.
@@ -37,6 +39,8 @@ pub enum ApplyError {
 pub struct Applied {
     /// The generation that now holds.
     pub generation: u64,
+    /// Every resource as it recorded it.
+    pub specs: BTreeMap<ResourceId, Spec>,
     /// Step by step.
     pub report: Report,
     /// What is left to do: empty, unless something failed or moved meanwhile.
@@ -81,13 +85,14 @@ pub async fn apply(
         // `plan` has no steps where this is unknown, so nothing is recorded over it.
         Known::Absent | Known::Unknown(_) => Default::default(),
     };
+    let specs = now.recorded(&before, &report.done());
     let generation = store
         .record_generation(NewGeneration {
             parent: now.parent,
             at: clock.now(),
             digest: resource::digest(approved.text.as_bytes()),
             manifest: approved.text.to_owned(),
-            specs: now.recorded(&before, &report.done()),
+            specs: specs.clone(),
             plan: serde_json::to_string(&now).unwrap_or_default(),
             approved: approved.risks.clone(),
             tool: env!("CARGO_PKG_VERSION").to_owned(),
@@ -99,5 +104,5 @@ pub async fn apply(
         })
         .await?;
     let observed = observe::observe(approved.desired, look).await;
-    Ok(Applied { generation, report, left: plan(approved.desired, &observed) })
+    Ok(Applied { generation, specs, report, left: plan(approved.desired, &observed) })
 }

@@ -35,6 +35,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rustix::fs::OFlags;
 use thiserror::Error;
 
+use crate::file;
 use crate::name::TurnId;
 use crate::unit::ByteSize;
 
@@ -57,7 +58,7 @@ pub use outbox::{
 pub use sandboxes::{SANDBOXES_ENDED_KEPT, Sandbox};
 pub use statements::PER_MESSAGE_STATEMENTS;
 pub use turns::{FAILURE_TEXT_MAX, TakenUp, Turn, TurnOpened, TurnState};
-pub use usage::{Usage, UsageOutcome, UsageTotal};
+pub use usage::{USAGE_KEPT, Usage, UsageOutcome, UsageTotal};
 pub use writer::{BATCH_LENGTH_MAX, QUEUE_LENGTH_MAX};
 
 /// How long a write waits for a program that should not be writing here at all.
@@ -88,6 +89,14 @@ pub enum StoreError {
     Damaged {
         /// The database file.
         path: PathBuf,
+    },
+    /// Something else stands in the place of one of its files.
+    #[error("{} is {what}, not a file of the store", path.display())]
+    NotAFile {
+        /// Where.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
     },
     /// The file or its folder cannot be written.
     #[error("cannot write to the store at {}", path.display())]
@@ -250,6 +259,7 @@ impl StoreError {
             Self::Open { .. } | Self::Unwritable { .. } => {
                 Some("check that the folder exists and that this user may write to it")
             }
+            Self::NotAFile { .. } => Some("move it away: babybot did not make it"),
             Self::Damaged { .. } => Some(
                 "move the file and its -wal and -shm neighbours aside, then restore a backup \
                  or start with an empty store; privileged changes will need approval again",
@@ -357,6 +367,7 @@ impl Store {
     }
 
     fn open_with(path: &Path, size: Option<ByteSize>) -> Result<Self, StoreError> {
+        check_files(path)?;
         make_private(path)
             .map_err(|error| StoreError::Open { path: path.to_owned(), source: Arc::new(error) })?;
         let connection = writable(path, size).map_err(|fault| fault.at(path))?;
@@ -378,6 +389,7 @@ impl Store {
                 return Err(StoreError::Open { path: path.to_owned(), source: Arc::new(error) });
             }
         }
+        check_files(path)?;
         readable(path).map_err(|fault| fault.at(path))
     }
 
@@ -414,6 +426,20 @@ impl Reader {
             .map_err(|error| StoreError::from_sqlite(&self.path, error))?;
         work(&view).map_err(|fault| fault.at(&self.path))
     }
+}
+
+/// Refuses what SQLite would wait for: a pipe in the place of one of its files.
+fn check_files(path: &Path) -> Result<(), StoreError> {
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        let mut file = path.as_os_str().to_owned();
+        file.push(suffix);
+        let file = PathBuf::from(file);
+        let there = std::fs::symlink_metadata(&file).ok();
+        if let Some(what) = there.and_then(|there| file::instead_of_a_file(there.file_type())) {
+            return Err(StoreError::NotAFile { path: file, what });
+        }
+    }
+    Ok(())
 }
 
 /// Creates the file if need be and takes it away from everybody else.

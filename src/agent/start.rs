@@ -17,6 +17,7 @@ use tokio::net::unix::pipe;
 
 use super::AgentError;
 use super::filter::{self, NamedPipes};
+use crate::file;
 
 /// How long an earlier agent of the group may take to let go of the lock.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -205,8 +206,9 @@ fn kind_of(descriptor: BorrowedFd<'_>) -> io::Result<FileType> {
 /// Takes the lock that this process holds until its end.
 pub(super) async fn take_lock(path: &Path) -> Result<File, AgentError> {
     let failed = |error: io::Error| AgentError::Start(format!("{}: {error}", path.display()));
-    let lock =
-        File::options().create(true).truncate(false).write(true).open(path).map_err(failed)?;
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true);
+    let lock = file::open_with(path, &mut options).map_err(failed)?;
     let deadline = Instant::now() + LOCK_PATIENCE;
     loop {
         match lock.try_lock() {

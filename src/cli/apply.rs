@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_util::StreamExt as _;
 
 use crate::cli::approve::{self, ApprovalArgs};
+use crate::cli::claim::{self, ClaimArgs};
 use crate::cli::ground::Ground;
 use crate::cli::join::control_error;
 use crate::cli::load::load;
@@ -35,6 +36,9 @@ pub struct ApplyArgs {
     /// The approval.
     #[command(flatten)]
     pub approval: ApprovalArgs,
+    /// What is said of a project that was moved or copied.
+    #[command(flatten)]
+    pub claim: ClaimArgs,
 }
 
 /// Plans, asks and applies.
@@ -46,10 +50,12 @@ pub async fn run(args: &ApplyArgs, context: &Context) -> Outcome {
         Ok(source) => source,
         Err(exit) => return Ok(exit),
     };
-    let preview = Preview::make(&source, context).await?;
+    let preview = claim::preview(args.claim, &source, context).await?;
+    let above = preview.relocation.as_ref().map(claim::text).unwrap_or_default();
+    print(&above)?;
     print(&preview.text_for_apply(context.stdout_color()))?;
     preview.refuse_strangers()?;
-    if preview.plan.is_empty() {
+    if preview.plan.is_empty() && preview.relocation.is_none() {
         return if preview.plan.is_held_back() { Err(held_back()) } else { Ok(Exit::Ok) };
     }
     let risks = approve::approve(&preview, &args.approval, context)?;
@@ -58,6 +64,18 @@ pub async fn run(args: &ApplyArgs, context: &Context) -> Outcome {
         None => {
             let project = &preview.ground.project;
             let lock = project.lock("apply", SystemClock.now()).map_err(project_error)?;
+            if let Some(relocation) = &preview.relocation {
+                project.settle(relocation, &lock).map_err(project_error)?;
+                let instance = relocation.becomes.short().to_owned();
+                context.progress(&format!("This folder is instance {instance} now.\n"));
+                if preview.plan.is_empty() {
+                    return if preview.plan.is_held_back() {
+                        Err(held_back())
+                    } else {
+                        Ok(Exit::Ok)
+                    };
+                }
+            }
             let store = open_store(project, &lock)?;
             carry_out(&source, &preview, risks, &lock, &store, context).await
         }

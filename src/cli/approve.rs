@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{self, BufRead as _, Read as _};
 
+use crate::cli::claim;
 use crate::cli::preview::Preview;
 use crate::cli::{Context, interactive, tell};
 use crate::error::{Error, Exit};
@@ -65,7 +66,7 @@ pub fn approve(
     context: &Context,
 ) -> Result<Vec<Risk>, Error> {
     let given = given.risks();
-    let needed: BTreeSet<Risk> = preview.plan.steps.iter().map(|step| step.risk).collect();
+    let needed = preview.risks();
     if needed.is_subset(&given) {
         return Ok(given.into_iter().collect());
     }
@@ -85,22 +86,23 @@ pub fn approve(
 
 /// The command that approves what this plan needs.
 fn command(preview: &Preview, context: &Context) -> String {
-    let risks: Vec<&str> = preview.plan.risks_to_name().iter().map(|risk| risk.word()).collect();
+    let risks: Vec<&str> = preview.risks_to_name().iter().map(|risk| risk.word()).collect();
     let yes = if risks.is_empty() { String::new() } else { format!("={}", risks.join(",")) };
     format!("check `babybot plan`, then add --yes{yes}{}", context.manifest_argument())
 }
 
 /// Asks the person at the terminal for one word, and again after a slip.
 fn ask(preview: &Preview, context: &Context) -> Result<bool, Error> {
-    let count = preview.plan.steps.len();
+    let count = preview.changes();
     let changes =
         if count == 1 { "this change".to_owned() } else { format!("these {count} changes") };
     // A change that takes something away or opens something is not agreed to by reflex.
-    let grave = !preview.plan.risks_to_name().is_empty();
+    let grave = !preview.risks_to_name().is_empty();
     let word = if grave { GRAVE_WORD } else { "yes" };
     if grave {
+        let above = preview.relocation.as_ref().map(claim::text).unwrap_or_default();
         let lines = render::grave(&preview.plan, &preview.heading, context.stderr_color());
-        tell(&format!("\nThese lines need your approval:\n{lines}\n"));
+        tell(&format!("\nThese lines need your approval:\n{above}{lines}\n"));
     }
     let mut question = format!("Type `{word}` to apply {changes}, or `no`: ");
     for _ in 0..ASKED_MAX {

@@ -9,6 +9,7 @@ use crate::cli::preview::project_error;
 use crate::desired::{self, Choice, Desired, Setting};
 use crate::error::{Error, Exit};
 use crate::execute::{BinarySource, Lines};
+use crate::file;
 use crate::gateway::Gateway;
 use crate::manifest::{self, ImageSource, KindWish, Manifest};
 use crate::observe::{self, Holder};
@@ -34,7 +35,9 @@ pub(super) const SELF: &str = "/proc/self/exe";
 /// The image in which babybot is built from its source, where nothing else is to be had.
 const RUST_IMAGE: &str = "rust:1.95-slim";
 /// What is read of a binary to see whether it can be used: its headers.
-const HEADERS: usize = 64 << 10;
+const HEADERS: u64 = 64 << 10;
+/// What is read of a `Cargo.toml` to see whose it is.
+const CARGO_MAX: u64 = 64 << 10;
 
 /// A machine, as far as it matters to one project.
 #[derive(Clone, Debug)]
@@ -67,7 +70,14 @@ impl Ground {
     /// # Errors
     /// When the project cannot be opened or is a copy.
     pub fn of_project(folder: &Path) -> Result<Self, Error> {
-        let project = Project::open(folder).map_err(project_error)?;
+        Self::of(Project::open(folder).map_err(project_error)?)
+    }
+
+    /// As [`Ground::of_project`], for a project that is open already.
+    ///
+    /// # Errors
+    /// When the project was moved or copied.
+    pub fn of(project: Project) -> Result<Self, Error> {
         project.known_instance().map_err(project_error)?;
         let gateway = Gateway::new(project.root().to_path_buf())
             .map_err(|error| Error::failed("reach models", &error))?;
@@ -343,15 +353,13 @@ fn refuse_unenforced(
 }
 
 fn head(path: &Path) -> std::io::Result<Vec<u8>> {
-    use std::io::Read as _;
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(HEADERS as u64).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    file::read(path, HEADERS)
 }
 
 /// Whether a folder is a checkout of babybot's own source.
 fn is_checkout(root: &Path) -> bool {
-    let cargo = std::fs::read_to_string(root.join("Cargo.toml")).unwrap_or_default();
+    let cargo = file::read(&root.join("Cargo.toml"), CARGO_MAX).unwrap_or_default();
+    let cargo = String::from_utf8_lossy(&cargo);
     let ours = cargo.lines().any(|line| line.trim() == "name = \"babybot\"");
     ours && root.join("container/Dockerfile").metadata().is_ok_and(|found| found.size() > 0)
 }

@@ -1,6 +1,8 @@
 //! What `plan`, `apply` and `up` begin with: the machine looked at, the plan made.
 
+use std::collections::BTreeSet;
 use std::io;
+use std::path::Path;
 
 use crate::cli::Context;
 use crate::cli::ground::Ground;
@@ -13,8 +15,8 @@ use crate::observed::Observed;
 use crate::plan::check::{self, Problem};
 use crate::plan::render::{self, Color, Heading};
 use crate::plan::{Plan, plan};
-use crate::project::ProjectError;
-use crate::resource::{ResourceId, RuntimeKind};
+use crate::project::{ProjectError, Relocation};
+use crate::resource::{ResourceId, Risk, RuntimeKind};
 use crate::source::Source;
 
 /// A plan and what it was made from.
@@ -34,6 +36,8 @@ pub struct Preview {
     pub heading: Heading,
     /// Whether every field is printed.
     verbose: bool,
+    /// What a person says of a project that was moved or copied.
+    pub relocation: Option<Relocation>,
 }
 
 impl Preview {
@@ -55,7 +59,19 @@ impl Preview {
         controller: Option<Client>,
         context: &Context,
     ) -> Result<Self, Error> {
-        let mut ground = Ground::of_project(context.project())?;
+        Self::on(Ground::of_project(context.project())?, source, controller, context).await
+    }
+
+    /// As [`Preview::with`], for a project that was opened already.
+    ///
+    /// # Errors
+    /// As [`Preview::make`].
+    pub async fn on(
+        mut ground: Ground,
+        source: &Source,
+        controller: Option<Client>,
+        context: &Context,
+    ) -> Result<Self, Error> {
         let mut desired = ground.settle(&source.manifest).await?;
         remark_on_root(&mut desired, &ground);
         let observed = match &controller {
@@ -78,8 +94,29 @@ impl Preview {
             observed,
             plan,
             heading,
+            relocation: None,
             verbose: context.verbose > 0,
         })
+    }
+
+    /// The risks that have to be approved.
+    #[must_use]
+    pub fn risks(&self) -> BTreeSet<Risk> {
+        let steps = self.plan.steps.iter().map(|step| step.risk);
+        // Another's containers, messages and approvals may be reached by it.
+        steps.chain(self.relocation.as_ref().map(|_| Risk::Privileged)).collect()
+    }
+
+    /// The risks that a bare `--yes` does not cover.
+    #[must_use]
+    pub fn risks_to_name(&self) -> BTreeSet<Risk> {
+        self.risks().into_iter().filter(|risk| *risk > Risk::Disruptive).collect()
+    }
+
+    /// How many changes have to be approved.
+    #[must_use]
+    pub fn changes(&self) -> usize {
+        self.plan.steps.len() + usize::from(self.relocation.is_some())
     }
 
     /// The plan for a person.
@@ -147,12 +184,39 @@ pub fn project_error(error: ProjectError) -> Error {
         ProjectError::Locked { .. } => {
             Error::new(Exit::Locked, error.to_string()).hinted("wait until it is done, or end it")
         }
-        ProjectError::Copied { path } => Error::new(Exit::Refused, error.to_string())
-            .hinted(format!("if this is to be an installation of its own: rm {}", path.display())),
+        ProjectError::Moved { folder, .. } => {
+            Error::new(Exit::Refused, error.to_string()).hinted(ways_on(folder))
+        }
+        ProjectError::Original { folder, .. } => Error::new(Exit::Refused, error.to_string())
+            .hinted(format!(
+                "run `babybot apply --new-instance` for a copy with an identity of its own, or \
+                 remove {} first",
+                folder.display()
+            )),
         ProjectError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             Error::failed("use this project", &error)
                 .hinted("run babybot as the user that the project folder belongs to")
         }
+        ProjectError::Io { source, .. } if source.kind() == io::ErrorKind::InvalidInput => {
+            Error::failed("use this project", &error)
+                .hinted("move it away: babybot did not make it like this")
+        }
         _ => Error::failed("use this project", &error),
     }
+}
+
+/// How to go on with a project that is not where it was first applied.
+fn ways_on(folder: &Path) -> String {
+    let here = std::env::current_dir().is_ok_and(|here| here == folder);
+    let manifest = if here {
+        String::new()
+    } else {
+        render::manifest_argument(&folder.join("babybot.toml").display().to_string())
+    };
+    format!(
+        "if it is the same project, moved or restored, run `babybot apply --reclaim{manifest}`: it \
+         keeps its containers and images, so the original must not run any more\n        if it is a \
+         copy, run `babybot apply --new-instance{manifest}`: it gets an identity of its own, and \
+         the original keeps its containers and images"
+    )
 }

@@ -251,7 +251,7 @@ fn remove_stale(socket: &Path) -> io::Result<()> {
         Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Socket => {
             Ok(rustix::fs::unlink(socket)?)
         }
-        Ok(_) => Err(io::Error::other("something else stands there")),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "something else stands there")),
     }
 }
 
@@ -268,7 +268,7 @@ fn read_notice(data: &OwnedFd) -> io::Result<Option<Notice>> {
         Err(error) => return Err(error.into()),
     };
     if !file.metadata()?.is_file() {
-        return Err(io::Error::other("not a regular file"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
     let mut bytes = Vec::new();
     file.take(FILE_MAX).read_to_end(&mut bytes)?;

@@ -16,7 +16,7 @@ use crate::host::Host;
 use crate::name::GroupName;
 use crate::reconcile::mend::share;
 use crate::reconcile::{self, ApplyError, Approved};
-use crate::resource::{self, ResourceId, Spec};
+use crate::resource::{self, ContainerSpec, Lifecycle, ResourceId, Spec};
 
 /// Room for events that is kept from the lines of a build.
 const EVENTS_SPARED: usize = 32;
@@ -55,6 +55,32 @@ impl Direct for Orders {
                 None => Err("the group is no longer served".to_owned()),
             }
         })
+    }
+}
+
+/// What becomes of an agent that is not made of what was applied; `None` where it is, or where none
+/// runs.
+fn way_back(cell: &Cell, host: &Host) -> Option<AgentOrder> {
+    let Some(Spec::Group(spec)) = host.specs().get(&ResourceId::Group(cell.group.clone())) else {
+        return None;
+    };
+    let agent = cell.agent();
+    if *agent.grip()?.container() == ContainerSpec::of(spec, host.specs()) {
+        return None;
+    }
+    Some(match spec.lifecycle {
+        Lifecycle::Always => AgentOrder::Replace,
+        Lifecycle::OnDemand => AgentOrder::Stop,
+    })
+}
+
+/// An apply at work: however it ends, rounds do not leave alone for ever what was its own.
+struct Busy<'a>(&'a Arc<Shared>);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.touched().clear();
+        self.0.nudge();
     }
 }
 
@@ -100,9 +126,9 @@ impl Shared {
             *self.touched() = images.chain(first).collect();
         }
         let still = moves.then_some(changing);
+        let busy = Busy(self);
         let end = self.apply(request, specs, still, events).await;
-        self.touched().clear();
-        self.nudge();
+        drop(busy);
         let _ = events.send(end).await;
     }
 
@@ -155,7 +181,7 @@ impl Shared {
                 let complete = applied.report.is_complete();
                 let (generation, whole) = (applied.generation, complete);
                 tracing::info!(generation, whole, "a plan was carried out");
-                match self.take_up_generation().await {
+                match self.take_up_generation(applied.generation, applied.specs) {
                     Ok(()) => ApplyEvent::Applied {
                         generation: applied.generation,
                         complete,
@@ -173,17 +199,41 @@ impl Shared {
         };
         // Nothing may have come of it.
         self.turn_to(self.host().specs(), Trust::Recent).await;
+        if !matches!(end, ApplyEvent::Applied { .. }) {
+            self.go_back().await;
+        }
         end
     }
 
-    /// Goes on with what was applied last.
-    async fn take_up_generation(self: &Arc<Self>) -> Result<(), String> {
-        let store = self.parts().store;
-        let applied = store.applied().await.map_err(|error| chain(&error))?;
-        let applied = applied.ok_or("what was just applied is not there")?;
+    /// Has every group go on as it was applied last: a plan that was not recorded may have given
+    /// some of them another spec, and agents that are made of it.
+    async fn go_back(self: &Arc<Self>) {
+        if let Err(error) = self.serve_groups() {
+            tracing::error!(error = chain(&error), "a group is not served");
+        }
+        let host = self.host();
+        let back = self.cells().into_iter().filter_map(|cell| {
+            let order = way_back(&cell, &host)?;
+            let orders = Orders { shared: Arc::clone(self), next: Some(host.clone()) };
+            Some(async move {
+                tracing::warn!(group = %cell.group, "the agent goes back to what was applied");
+                if let Some(Err(error)) = orders.order(&cell, order).await {
+                    tracing::warn!(group = %cell.group, error, "the agent is not replaced");
+                }
+            })
+        });
+        futures_util::future::join_all(back).await;
+    }
+
+    /// Goes on with the generation that was just recorded.
+    fn take_up_generation(
+        self: &Arc<Self>,
+        number: u64,
+        specs: BTreeMap<ResourceId, Spec>,
+    ) -> Result<(), String> {
         {
             let mut host = self.host.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-            *host = host.with_generation(applied.number, Arc::new(applied.specs));
+            *host = host.with_generation(number, Arc::new(specs));
         }
         self.note_edit();
         self.known().attempts.clear();

@@ -47,7 +47,7 @@ pub(super) enum Ask {
     /// Somebody holds the group, or lets it go on.
     Held,
     /// Keep an agent running, and say which.
-    Lease(oneshot::Sender<Result<Lease, String>>),
+    Lease(oneshot::Sender<Result<Leased, String>>),
     /// A lease ended: the mark of what was started under it.
     Return(String),
     /// Stop whatever is not answered.
@@ -318,11 +318,8 @@ impl Keeper {
             Ask::Configure(host) => self.worker.take_up(host),
             Ask::Held => self.heed_hold(),
             Ask::Lease(reply) => {
-                let lease = self.lease().await;
-                if let Err(Ok(lease)) = reply.send(lease) {
-                    // Nobody waits for it any more, and nobody will give it back.
-                    self.cell.give_back(lease.place.marker);
-                }
+                // Where nobody waits for it any more, it is given back as it is dropped.
+                let _ = reply.send(self.lease().await);
             }
             Ask::Return(marker) => {
                 self.cell.give_back(marker);
@@ -375,7 +372,7 @@ impl Keeper {
         woken
     }
 
-    async fn lease(&mut self) -> Result<Lease, String> {
+    async fn lease(&mut self) -> Result<Leased, String> {
         if self.quit.is_some() {
             return Err("the group is being taken out".to_owned());
         }
@@ -434,12 +431,26 @@ impl Keeper {
                 self.set_failure(Some(why.clone()));
                 let retry = Progress::Retry { why, wait: STORE_WAIT };
                 let _ = self.cell.happenings.send(Happening::Progress(retry));
-                tokio::time::sleep(STORE_WAIT).await;
+                self.pause(STORE_WAIT).await;
             }
             // It ends before its time, and the next controller goes on with the turn.
             None => self.worker.end().await,
         }
         self.catch_up().await;
+    }
+
+    /// Waits, and answers what is asked meanwhile.
+    async fn pause(&mut self, time: Duration) {
+        let until = Instant::now() + time;
+        while self.quit.is_none() && !self.cell.state().held {
+            tokio::select! {
+                ask = self.inbox.recv() => match ask {
+                    Some(ask) => self.answer(ask).await,
+                    None => quit(&mut self.quit, Until::now()),
+                },
+                () = tokio::time::sleep_until(until) => return,
+            }
+        }
     }
 
     /// A place among those that `runtime.parallel` lets work at once, in the order of asking.
@@ -526,12 +537,7 @@ impl Keeper {
                         cancel.cancel();
                         cancelled.push(reply);
                     }
-                    Some(Ask::Lease(reply)) => {
-                        let lease = lease_of(&shared, &cell);
-                        if let Err(Ok(lease)) = reply.send(lease) {
-                            cell.give_back(lease.place.marker);
-                        }
-                    }
+                    Some(Ask::Lease(reply)) => drop(reply.send(lease_of(&shared, &cell))),
                     Some(Ask::Order(order, reply)) => {
                         let held = agent.borrow().grip().cloned();
                         let (shared, cell) = (&shared, &cell);
@@ -680,8 +686,27 @@ async fn insisted(inbox: &mut mpsc::Receiver<Ask>) {
     }
 }
 
+/// A lease that is given back when it is dropped, wherever it is by then.
+#[derive(Debug)]
+pub(super) struct Leased {
+    pub(super) lease: Lease,
+    cell: Arc<Cell>,
+}
+
+impl Drop for Leased {
+    fn drop(&mut self) {
+        let (cell, marker) = (Arc::clone(&self.cell), self.lease.place.marker.clone());
+        tokio::spawn(async move {
+            if cell.ask(Ask::Return(marker.clone())).await.is_err() {
+                // The group is served no more; what was started under the lease may still run.
+                cell.give_back(marker);
+            }
+        });
+    }
+}
+
 /// A lease of the agent that runs.
-fn lease_of(shared: &Shared, cell: &Cell) -> Result<Lease, String> {
+fn lease_of(shared: &Shared, cell: &Arc<Cell>) -> Result<Leased, String> {
     let grip = cell.agent().grip().cloned();
     let grip = grip.ok_or("the agent is just being started, or just ended")?;
     let runtime = shared.runtime_of(&cell.group);
@@ -700,7 +725,9 @@ fn lease_of(shared: &Shared, cell: &Cell) -> Result<Lease, String> {
         user: place.user,
         env: place.env,
     };
-    Ok(Lease { runtime, endpoint: grip.endpoint(), sandbox: grip.sandbox().clone(), place })
+    let sandbox = grip.sandbox().clone();
+    let lease = Lease { runtime, endpoint: grip.endpoint(), sandbox, place };
+    Ok(Leased { lease, cell: Arc::clone(cell) })
 }
 
 async fn sleep(time: Duration) {

@@ -124,7 +124,7 @@ impl Belongings {
         if self.lock.renew(&self.project).map_err(|error| chain(&error))? {
             tracing::warn!("the lock file was gone or damaged: written again");
         }
-        let instance = self.project.renew_instance(&self.instance);
+        let instance = self.project.renew_instance(&self.instance, &self.lock);
         if instance.map_err(|error| chain(&error))? {
             tracing::warn!("the instance file was gone or damaged: written again");
         }

@@ -39,6 +39,8 @@ const TOLD_EARLY: [&str; 4] = ["pause", "unpause", "rename", "update"];
 const ONCE_MORE: Duration = Duration::from_millis(500);
 /// How soon is looked again for a stranger who has a name of ours: no event tells that it is gone.
 const STRANGERS_AGAIN: Duration = Duration::from_secs(2);
+/// Turns after which journals beyond those that are kept are forgotten.
+const TIDY_EVERY: u64 = 100;
 /// Entries of drift that are remembered for the status.
 const DRIFT_KEPT: usize = 32;
 
@@ -49,6 +51,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
     let mut events = Events::new(&shared);
     let mut due: Option<Instant> = None;
     let mut hindered = false;
+    let mut tidied = 0;
     loop {
         folders.follow(&shared);
         let next = due.unwrap_or_else(|| Instant::now() + EVERY).min(Instant::now() + EVERY);
@@ -96,6 +99,10 @@ pub(super) async fn keep(shared: Arc<Shared>) {
             shared.note_edit();
         }
         note(&shared, &mender, round).await;
+        if rests >= tidied + TIDY_EVERY {
+            tidied = rests;
+            shared.tidy().await;
+        }
         let known = shared.known();
         // One that came to rest meanwhile found nothing yet that waits for it.
         if known.rests != rests && known.is_unsettled() {
@@ -268,6 +275,15 @@ impl Shared {
         known.drift.push_back(Drift { at, id, text, mended });
         let extra = known.drift.len().saturating_sub(DRIFT_KEPT);
         known.drift.drain(..extra);
+    }
+
+    /// Forgets what is kept only for a while: a controller may run for a year.
+    async fn tidy(&self) {
+        match self.parts().store.forget_journals().await {
+            Ok(0) => {}
+            Ok(entries) => tracing::debug!(entries, "old journals were forgotten"),
+            Err(error) => tracing::warn!(%error, "old journals are not forgotten"),
+        }
     }
 
     /// Has the manifest looked at again.

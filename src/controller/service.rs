@@ -32,16 +32,6 @@ fn refused(why: String) -> Refusal {
     Refusal { why }
 }
 
-/// A lease that is given back when it is dropped.
-struct Held(Arc<Cell>, String);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let (cell, marker) = (Arc::clone(&self.0), std::mem::take(&mut self.1));
-        tokio::spawn(async move { cell.ask(Ask::Return(marker)).await });
-    }
-}
-
 /// The service of a controller: its shared state behind one more pointer, so that tasks it starts
 /// can hold on to it.
 pub(super) struct Served(pub(super) Arc<Shared>);
@@ -130,19 +120,18 @@ impl Service for Served {
                 cell.ask(Ask::Lease(reply)).await.map_err(refused)?;
                 let lease = lease.await;
                 let lease = lease.map_err(|_| refused("the group is no longer served".into()))?;
-                let lease = lease.map_err(refused)?;
-                Ok((Held(cell, lease.place.marker.clone()), lease))
+                lease.map_err(refused)
             };
             match leased.await {
-                Ok((held, lease)) => {
-                    if granted.send(Ok(lease)).await.is_ok() {
+                Ok(leased) => {
+                    if granted.send(Ok(leased.lease.clone())).await.is_ok() {
                         // Until whoever holds it goes away, or the controller ends.
                         tokio::select! {
                             () = granted.closed() => {}
                             () = self.0.closing.cancelled() => {}
                         }
                     }
-                    drop(held);
+                    drop(leased);
                 }
                 Err(refusal) => drop(granted.send(Err(refusal)).await),
             }

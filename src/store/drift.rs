@@ -11,7 +11,7 @@ use crate::resource::ResourceId;
 pub const DRIFT_KEPT: u32 = 1_000;
 /// Longest text of an entry, in bytes.
 pub const DRIFT_TEXT_MAX: usize = 4 << 10;
-/// Endpoints that are remembered.
+/// Endpoints that are remembered, the newest ones.
 pub const ENDPOINTS_MAX: u32 = 64;
 
 /// Something that was changed from outside.
@@ -50,6 +50,11 @@ impl Store {
                 "INSERT INTO endpoints (endpoint, first_used) VALUES (:endpoint, :at)
                  ON CONFLICT (endpoint) DO NOTHING",
                 named_params! { ":endpoint": endpoint, ":at": at.0 },
+            )?;
+            connection.execute(
+                "DELETE FROM endpoints WHERE endpoint IN (
+                     SELECT endpoint FROM endpoints ORDER BY first_used DESC LIMIT -1 OFFSET :kept)",
+                named_params! { ":kept": ENDPOINTS_MAX },
             )?;
             Ok(())
         })

@@ -91,12 +91,14 @@ impl Store {
     pub async fn forget_journals(&self) -> Result<usize, StoreError> {
         self.call(|connection| {
             let mut count = 0;
-            // Calls first: they stand on their rounds.
+            // Calls first: they stand on their rounds. Of all turns there ever were, only those are
+            // looked at that still have a journal.
             for table in ["turn_calls", "turn_rounds"] {
                 count += connection.execute(
                     &format!(
                         "DELETE FROM {table} WHERE turn IN (
-                            SELECT id FROM turns WHERE state NOT IN ('queued', 'running')
+                            SELECT id FROM turns WHERE id IN (SELECT DISTINCT turn FROM turn_rounds)
+                            AND state NOT IN ('queued', 'running')
                             ORDER BY ended_at DESC, id DESC LIMIT -1 OFFSET {JOURNALS_KEPT})"
                     ),
                     [],

@@ -7,6 +7,9 @@ use crate::clock::Timestamp;
 use crate::name::{GroupName, ModelName, TurnId};
 use crate::unit::Period;
 
+/// Requests that are on record, the newest ones.
+pub const USAGE_KEPT: u32 = 50_000;
+
 /// How a request to a model ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum UsageOutcome {
@@ -68,6 +71,8 @@ const INSERT: &str = "INSERT INTO usage
         (turn, grp, model, prompt_tokens, completion_tokens, duration_ms, outcome, at)
     VALUES (:turn, :grp, :model, :prompt, :completion, :duration, :outcome, :at)";
 
+const FORGET: &str = "DELETE FROM usage WHERE id <= (SELECT max(id) FROM usage) - :kept";
+
 pub(super) const OF_TURN: &str = "SELECT
         count(*) AS requests,
         coalesce(sum(prompt_tokens), 0) AS prompt_tokens,
@@ -76,7 +81,7 @@ pub(super) const OF_TURN: &str = "SELECT
     FROM usage WHERE turn = :turn";
 
 impl Store {
-    /// Records one request.
+    /// Records one request. The newest [`USAGE_KEPT`] stay.
     ///
     /// # Errors
     /// There is no such turn, or it could not be written.
@@ -118,6 +123,7 @@ fn record(connection: &Connection, usage: &Usage) -> Result<(), Fault> {
         ":outcome": usage.outcome.word(),
         ":at": usage.at.0,
     })?;
+    connection.prepare_cached(FORGET)?.execute(named_params! { ":kept": USAGE_KEPT })?;
     Ok(())
 }
 

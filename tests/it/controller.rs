@@ -10,3 +10,6 @@ mod drift;
 mod ending;
 mod engine;
 mod lifecycle;
+mod moved;
+mod pipes;
+mod unrecorded;

@@ -1,6 +1,7 @@
 //! The store on real files: what is acknowledged stays, and nothing is half there.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
+mod bounds;
 mod crash;
 mod files;
 mod outbox;

@@ -5,7 +5,7 @@
 //! Linux; elsewhere one is named, or built from source. Reads an ELF header and
 //! files, and knows nothing of engines.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -14,6 +14,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::file;
 use crate::resource::digest;
 use crate::runtime::Binary;
 
@@ -130,7 +131,7 @@ pub(super) fn roomy(bytes: usize) -> Vec<u8> {
 /// # Errors
 /// When it cannot be read, or is larger than [`BINARY_MAX`].
 pub fn read(path: &Path) -> io::Result<Binary> {
-    let file = File::open(path)?;
+    let file = file::open(path)?;
     let size = file.metadata()?.len().min(BINARY_MAX) + 1;
     let mut bytes = roomy(usize::try_from(size).unwrap_or_default());
     file.take(BINARY_MAX + 1).read_to_end(&mut bytes)?;
@@ -140,6 +141,9 @@ pub fn read(path: &Path) -> io::Result<Binary> {
     }
     Ok(Binary { bytes: Arc::new(bytes) })
 }
+
+/// What is read of a digest that was remembered, in bytes.
+const CACHE_MAX: u64 = 4 << 10;
 
 /// What a file was when its digest was taken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,9 +176,8 @@ impl Remembered {
 /// # Errors
 /// When the binary cannot be read.
 pub fn digest_cached(path: &Path, cache_file: &Path) -> io::Result<String> {
-    let file = File::open(path)?;
-    let metadata = file.metadata()?;
-    let text = fs::read(cache_file).unwrap_or_default();
+    let metadata = file::open(path)?.metadata()?;
+    let text = file::read(cache_file, CACHE_MAX).unwrap_or_default();
     if let Ok(remembered) = serde_json::from_slice::<Remembered>(&text)
         && remembered == Remembered::new(&metadata, remembered.digest.clone())
     {

@@ -14,8 +14,8 @@ pub(crate) const FLOORS: &[(&str, &[&str])] = &[
     (
         "foundations",
         &[
-            "name", "unit", "resource", "error", "clock", "zone", "process", "line", "visible",
-            "wire", "logging",
+            "name", "unit", "resource", "error", "clock", "zone", "process", "file", "line",
+            "visible", "wire", "logging",
         ],
     ),
 ];
@@ -39,6 +39,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("zone", &[]),
     ("process", &[]),
+    ("file", &[]),
     ("line", &[]),
     ("wire", &[]),
     ("visible", &[]),
@@ -59,6 +60,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "link::LinkError",
             "protocol",
             "process",
+            "file",
             "name",
             "unit",
             "error",
