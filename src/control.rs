@@ -66,7 +66,7 @@ pub enum ControlError {
         source: io::Error,
     },
     /// `data/controller.json` is not what it should be.
-    #[error("{} is no word of a controller: {problem}", path.display())]
+    #[error("{} is not a valid controller file: {problem}", path.display())]
     Content {
         /// The file.
         path: PathBuf,
@@ -74,13 +74,13 @@ pub enum ControlError {
         problem: String,
     },
     /// The socket is somebody else's.
-    #[error("the controller that runs here (pid {pid}) is another user's")]
+    #[error("the controller (pid {pid}) runs as another user")]
     Permission {
         /// The controller, as its file says.
         pid: u32,
     },
     /// Whoever answers is not who may.
-    #[error("at {} answers a process of user {uid}", socket.display())]
+    #[error("the socket {} belongs to a process of user {uid}", socket.display())]
     Stranger {
         /// The socket.
         socket: PathBuf,
@@ -94,7 +94,7 @@ pub enum ControlError {
         pid: u32,
     },
     /// The controller says nothing.
-    #[error("the controller (pid {pid}) does not answer within {seconds} s")]
+    #[error("the controller (pid {pid}) did not answer within {seconds} s")]
     Silent {
         /// The controller, as its file says.
         pid: u32,
@@ -113,16 +113,16 @@ pub enum ControlError {
     #[error("{0}")]
     Refused(String),
     /// The controller ended, or let go, before it had answered.
-    #[error("the controller ended before it had answered")]
+    #[error("the controller stopped before it answered")]
     Ended,
     /// The connection broke.
     #[error("the connection to the controller broke: {0}")]
     Broken(String),
     /// What arrived is not what was asked for.
-    #[error("the controller answers with something else: {0}")]
+    #[error("the controller sent an unexpected answer: {0}")]
     Malformed(String),
     /// More than is taken.
-    #[error("it is larger than the {BODY_MAX} bytes that the controller takes")]
+    #[error("the request is larger than the controller's limit of {BODY_MAX} bytes")]
     TooLarge,
 }
 
@@ -141,19 +141,19 @@ impl ControlError {
                                      there is none"
                 .to_owned(),
             Self::Content { path, .. } => {
-                format!("where no controller runs, remove it: rm {}", path.display())
+                format!("if no controller runs, remove it: rm {}", path.display())
             }
-            Self::Permission { .. } => {
-                "run this as the user that the controller runs as".to_owned()
+            Self::Permission { .. } => "run this as the same user as the controller".to_owned(),
+            Self::Closed { .. } => {
+                "this happens when another user connects, or too many clients do".to_owned()
             }
-            Self::Closed { .. } => "it does so where another user asks, or too many do".to_owned(),
             Self::Silent { pid, .. } => {
-                format!("try again; should it hang, `kill -9 {pid}` ends it, and nothing is lost")
+                format!("try again; if it hangs, run `kill -9 {pid}`: nothing is lost")
             }
             Self::Version { pid, .. } => {
-                format!("`kill {pid}` lets it finish and ends it; then start it with this version")
+                format!("run `kill {pid}`, which lets it finish, then start it with this version")
             }
-            Self::Ended => "`babybot status` tells whether one runs".to_owned(),
+            Self::Ended => "run `babybot status` to see if one runs".to_owned(),
             _ => return None,
         };
         Some(hint)

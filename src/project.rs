@@ -79,7 +79,7 @@ pub enum ProjectError {
         instance: InstanceId,
     },
     /// Another babybot holds this instance.
-    #[error("another babybot holds this instance: {holder}")]
+    #[error("another babybot uses this project: {holder}")]
     Locked {
         /// Who it is.
         holder: String,

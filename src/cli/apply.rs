@@ -30,7 +30,8 @@ use crate::store::{Store, StoreError};
 ///
 /// Without a terminal, --yes gives the approval. Exits with 4 if the plan was partly applied, with
 /// 5 if the machine changed while you were deciding, with 6 if another babybot command is changing
-/// this project, and with 7 if approval is missing.
+/// this project, with 7 if approval is missing, and with 8 if the project was moved or copied and you
+/// did not say which.
 #[derive(Debug, clap::Args)]
 pub struct ApplyArgs {
     /// The approval.
@@ -239,7 +240,7 @@ fn apply_error(error: ApplyError, preview: &Preview, context: &Context) -> Error
             tell("The plan is now:\n");
             tell(&render::text(&now, &preview.heading, context.stderr_color()));
             Error::new(Exit::PlanStale, ApplyError::Stale(now).to_string())
-                .hinted("look at the new plan and run the command again")
+                .hinted("check the new plan, then run the command again")
         }
         ApplyError::Refused(findings) => {
             let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();

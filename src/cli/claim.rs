@@ -52,8 +52,9 @@ pub async fn preview(
         refuse_running(&project, &relocation).await?;
     }
     let ground = Ground::of(project.claimed_by(&relocation))?;
-    let preview = Preview::on(ground, source, None, context).await?;
-    Ok(Preview { relocation: Some(relocation), ..preview })
+    let mut preview = Preview::on(ground, source, None, context).await?;
+    preview.relocation = Some(relocation);
+    Ok(preview)
 }
 
 /// Refuses to take over from a controller that goes on.

@@ -18,13 +18,13 @@ const GRACE: Duration = Duration::from_secs(2);
 /// How often is looked whether the controller, which serves no more, is gone.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Ends the controller: it takes nothing new, finishes what is under way, and ends its agents.
+/// Stops the controller: it takes no new work, finishes the current work, and stops its agents.
 ///
-/// What waits for an answer is kept, and is answered by the next controller. Ends with 0 when the
-/// controller is gone or none runs, with 1 if it takes longer than --wait.
+/// Messages that wait for an answer are kept, and the next controller answers them. Ends with 0 when
+/// the controller has stopped or none runs, with 1 if it takes longer than --wait.
 #[derive(Debug, clap::Args)]
 pub struct DownArgs {
-    /// How long the end may take; turns that take longer are gone on with at the next start
+    /// How long it may take; unfinished turns continue at the next start
     #[arg(long, value_name = "TIME", default_value = "60s")]
     pub wait: Period,
 }
@@ -47,24 +47,24 @@ pub async fn run(args: &DownArgs, context: &Context) -> Outcome {
     };
     let wait = args.wait.as_duration();
     let pid = client.hello().pid;
-    context.progress(&format!("Ending the controller (pid {pid}), within {}.\n", args.wait));
+    context.progress(&format!("Stopping the controller (pid {pid}), up to {}…\n", args.wait));
     tokio::select! {
         ended = tokio::time::timeout(wait + GRACE, end(&client, &project, wait)) => match ended {
             Ok(ended) => ended?,
             Err(_) => {
                 let text = format!("the controller (pid {pid}) still runs after {}", args.wait);
                 return Err(Error::new(Exit::Failed, text).hinted(format!(
-                    "it goes on ending; wait longer with --wait, or end it at once, which loses \
+                    "it is still stopping; use a longer --wait, or stop it at once, which loses \
                      nothing: kill -9 {pid}"
                 )));
             }
         },
         _ = tokio::signal::ctrl_c() => {
-            context.note("The controller goes on ending.\n");
+            context.note("The controller is still stopping.\n");
             return Ok(Exit::Interrupted);
         }
     }
-    context.progress("It is gone.\n");
+    context.progress("Stopped.\n");
     tell_of_leftovers(context).await;
     Ok(Exit::Ok)
 }
@@ -75,8 +75,10 @@ async fn tell_of_leftovers(context: &Context) {
         Ok(left) if left.is_empty() => {}
         // Somebody goes on already, and what there is is theirs.
         Err(error) if error.exit() == Exit::Locked => {}
-        Ok(left) => context.note(&format!("Ended what was left: {}.\n", left.join(", "))),
-        Err(error) => context.note(&format!("note: {error}; the next start ends what is\n")),
+        Ok(left) => context.note(&format!("Removed leftover containers: {}.\n", left.join(", "))),
+        Err(error) => {
+            context.note(&format!("note: {error}; the next start removes leftover containers\n"))
+        }
     }
 }
 
@@ -85,7 +87,7 @@ async fn end(client: &Client, project: &Project, wait: Duration) -> Result<(), E
     // So much that an agent that has to be killed is killed within the wait.
     let patience = wait - LAST_STEPS_MAX.min(wait / 4);
     let asked = client.shut_down(patience).await;
-    asked.map_err(|error| control_error("end the controller", &error))?;
+    asked.map_err(|error| control_error("stop the controller", &error))?;
     client.wait_gone().await;
     // It serves no more; its lock goes with it.
     while project.lock_holder().map_err(project_error)?.is_some() {

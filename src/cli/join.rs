@@ -36,7 +36,7 @@ pub async fn controller(context: &Context) -> Result<Client, Error> {
         None => match project.lock_holder().map_err(project_error)? {
             Some(holder) => Err(busy(&holder)),
             None => Err(Error::new(Exit::Failed, "no controller runs").hinted(format!(
-                "start one, and then try again: babybot up{}",
+                "run `babybot up{}`, then try again",
                 context.manifest_argument()
             ))),
         },
@@ -46,8 +46,8 @@ pub async fn controller(context: &Context) -> Result<Client, Error> {
 /// What is said where somebody is at work here and has no socket.
 #[must_use]
 pub fn busy(holder: &str) -> Error {
-    Error::new(Exit::Locked, format!("another babybot is at work here: {holder}"))
-        .hinted("it takes no requests: wait until it is done, or end it")
+    Error::new(Exit::Locked, format!("another babybot uses this project: {holder}"))
+        .hinted("it takes no requests; wait until it is done, or stop it")
 }
 
 /// What went wrong with the controller, at the front door.
@@ -80,7 +80,7 @@ pub fn unknown_group<'a>(named: &str, groups: impl Iterator<Item = &'a GroupName
     let names: Vec<&str> = groups.map(GroupName::as_str).collect();
     let hint = match closest(&named.to_lowercase(), names.iter().copied()) {
         Some(meant) => format!("did you mean `{meant}`?"),
-        None if names.is_empty() => "no group was applied".to_owned(),
+        None if names.is_empty() => "no group is applied yet; run `babybot apply`".to_owned(),
         None => format!("there are: {}", names.join(", ")),
     };
     Error::new(Exit::Usage, format!("there is no group `{}`", visible::line(named))).hinted(hint)

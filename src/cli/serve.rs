@@ -288,7 +288,7 @@ impl Own {
 /// # Errors
 /// When somebody else is at work, or nothing was applied.
 pub fn take_up(verb: &str, ground: &Ground) -> Result<(InstanceLock, Store, Applied), Error> {
-    let gone = || Error::new(Exit::Failed, "what was applied cannot be read any more");
+    let gone = || Error::new(Exit::Failed, "what was applied cannot be read");
     if ground.applied().is_none() {
         // Before anything is made.
         return Err(gone());
@@ -358,10 +358,10 @@ fn no_runtime(ground: &Ground) -> Error {
         _ => "no container engine was found".to_owned(),
     };
     let hint = match why.contains("Permission denied") {
-        true => "join the group `docker` and log in again, or ask whoever looks after this machine",
+        true => "join the group `docker` and log in again, or ask this machine's administrator",
         false => "start it, or change `runtime.kind` and apply",
     };
-    Error::new(Exit::Failed, format!("docker was applied, and it does not answer: {why}"))
+    Error::new(Exit::Failed, format!("docker was applied, but it does not answer: {why}"))
         .hinted(hint)
 }
 

@@ -23,12 +23,12 @@ use crate::resource::{GroupSpec, ResourceId, Spec};
 use crate::store::{Applied, Store};
 use crate::visible;
 
-/// Shows what runs: each group, what holds of it, and what it waits for.
+/// Shows what runs: each group, its state, and what it waits for.
 ///
 /// Without a controller it shows what was applied. Changes nothing.
 #[derive(Debug, clap::Args)]
 pub struct StatusArgs {
-    /// Show it again whenever something changes, until the controller ends
+    /// Show it again whenever something changes, until the controller stops
     #[arg(long)]
     pub watch: bool,
     /// How to show it: for a person, or as JSON, one line each time with --watch
@@ -121,7 +121,7 @@ async fn watch(client: &Client, args: &StatusArgs, context: &Context) -> Outcome
             Err(error) => return Err(Error::failed("write to stdout", &error)),
         }
     }
-    context.note("The controller ended.\n");
+    context.note("The controller stopped.\n");
     Ok(Exit::Ok)
 }
 
@@ -155,7 +155,9 @@ fn groups(applied: &Applied) -> impl Iterator<Item = (&GroupName, &GroupSpec)> {
 fn without(holder: Option<&str>, left: Option<&Left>, context: &Context) -> String {
     let manifest = context.manifest_argument();
     let mut text = match holder {
-        Some(holder) => format!("no controller answers, but somebody is at work here: {holder}\n"),
+        Some(holder) => {
+            format!("no controller answers, but another babybot uses this project: {holder}\n")
+        }
         None => format!("no controller runs; `babybot up{manifest}` starts one\n"),
     };
     let Some(Left { applied, holds }) = left else {
@@ -167,7 +169,7 @@ fn without(holder: Option<&str>, left: Option<&Left>, context: &Context) -> Stri
     let rows = groups(applied).map(|(name, spec)| {
         let lifecycle = spec.lifecycle.word().to_owned();
         let held = holds.contains_key(name);
-        let held = held.then(|| format!("held: `babybot resume {name}{manifest}` lets it go on"));
+        let held = held.then(|| format!("paused; run `babybot resume {name}{manifest}`"));
         (vec![name.to_string(), spec.model.to_string(), lifecycle], held.into_iter().collect())
     });
     let rows: Vec<Row> = rows.collect();
@@ -248,7 +250,7 @@ impl Page {
     fn text(&self, status: &Status) -> String {
         let mut text = self.heading(status);
         text.push('\n');
-        let titles = ["GROUP", "STAGE", "CONDITIONS", "MODEL", "LIFECYCLE", "SANDBOX", "MESSAGES"];
+        let titles = ["GROUP", "STAGE", "CONDITIONS", "MODEL", "LIFECYCLE", "SANDBOX", "WAITING"];
         let rows: Vec<Row> =
             status.groups.iter().map(|(name, group)| self.row(name, group)).collect();
         if rows.is_empty() {
@@ -260,7 +262,7 @@ impl Page {
             text.push_str("\nchanged from outside\n");
         }
         for drift in &status.drift {
-            let mended = if drift.mended { "mended" } else { "not mended" };
+            let mended = if drift.mended { "repaired" } else { "not repaired" };
             let (ago, said) = (self.ago(drift.at), one_line(&drift.text));
             let _ = writeln!(text, "  {ago}  {}  {said} ({mended})", drift.id);
         }
@@ -283,7 +285,7 @@ impl Page {
     fn heading(&self, status: &Status) -> String {
         let role = match status.role {
             Role::Up => "up",
-            Role::Short => "for a short time",
+            Role::Short => "temporary",
         };
         let since = status.since.local(&self.zone);
         let mut parts = vec![
@@ -336,7 +338,7 @@ impl Page {
     }
 
     fn row(&self, name: &GroupName, group: &GroupStatus) -> Row {
-        let held = if group.held { ", held" } else { "" };
+        let held = if group.held { ", paused" } else { "" };
         let holding = group.conditions.iter().filter(|(_, status)| status.holds);
         let conditions: Vec<&str> = holding.clone().map(|(which, _)| word(*which)).collect();
         let conditions = if conditions.is_empty() { "-".to_owned() } else { conditions.join(", ") };

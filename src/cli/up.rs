@@ -38,21 +38,22 @@ const READY_MAX: Duration = Duration::from_secs(120);
 /// Set for a controller that is started to go on in the background.
 const DETACHED: &str = "BABYBOT_DETACHED";
 
-/// Runs the controller: applies babybot.toml, then keeps the machine so, and answers.
+/// Runs the controller: applies babybot.toml, keeps the machine matching it, and answers messages.
 ///
-/// At its start it applies like `babybot apply`: it asks, or takes --yes; without either it runs
-/// what was applied last and says what is pending. Then it mends what drifts from what was applied.
-/// An edited babybot.toml waits for an apply. Ctrl-C or SIGTERM ends it once what is under way is
-/// finished; a second one ends it at once. Ends with 6 if another controller runs.
+/// At its start it applies like `babybot apply`: it asks, or takes --yes. Without either it runs
+/// what was applied last and says what is pending. Then it repairs whatever differs from what was
+/// applied. An edited babybot.toml waits for an apply. Ctrl-C or SIGTERM stops it once the current
+/// work is finished; a second one stops it at once. Ends with 6 if another controller runs, and with
+/// 1 if the project folder, data/ or the store is taken away while it runs.
 #[derive(Debug, clap::Args)]
 pub struct UpArgs {
-    /// Go on in the background, once it serves; `babybot down` ends it
+    /// Run in the background once it is ready; `babybot down` stops it
     #[arg(long)]
     pub detach: bool,
-    /// Apply safe edits of babybot.toml without being asked
+    /// Apply safe edits of babybot.toml without asking
     #[arg(long)]
     pub follow: bool,
-    /// How long a conversation that runs without `up` may take to make way
+    /// How long to wait for a running chat to finish
     #[arg(long, value_name = "TIME", default_value = "30s")]
     pub wait: Period,
     /// What is approved, should there be something to apply.
@@ -115,7 +116,7 @@ async fn apply_at_start(
     };
     let Some(source) = source else {
         let Some(number) = before else { return Ok(Err(Exit::ManifestInvalid)) };
-        tell(&format!("It is not valid: generation {number} runs on.\n"));
+        tell(&format!("babybot.toml is not valid; generation {number} keeps running.\n"));
         return lock(ground, args, context).await.map(Ok);
     };
     let preview = Preview::with(&source, None, context).await?;
@@ -136,7 +137,9 @@ async fn apply_at_start(
             let count = preview.plan.steps.len();
             let hint = error.hint().map(ToOwned::to_owned).unwrap_or_default();
             let changes = if count == 1 { "change is" } else { "changes are" };
-            tell(&format!("{count} {changes} not applied, generation {number} runs on: {hint}\n"));
+            tell(&format!(
+                "{count} {changes} not applied; generation {number} keeps running: {hint}\n"
+            ));
             return lock(preview.ground, args, context).await.map(Ok);
         }
         (Err(error), _) => return Err(error),
@@ -187,10 +190,10 @@ async fn serve(ready: Ready, args: &UpArgs, context: &Context) -> Outcome {
     let Ready { ground, lock, store } = ready;
     let logs = ground.project.data().join("logs");
     if let Err(error) = logging::to_file(&logs, ground.project.owner()) {
-        tracing::warn!(%error, "nothing is logged to data/logs");
+        tracing::warn!(%error, "cannot write the log to data/logs");
     }
     let Known::Is(applied) = ground.look(Holder::Ourselves).applied() else {
-        return Err(Error::new(Exit::Failed, "what was applied cannot be read any more"));
+        return Err(Error::new(Exit::Failed, "what was applied cannot be read"));
     };
     let number = applied.number;
     let groups = applied
@@ -204,7 +207,7 @@ async fn serve(ready: Ready, args: &UpArgs, context: &Context) -> Outcome {
     tracing::info!(generation = number, "the controller serves");
     let plural = if groups == 1 { "" } else { "s" };
     context.progress(&format!(
-        "Up: generation {number}, {groups} group{plural}. `babybot status` shows more, Ctrl-C ends.\n"
+        "Up: generation {number}, {groups} group{plural}. `babybot status` shows more, Ctrl-C stops.\n"
     ));
     if std::env::var_os(DETACHED).is_some() {
         // Nobody reads on: all else is in the log, which has a bound.
@@ -228,7 +231,7 @@ async fn serve(ready: Ready, args: &UpArgs, context: &Context) -> Outcome {
         Some(lost) => tracing::error!("stopping at once: {lost}"),
         None => {
             tracing::info!("the controller ends");
-            context.progress("Finishing what is under way; Ctrl-C again to end at once.\n");
+            context.progress("Finishing the current work; press Ctrl-C again to stop at once.\n");
         }
     }
     end(serving, patience, &mut interrupt, &mut terminate).await;
@@ -285,16 +288,18 @@ async fn make_way(client: &Client, project: &Project, wait: Period) -> Result<()
         _ => format!("pid {}", client.hello().pid),
     };
     if client.hello().role == Role::Up {
-        return Err(busy(&holder()).hinted("`babybot status` shows it, `babybot down` ends it"));
+        return Err(
+            busy(&holder()).hinted("run `babybot status` to see it, `babybot down` to stop it")
+        );
     }
     let until = Instant::now() + wait.as_duration();
     let patience = wait.as_duration() / 2;
     let asked = client.shut_down(patience).await;
-    asked.map_err(|error| control_error("have the conversation make way", &error))?;
+    asked.map_err(|error| control_error("stop the running chat", &error))?;
     while project.lock_holder().map_err(project_error)?.is_some() {
         if Instant::now() >= until {
-            let why = format!("{} does not make way within {wait}", holder());
-            return Err(Error::new(Exit::Locked, why).hinted("wait longer with --wait"));
+            let why = format!("{} did not stop within {wait}", holder());
+            return Err(Error::new(Exit::Locked, why).hinted("use a longer --wait"));
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -323,7 +328,7 @@ async fn detach(args: &UpArgs, context: &Context, project: &Project) -> Outcome 
             return match status.code().and_then(|code| u8::try_from(code).ok()) {
                 Some(code @ 1..) => Ok(Exit::Command(code)),
                 _ => {
-                    let text = format!("the controller ended before it served, with {status}");
+                    let text = format!("the controller ended before it was ready, with {status}");
                     Err(Error::new(Exit::Failed, text))
                 }
             };
@@ -333,15 +338,15 @@ async fn detach(args: &UpArgs, context: &Context, project: &Project) -> Outcome 
             && client.hello().pid == child.id()
         {
             context.progress(&format!(
-                "Up in the background, pid {}. `babybot status` shows it, `babybot logs` what it \
-                 says, `babybot down` ends it.\n",
+                "Up in the background, pid {}. `babybot status` shows it, `babybot logs` shows its \
+                 log, `babybot down` stops it.\n",
                 child.id()
             ));
             return Ok(Exit::Ok);
         }
         if Instant::now() >= until {
-            let text = format!("the controller (pid {}) does not serve yet", child.id());
-            return Err(Error::new(Exit::Failed, text).hinted("`babybot logs` may say why"));
+            let text = format!("the controller (pid {}) is not ready yet", child.id());
+            return Err(Error::new(Exit::Failed, text).hinted("run `babybot logs` to see why"));
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }

@@ -73,7 +73,7 @@ async fn look(shared: &Arc<Shared>, before: &mut Before) {
         Err(Unread::Invalid(text)) => {
             let pending = Some(Pending { changes: 0, risk: None, text, valid: false });
             if shared.known().pending != pending {
-                tracing::warn!("the manifest is not valid: what was applied stays");
+                tracing::warn!("the manifest is not valid; what was applied keeps running");
                 shared.known().pending = pending;
             }
             return;
@@ -139,15 +139,15 @@ async fn follow(shared: &Arc<Shared>, request: ApplyRequest) -> Followed {
     while let Some(event) = inbox.recv().await {
         match event {
             ApplyEvent::Applied { generation, complete: true, .. } => {
-                tracing::info!(generation, "it was an edit that is followed");
+                tracing::info!(generation, "edit applied automatically");
                 followed = Followed::Whole;
             }
             ApplyEvent::Applied { generation, .. } => {
-                tracing::warn!(generation, "an edit was followed in part");
+                tracing::warn!(generation, "edit partly applied");
             }
             ApplyEvent::Stale { .. } => followed = Followed::Moved,
             ApplyEvent::Failed { id, why } => tracing::warn!(%id, why, "a step failed"),
-            ApplyEvent::Error { why } => tracing::warn!(why, "an edit is not applied"),
+            ApplyEvent::Error { why } => tracing::warn!(why, "edit not applied"),
             _ => {}
         }
     }

@@ -283,7 +283,7 @@ impl Keeper {
                 self.shared.nudge();
             }
             () = sleep(idle), if running => {
-                tracing::info!(group = %self.cell.group, "the agent has nothing to do and rests");
+                tracing::info!(group = %self.cell.group, "the agent was idle and stops");
                 self.worker.rest().await;
             }
         }
@@ -352,7 +352,7 @@ impl Keeper {
         let held = self.cell.state().held;
         match order {
             AgentOrder::Stop => Ok(()),
-            _ if held => Err("the group is held".to_owned()),
+            _ if held => Err("the group is paused".to_owned()),
             AgentOrder::Start | AgentOrder::Replace => self.wake().await,
         }
     }
@@ -392,7 +392,7 @@ impl Keeper {
                 self.heed_hold();
             }
             Ok(_) => {}
-            Err(error) => tracing::warn!(%group, %error, "whether it is held is unknown"),
+            Err(error) => tracing::warn!(%group, %error, "cannot tell if the group is paused"),
         }
     }
 
@@ -466,7 +466,7 @@ impl Keeper {
 
     async fn queue(&mut self, places: Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
         self.set_stage(Stage::Queued);
-        self.set_waiting(Some("one of the agents at work (runtime.parallel)".to_owned()));
+        self.set_waiting(Some("a free place (runtime.parallel)".to_owned()));
         let mut waiting = std::pin::pin!(places.acquire_owned());
         loop {
             tokio::select! {
@@ -609,7 +609,7 @@ impl Keeper {
     /// Waits for the operator, where they hold it, and otherwise for nothing.
     fn wait_for_hold(&self) {
         let held = self.cell.state().held;
-        self.set_waiting(held.then(|| "`babybot resume`: the operator holds it".to_owned()));
+        self.set_waiting(held.then(|| "`babybot resume`: it is paused".to_owned()));
     }
 
     fn set_failure(&self, failure: Option<String>) {

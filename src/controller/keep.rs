@@ -223,7 +223,7 @@ fn tell(mended: &Mended) {
     let group = id.group().map(tracing::field::display);
     match (&mended.failure, mended.drift) {
         (Some(_), _) => tracing::warn!(group, %id, "{text}"),
-        (None, true) => tracing::warn!(group, %id, "drift was mended: {text}"),
+        (None, true) => tracing::warn!(group, %id, "drift repaired: {text}"),
         (None, false) => tracing::info!(group, %id, "{text}"),
     }
 }
@@ -259,7 +259,7 @@ impl Shared {
     /// Tells of a group's agent that was lost.
     pub(super) async fn tell_of_drift(&self, group: &GroupName, text: String) {
         let id = ResourceId::Container(group.clone());
-        tracing::warn!(%group, %id, "drift was mended: {text}");
+        tracing::warn!(%group, %id, "drift repaired: {text}");
         self.record_drift(id, text, true).await;
         self.tell();
     }
@@ -269,7 +269,7 @@ impl Shared {
         let at = self.clock().now();
         let entry = store::Drift { at, id: id.clone(), text: text.clone(), mended };
         if let Err(error) = self.parts().store.record_drift(entry).await {
-            tracing::warn!(%error, "what was mended is not recorded");
+            tracing::warn!(%error, "a repair is not recorded");
         }
         let mut known = self.known();
         known.drift.push_back(Drift { at, id, text, mended });

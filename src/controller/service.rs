@@ -66,7 +66,9 @@ impl Service for Served {
         Box::pin(async move {
             let expected = self.0.acknowledgements().remove(&post);
             let expected = expected.ok_or_else(|| refused("nobody waits for this".to_owned()))?;
-            expected.send(outcome).map_err(|_| refused("nobody waits for this any more".to_owned()))
+            expected
+                .send(outcome)
+                .map_err(|_| refused("nobody waits for this any longer".to_owned()))
         })
     }
 
@@ -87,7 +89,7 @@ impl Service for Served {
             let cell = self.0.served(&group)?;
             // One after the other, so that the store and the group end up with the same.
             let holding = cell.holding.lock().await;
-            tracing::info!(%group, held, "the operator holds the group, or lets it go on");
+            tracing::info!(%group, "{}", if held { "group paused" } else { "group resumed" });
             let (store, now) = (self.0.parts().store, self.0.clock().now());
             // Stored first: a controller that dies forgets no hold that somebody was told of.
             let stored =

@@ -176,7 +176,7 @@ impl Troubles {
         };
         let attempts = known.attempts.get(&ResourceId::Container(group.clone()));
         let crashing = attempts.filter(|attempts| attempts.count >= CRASH_LOOP).map(|attempts| {
-            format!("crash loop: {} starts, the next at {}", attempts.count, attempts.not_before)
+            format!("crash loop: {} starts, next at {}", attempts.count, attempts.not_before)
         });
         Self {
             drifted: find(&known.troubles),
@@ -206,11 +206,11 @@ fn conditions(
         .or_else(|| (!known.runtime.answers).then(|| known.runtime.detail.clone()));
     let absent = troubles.missing_agent && !runs && !state.held;
     let ready = if state.held {
-        Err("the operator holds it".to_owned())
+        Err("paused".to_owned())
     } else if let Some(wrong) = &wrong {
         Err(wrong.clone())
     } else if absent {
-        Err("its agent does not run yet".to_owned())
+        Err("its agent is not running yet".to_owned())
     } else {
         Ok(())
     };

@@ -117,7 +117,10 @@ impl Project {
     /// Who holds the lock, by the first file that says it.
     fn holder(&self) -> String {
         let Ok(data) = self.folder(&self.data()) else {
-            return format!("it holds {} and did not say who it is", self.root.display());
+            return format!(
+                "it has locked {} and did not say which process it is",
+                self.root.display()
+            );
         };
         let said = NAMING.iter().find_map(|name| {
             let bytes = data.read(name, SMALL_FILE_MAX).ok().flatten()?;
@@ -128,7 +131,7 @@ impl Project {
                 let verb = verb.map_or_else(String::new, |verb| format!(" {verb}"));
                 format!("`babybot{verb}`, pid {pid}, since {since}")
             }
-            None => "it did not say who it is".to_owned(),
+            None => "it did not say which process it is".to_owned(),
         }
     }
 }

@@ -441,7 +441,7 @@ async fn a_controller_that_speaks_another_language_is_told_so() {
     let error = Client::connect(&folder.data(), &instance).await.unwrap_err();
     assert!(matches!(&error, ControlError::Version { version, .. } if version == "9.0.0"));
     assert!(error.to_string().contains("is babybot 9.0.0, and this is"), "{error}");
-    assert!(error.hint().unwrap().starts_with("`kill "), "{error}");
+    assert!(error.hint().unwrap().starts_with("run `kill "), "{error}");
 }
 
 #[tokio::test]

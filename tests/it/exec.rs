@@ -170,13 +170,13 @@ fn a_hold_outlasts_a_controller_that_is_killed() {
     assert_eq!(installation.run(&["pause", "home"]).code, 0);
     drop(up);
     let without = installation.run(&["status"]);
-    assert!(without.stdout.contains("held: `babybot resume home"), "{without:?}");
+    assert!(without.stdout.contains("paused; run `babybot resume home"), "{without:?}");
     let without = installation.run(&["status", "--format", "json"]);
     assert!(without.stdout.contains("\"held\": true"), "{without:?}");
 
     let _up = Up::start(&installation);
     let status = installation.run(&["status"]);
-    assert!(status.stdout.contains("the operator holds it"), "{status:?}");
+    assert!(status.stdout.contains("paused"), "{status:?}");
     // The operator's own look is no work of the group's.
     assert_eq!(installation.run(&["exec", "home", "--", "true"]).code, 0);
     let child = installation.begin_chat("env");
@@ -204,5 +204,5 @@ fn what_is_mended_of_a_group_is_in_the_log_of_that_group() {
             ended.code == 0 && wanted.iter().all(|wanted| ended.stdout.contains(wanted))
         })
     };
-    assert!(logged(&["drift was mended", "settings/home", "the operator holds"]));
+    assert!(logged(&["drift repaired", "settings/home", "group paused"]));
 }

@@ -147,7 +147,10 @@ async fn without_a_controller_status_shows_what_was_applied() {
     let project = Project::open(&folder.path("")).unwrap();
     let _lock = project.lock("apply", SystemClock.now()).unwrap();
     let ran = run(&folder, &["status"]).await;
-    assert!(ran.stdout.contains("somebody is at work here: `babybot apply`, pid "), "{ran:?}");
+    assert!(
+        ran.stdout.contains("another babybot uses this project: `babybot apply`, pid "),
+        "{ran:?}"
+    );
     for verb in [&["down"][..], &["pause", "home"], &["exec", "home", "--", "true"]] {
         let ran = run(&folder, verb).await;
         assert_eq!(ran.code, Some(6), "{verb:?} {ran:?}");
@@ -175,7 +178,7 @@ async fn a_watched_status_is_told_with_every_change_until_the_controller_ends() 
     let (pids, ended) = within(seen).await.unwrap();
     assert_eq!(pids, [4242, 1, 2]);
     assert_eq!(ended.status.code(), Some(0));
-    assert_eq!(String::from_utf8_lossy(&ended.stderr), "The controller ended.\n");
+    assert_eq!(String::from_utf8_lossy(&ended.stderr), "The controller stopped.\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -212,7 +215,7 @@ async fn down_returns_when_the_controller_is_gone() {
     assert_eq!(ran.code, Some(0), "{ran:?}");
     assert_eq!(
         (ran.stdout.as_str(), ran.stderr.as_str()),
-        ("", "Ending the controller (pid 4242), within 8s.\nIt is gone.\n")
+        ("", "Stopping the controller (pid 4242), up to 8s…\nStopped.\n")
     );
     assert_eq!(site.fake.heard(), ["shut down within 6s"]);
     let project = Project::open(&site.folder.path("")).unwrap();

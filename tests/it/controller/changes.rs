@@ -278,7 +278,7 @@ fn a_start_with_nothing_to_apply_asks_nobody() {
     home.place.write("babybot.toml", &edited);
     // Nobody approves: what was applied runs on, and says so.
     let up = home.up_with(&[]);
-    assert!(up.said().contains("generation 1 runs on"), "{}", up.said());
+    assert!(up.said().contains("generation 1 keeps running"), "{}", up.said());
     home.status_when("it is pending", |status| condition(status, "PendingChanges").is_some());
     home.ask("quick 2");
     up.end();

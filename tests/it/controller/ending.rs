@@ -85,7 +85,7 @@ fn an_end_ends_what_a_killed_controller_left() {
     home.wait_for_agent();
     up.kill();
     let ended = home.place.run(&["down"]);
-    let told = format!("Ended what was left: {}", home.container("home"));
+    let told = format!("Removed leftover containers: {}", home.container("home"));
     assert!(ended.code == 0 && ended.stderr.contains(&told), "{ended:?}");
     assert_eq!(home.containers().len(), 0);
     let again = home.place.run(&["down"]);
