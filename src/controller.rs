@@ -433,7 +433,7 @@ impl Shared {
             match groups.get(&name) {
                 Some(cell) => {
                     let (cell, host) = (Arc::clone(cell), host.clone());
-                    tokio::spawn(async move { cell.ask(Ask::Configure(host)).await });
+                    tokio::spawn(async move { cell.ask(Ask::Configure(Box::new(host))).await });
                 }
                 None => {
                     let cell = group::start(self, &host, &name)?;

@@ -32,7 +32,7 @@ impl Orders {
     /// Asks a group; `None` where nobody serves it any more.
     async fn order(&self, cell: &Cell, order: AgentOrder) -> Option<Result<(), String>> {
         if let Some(next) = &self.next {
-            cell.ask(Ask::Configure(next.clone())).await.ok()?;
+            cell.ask(Ask::Configure(Box::new(next.clone()))).await.ok()?;
         }
         let (reply, done) = oneshot::channel();
         cell.ask(Ask::Order(order, reply)).await.ok()?;

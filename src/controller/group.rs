@@ -43,7 +43,7 @@ pub(super) enum Ask {
     /// What a plan asks for.
     Order(AgentOrder, oneshot::Sender<Result<(), String>>),
     /// Go on with what another generation says.
-    Configure(Host),
+    Configure(Box<Host>),
     /// Somebody holds the group, or lets it go on.
     Held,
     /// Keep an agent running, and say which.
@@ -315,7 +315,7 @@ impl Keeper {
                 let done = self.carry_out(order).await;
                 let _ = reply.send(done);
             }
-            Ask::Configure(host) => self.worker.take_up(host),
+            Ask::Configure(host) => self.worker.take_up(*host),
             Ask::Held => self.heed_hold(),
             Ask::Lease(reply) => {
                 // Where nobody waits for it any more, it is given back as it is dropped.
@@ -530,7 +530,7 @@ impl Keeper {
                 ask = inbox.recv() => match ask {
                     None => quit(ending, Until::now()),
                     Some(Ask::Quit(until)) => quit(ending, until),
-                    Some(Ask::Configure(host)) => next.put(host),
+                    Some(Ask::Configure(host)) => next.put(*host),
                     Some(Ask::Return(marker)) => cell.give_back(marker),
                     Some(Ask::Held) => *pending |= !cell.state().held,
                     Some(Ask::Cancel(reply)) => {

@@ -202,7 +202,7 @@ fn an_agent_that_is_killed_while_an_image_is_built_is_back_before_that_is_done()
     let manifest = std::fs::read_to_string(home.place.root().join("babybot.toml")).unwrap();
     let more = manifest.replace(&image, &format!("{image}packages = [\"curl\"]\n"));
     home.place.write("babybot.toml", &more);
-    let apply = home.start(&mut home.place.command(["apply", YES]));
+    let apply = home.start(&mut home.place.command(["apply", "-v", YES]));
     wait_until("it is being built", || apply.said().contains("installing slowly"));
     let container = home.container("home");
     home.ask_engine(|client| async move { client.kill_container(&container, None).await });

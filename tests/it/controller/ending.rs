@@ -107,7 +107,7 @@ fn an_apply_is_finished_before_the_controller_that_carries_it_out_ends() {
         let more = manifest.replace(&image, &format!("{image}packages = [\"curl\"]\n"));
         // A group that comes with it is ended as well.
         home.place.write("babybot.toml", &format!("{more}\n[groups.garden]\n"));
-        let apply = home.start(&mut home.place.command(["apply", YES]));
+        let apply = home.start(&mut home.place.command(["apply", "-v", YES]));
         wait_until("it is being built", || apply.said().contains("installing slowly"));
         home.let_go();
         let down = up.as_ref().map(|_| home.start(&mut home.place.command(["down"])));
