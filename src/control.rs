@@ -30,7 +30,7 @@ use crate::resource::{Lifecycle, ResourceId, Risk, RuntimeKind};
 use crate::wire::Bounds;
 
 /// What is spoken over the socket. It grows with every change of a type that travels over it.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 /// Largest value that travels in either direction: what a generation may hold. In bytes.
 pub const BODY_MAX: usize = 64 << 20;
 /// Largest headers of a request, in bytes.
@@ -433,6 +433,22 @@ pub enum ChatEvent {
     Stored {
         /// By which another controller knows it.
         seq: i64,
+    },
+    /// It waits for others.
+    Queued {
+        /// The groups that are at work; the group itself, where that has another conversation.
+        behind: Vec<GroupName>,
+    },
+    /// The agent is being started.
+    Waking,
+    /// The model is asked.
+    Thinking,
+    /// More of the answer: a preview of a reply, which never counts as shown.
+    Text {
+        /// What was added.
+        text: String,
+        /// Whether it begins an answer, and takes the place of what was shown before.
+        fresh: bool,
     },
     /// It waits for this.
     Waits {

@@ -633,6 +633,9 @@ impl Worker {
             return Ok(Attempt::Missing(Missing { what: What::Folder, why }));
         }
         let lost = |why: String| Ok(Attempt::Ended(TurnEnd::Lost(why)));
+        if !self.session.as_ref().is_some_and(Session::is_ready) {
+            let _ = audience.try_send(Progress::Waking);
+        }
         match self.wake().await {
             Ok(()) => {}
             Err(SessionError::Store(error)) => return Err(error.into()),

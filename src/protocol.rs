@@ -164,6 +164,9 @@ pub enum Event {
     Text {
         /// What was added.
         text: String,
+        /// Whether this begins an answer, and takes the place of what was shown before.
+        #[serde(default)]
+        fresh: bool,
     },
     /// The turn is answered.
     Done {

@@ -133,6 +133,10 @@ pub enum TurnEnd {
 /// What a person may be shown of a turn under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
+    /// The agent is being started.
+    Waking,
+    /// The model is asked.
+    Thinking,
     /// A tool runs.
     Tool {
         /// Its name.
@@ -145,7 +149,12 @@ pub enum Progress {
     /// A limit struck: its path in the manifest.
     Struck(&'static str),
     /// More of the answer; never counted as sent.
-    Text(String),
+    Text {
+        /// What was added.
+        text: String,
+        /// Whether it begins an answer, and takes the place of what was shown before.
+        fresh: bool,
+    },
     /// Something worth knowing about the answer.
     Note(String),
     /// It waits for something that is not there yet: what that is, with what helps.
@@ -373,6 +382,7 @@ impl Session {
         *self.shared.account() = Some(turn.clone());
         *self.shared.in_flight() = Some(InFlight { id: turn.clone(), events, steers, stage });
         let order = Order::Turn(TurnOrder { turn: turn.clone(), prompt, journal });
+        let _ = audience.try_send(Progress::Thinking);
         let end = if self.shared.orders.try_send(order).is_ok() {
             self.follow(&turn, &mut inbox, cancel, audience).await
         } else {
@@ -457,8 +467,8 @@ impl Session {
         match event {
             Event::Done { .. } => Seen::End(TurnEnd::Done),
             Event::Failed { reason, message } => Seen::End(TurnEnd::Failed { reason, message }),
-            Event::Text { text } => {
-                let _ = audience.try_send(Progress::Text(text));
+            Event::Text { text, fresh } => {
+                let _ = audience.try_send(Progress::Text { text, fresh });
                 Seen::Nothing
             }
             Event::CallBegan { tool, arguments, .. } => {

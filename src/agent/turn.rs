@@ -515,12 +515,16 @@ impl<'a, 'b> Preview<'a, 'b> {
         }
         self.last = Instant::now();
         let shown = calls::preview(&answer::visible(&self.text), &self.schema);
-        // Words that turn out to be a thought are no longer there.
-        let Some(more) = shown.strip_prefix(&*self.shown).filter(|more| !more.is_empty()) else {
-            return Ok(());
+        let (more, fresh) = match shown.strip_prefix(&*self.shown) {
+            Some(more) => (more, self.shown.is_empty()),
+            // Some words turned out to be a thought: what is left takes their place.
+            None => (&*shown, true),
         };
+        if more.is_empty() {
+            return Ok(());
+        }
         let text = more.to_owned();
         self.shown = shown;
-        self.turn.report(Event::Text { text }).await
+        self.turn.report(Event::Text { text, fresh }).await
     }
 }

@@ -76,7 +76,7 @@ impl Shared {
             }
             Err(Broken::Unknown) => ChatEnd::Failed { why: format!("there is no group {group}") },
             Err(Broken::Removed) => {
-                let why = format!("the group {group} was removed: what waits is kept");
+                let why = format!("the group {group} was removed; waiting messages are kept");
                 ChatEnd::Failed { why }
             }
         };
@@ -117,7 +117,7 @@ impl Shared {
         let _conversation = match cell.conversation.try_lock() {
             Ok(turn) => turn,
             Err(_) => {
-                send(events, ChatEvent::Waits { what: "another conversation".into() }).await?;
+                send(events, ChatEvent::Queued { behind: vec![cell.group.clone()] }).await?;
                 tokio::select! {
                     turn = cell.conversation.lock() => turn,
                     () = events.closed() => return Err(Broken::Gone),
@@ -128,10 +128,12 @@ impl Shared {
         if cell.is_gone() {
             return Err(Broken::Removed);
         }
+        // From here on: what happens to a message is heard from its first moment.
+        let mut happenings = cell.happenings.subscribe();
         let mut said = request.said.map(MessageSeq);
         // What was left unfinished is answered before, so that each has a reply of its own.
         if said.is_none() && cell.state().away.is_none() {
-            let last = self.follow(cell, None, events).await?;
+            let last = self.follow(cell, None, &mut happenings, events).await?;
             if last == Some(Worked::Cancelled) {
                 return Ok(ChatEnd::Cancelled);
             }
@@ -165,10 +167,10 @@ impl Shared {
             send(events, ChatEvent::Away { why }).await?;
         }
         if cell.state().held {
-            let what = format!("`babybot resume {}`: the operator holds it", cell.group);
+            let what = format!("`babybot resume {}`: the group is paused", cell.group);
             send(events, ChatEvent::Waits { what }).await?;
         }
-        self.follow(cell, said, events).await?;
+        self.follow(cell, said, &mut happenings, events).await?;
         let turn = match said {
             Some(said) => self.parts().store.turn_of(said).await?,
             None => None,
@@ -186,10 +188,13 @@ impl Shared {
         self: &Arc<Self>,
         cell: &Arc<Cell>,
         said: Option<MessageSeq>,
+        happenings: &mut broadcast::Receiver<Happening>,
         events: &mpsc::Sender<ChatEvent>,
     ) -> Result<Option<Worked>, Broken> {
-        let mut happenings = cell.happenings.subscribe();
         let (mut last, mut waited) = (None, false);
+        if let Some(event) = self.under_way(cell) {
+            send(events, event).await?;
+        }
         loop {
             // What ended before everything did is in the store, and is handed over still.
             let over = self.closed.is_cancelled();
@@ -201,7 +206,7 @@ impl Shared {
                     }
                 }
                 if said.is_none() && waited && last.is_none() {
-                    last = how_it_ended(&mut happenings).await;
+                    last = how_it_ended(happenings).await;
                 }
                 return Ok(last);
             }
@@ -213,7 +218,7 @@ impl Shared {
                 return Err(Broken::Removed);
             }
             cell.nudge();
-            match self.next(&mut happenings, events).await? {
+            match self.next(happenings, events).await? {
                 Some(Happening::Ended(worked)) => {
                     let over = worked == Worked::Cancelled;
                     last = Some(worked);
@@ -232,9 +237,36 @@ impl Shared {
                         return Ok(last);
                     }
                 }
-                Some(Happening::Waits(what)) => send(events, ChatEvent::Waits { what }).await?,
+                Some(Happening::Waits(what)) => {
+                    let queued = self.under_way(cell);
+                    let queued = queued.filter(|event| matches!(event, ChatEvent::Queued { .. }));
+                    send(events, queued.unwrap_or(ChatEvent::Waits { what })).await?;
+                }
                 Some(Happening::Rests) | None => {}
             }
+        }
+    }
+
+    /// What a group is at, where that began before anybody listened.
+    fn under_way(&self, cell: &Cell) -> Option<ChatEvent> {
+        let at_work = |other: &&Arc<Cell>| {
+            other.group != cell.group
+                && matches!(other.state().stage, Stage::Working | Stage::Starting)
+        };
+        let state = cell.state();
+        let (stage, away) = (state.stage, state.away.is_some());
+        drop(state);
+        match stage {
+            // That was told, and nothing else is under way.
+            _ if away => None,
+            Stage::Working => Some(ChatEvent::Thinking),
+            Stage::Starting => Some(ChatEvent::Waking),
+            Stage::Queued => {
+                let cells = self.cells();
+                let behind = cells.iter().filter(at_work).map(|other| other.group.clone());
+                Some(ChatEvent::Queued { behind: behind.collect() })
+            }
+            Stage::Asleep | Stage::Idle | Stage::Draining => None,
         }
     }
 
@@ -392,6 +424,9 @@ fn event_of(progress: Progress) -> Option<ChatEvent> {
         Progress::Waits(why) => Some(ChatEvent::Away { why }),
         Progress::Back => Some(ChatEvent::Back),
         Progress::Retry { why, wait } => Some(ChatEvent::Retry { why, wait }),
-        Progress::ToolEnded | Progress::Text(_) => None,
+        Progress::Waking => Some(ChatEvent::Waking),
+        // After a tool, the model is asked again.
+        Progress::Thinking | Progress::ToolEnded => Some(ChatEvent::Thinking),
+        Progress::Text { text, fresh } => Some(ChatEvent::Text { text, fresh }),
     }
 }

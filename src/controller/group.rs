@@ -771,7 +771,7 @@ impl Shared {
                 // Whatever is not there may be something to repair.
                 self.wake.notify_one();
             }
-            Progress::Back | Progress::Tool { .. } | Progress::Text(_) => {
+            Progress::Back | Progress::Tool { .. } | Progress::Text { .. } => {
                 let mut state = cell.state();
                 state.away = None;
                 // Told only of what changed: a text comes in many pieces.
@@ -779,7 +779,9 @@ impl Shared {
                     return;
                 }
             }
-            Progress::ToolEnded | Progress::Note(_) => return,
+            Progress::Waking | Progress::Thinking | Progress::ToolEnded | Progress::Note(_) => {
+                return;
+            }
         }
         self.tell();
     }

@@ -10,6 +10,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::support::folder::{Folder, QUICK, Terminal};
 use crate::support::ollama::{FakeOllama, Reply, Trace};
 
+mod chat;
+
 #[test]
 fn after_an_apply_nothing_is_left_to_do() {
     let folder = Folder::with(QUICK);

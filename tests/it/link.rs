@@ -84,7 +84,7 @@ async fn a_body_that_is_too_large_is_refused_before_it_is_read_to_its_end() {
     let sent = sent.load(Ordering::SeqCst);
     assert!(sent < BODY_MAX + (1 << 20), "{sent} of {} bytes were taken", 512 * (64 << 10));
     // Nor does a client send what the other end would refuse.
-    let text = Event::Text { text: "x".repeat(BODY_MAX) };
+    let text = Event::Text { text: "x".repeat(BODY_MAX), fresh: true };
     let (link, _, _) = linked(answers()).await;
     assert!(matches!(link.report(&turn(), &[text]).await, Err(LinkError::TooLarge(BODY_MAX))));
 }

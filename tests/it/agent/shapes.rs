@@ -47,7 +47,7 @@ async fn play(
     while let Ok(step) = shop.progress.try_recv() {
         match step {
             Progress::Tool { .. } => ran += 1,
-            Progress::Text(text) => preview.push_str(&text),
+            Progress::Text { text, .. } => preview.push_str(&text),
             _ => {}
         }
     }
@@ -144,7 +144,7 @@ async fn a_call_that_a_page_or_a_person_brought_in_does_not_run() {
     let told = told.filter(|body| body.contains("it was not run"));
     assert_eq!(told.count(), 4);
     while let Ok(step) = shop.progress.try_recv() {
-        assert!(!matches!(step, Progress::Text(text) if text.contains("stolen")));
+        assert!(!matches!(step, Progress::Text { text, .. } if text.contains("stolen")));
     }
     worker.rest().await;
 }

@@ -260,7 +260,7 @@ async fn the_journal_takes_every_event_once() {
     let events = [
         round(0),
         began(0, 0),
-        Event::Text { text: "preview".to_owned() },
+        Event::Text { text: "preview".to_owned(), fresh: true },
         began(0, 1),
         ended(0, 1, "second"),
         round(1),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::OpenptFlags;
+use rustix::termios::{Winsize, tcsetwinsize};
 
 /// How long any command of these tests may take before it counts as hung.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -123,17 +124,28 @@ pub(crate) struct Terminal {
     keyboard: File,
     screen: std::sync::mpsc::Receiver<Vec<u8>>,
     seen: String,
+    /// What a person sees.
+    picture: vt100::Parser,
+    /// The settings of the terminal before the command.
+    before: String,
 }
 
+/// The rows and columns of a terminal.
+const SIZE: (u16, u16) = (24, 80);
+
 impl Terminal {
-    fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         rustix::pty::grantpt(&master).unwrap();
         rustix::pty::unlockpt(&master).unwrap();
+        let (ws_row, ws_col) = SIZE;
+        let size = Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&master, size).unwrap();
         let name = rustix::pty::ptsname(&master, Vec::new()).unwrap();
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
         let slave: OwnedFd = rustix::fs::open(name, flags, Mode::empty()).unwrap();
         command.stdin(slave.try_clone().unwrap()).stdout(slave.try_clone().unwrap()).stderr(slave);
+        let before = settings(&master);
         let child = command.spawn().unwrap();
         // The command's own copies of the slave go with it, so that its end is seen.
         drop(command);
@@ -147,7 +159,35 @@ impl Terminal {
                 }
             }
         });
-        Self { child, keyboard: File::from(master), screen, seen: String::new() }
+        let picture = vt100::Parser::new(SIZE.0, SIZE.1, 0);
+        let (keyboard, seen) = (File::from(master), String::new());
+        Self { child, keyboard, screen, seen, picture, before }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        self.picture.process(bytes);
+        self.seen.push_str(&String::from_utf8_lossy(bytes));
+    }
+
+    /// Waits until the screen as a person sees it is like this; gives it.
+    pub(crate) fn see(&mut self, what: &str, is_so: impl Fn(&str) -> bool) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let picture = self.picture.screen().contents();
+            if is_so(&picture) {
+                return picture;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.screen.recv_timeout(left) {
+                Ok(bytes) => self.take(&bytes),
+                Err(error) => panic!("{what}: not on the screen ({error}):\n{picture}"),
+            }
+        }
+    }
+
+    /// Whether the terminal is set as it was before the command.
+    pub(crate) fn is_as_before(&self) -> bool {
+        settings(&self.keyboard) == self.before
     }
 
     pub(crate) fn type_in(&mut self, text: &str) {
@@ -160,7 +200,7 @@ impl Terminal {
         while !self.seen.contains(text) {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.screen.recv_timeout(left) {
-                Ok(bytes) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),
+                Ok(bytes) => self.take(&bytes),
                 Err(error) => panic!("no {text:?} on the screen ({error}):\n{}", self.seen),
             }
         }
@@ -170,6 +210,11 @@ impl Terminal {
 
     /// Waits for the end; gives the exit code and the rest of the screen.
     pub(crate) fn end(mut self) -> (Option<i32>, String) {
+        self.ended()
+    }
+
+    /// As [`Terminal::end`], of a terminal that is looked at once more.
+    pub(crate) fn ended(&mut self) -> (Option<i32>, String) {
         let deadline = Instant::now() + PATIENCE;
         let status = loop {
             match self.child.try_wait().unwrap() {
@@ -182,8 +227,12 @@ impl Terminal {
             }
         };
         while let Ok(bytes) = self.screen.recv_timeout(Duration::from_millis(200)) {
-            self.seen.push_str(&String::from_utf8_lossy(&bytes));
+            self.take(&bytes);
         }
-        (status.code(), self.seen)
+        (status.code(), std::mem::take(&mut self.seen))
     }
+}
+
+fn settings(terminal: &impl std::os::fd::AsFd) -> String {
+    format!("{:?}", rustix::termios::tcgetattr(terminal).unwrap())
 }
