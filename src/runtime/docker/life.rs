@@ -71,7 +71,8 @@ pub(super) async fn launch(
         let taken_away = matches!(failure, Failure::Changed(_) | Failure::UnderWay(_))
             || is_gone(&client, &id).await;
         if let Err(left) = remove(&client, &id).await {
-            tracing::warn!(%id, left = left.words(), "a container that did not start could not be removed");
+            let why = left.words();
+            tracing::warn!(%id, why, "a container that did not start could not be removed");
         }
         match failure {
             Failure::Unreachable(_) | Failure::Late { .. } => return Err(failure.into_error()),

@@ -302,7 +302,7 @@ fn links_that_an_agent_plants_lead_no_hand_of_the_host_anywhere() {
     let applied = house.run(&["apply", YES]);
     assert_ne!(applied.code, 0, "{applied:?}");
     assert!(applied.stdout.contains("groups/home") || applied.stderr.contains("groups/home"));
-    let ended = house.chat("home", "hello");
+    let ended = house.run(&["chat", "--wait", "1s", "home", "hello"]);
     assert_ne!(ended.code, 0, "{ended:?}");
     assert!(
         ended.stdout.contains("groups/home") || ended.stderr.contains("groups/home"),
