@@ -10,6 +10,7 @@ mod decode;
 pub mod diagnostic;
 pub mod fields;
 mod groups;
+mod habits;
 mod hidden;
 mod models;
 mod overrides;
@@ -19,6 +20,7 @@ pub mod reference;
 pub mod render;
 mod runtime;
 pub mod schema;
+mod spelling;
 pub mod starter;
 mod syntax;
 mod token;
@@ -54,6 +56,9 @@ pub fn parse(text: &str) -> Result<Manifest, Vec<Diagnostic>> {
     let lines = place::Lines::new(text);
     let (tree, errors) = DeTable::parse_recoverable(text);
     let sound = errors.is_empty();
+    if !sound && let Some(problem) = habits::other_language(text, &lines) {
+        return Err(vec![problem]);
+    }
     let mended = if sound { Mended::default() } else { Mended::new(text) };
     let tree = if sound { tree } else { DeTable::parse_recoverable(&mended.text).0 };
     let mut decoder = decode::Decoder::new(&lines, &mended);
@@ -72,7 +77,7 @@ pub fn parse(text: &str) -> Result<Manifest, Vec<Diagnostic>> {
             sure && problem.span().is_some_and(|span| span.offset < doubtful)
         });
     }
-    problems.extend(mended.faults.iter().map(|fault| syntax_problem(fault, &lines)));
+    problems.extend(mended.faults.iter().map(|fault| syntax_problem(fault, text, &lines)));
     problems.sort_by_key(|problem| (problem.span().map(|span| span.offset), problem.code));
     match manifest {
         Some(manifest) if problems.is_empty() => Ok(manifest),
@@ -86,7 +91,8 @@ pub(crate) fn too_large() -> Diagnostic {
         .helped("name the right file with --manifest, or make it smaller")
 }
 
-fn syntax_problem(fault: &Fault, lines: &place::Lines<'_>) -> Diagnostic {
+fn syntax_problem(fault: &Fault, text: &str, lines: &place::Lines<'_>) -> Diagnostic {
+    let line = &text[lines.range(lines.line(fault.at.start))];
     let at = lines.span(fault.at.clone());
     match &fault.kind {
         FaultKind::NoValue => Diagnostic::new(Code::NoValue, "a key has no value")
@@ -102,15 +108,25 @@ fn syntax_problem(fault: &Fault, lines: &place::Lines<'_>) -> Diagnostic {
             }
         }
         FaultKind::ForeignLetter => {
-            Diagnostic::new(Code::Syntax, "a key or name has a letter that none has here")
-                .at(at, "not in a key or name")
-                .helped("names are a-z, 0-9 and -, as in `[groups.kitchen]`")
+            let header = line.trim().strip_prefix('[').and_then(|line| line.split(']').next());
+            let name = header.and_then(|header| header.trim_start_matches('[').split('.').nth(1));
+            let help = match (habits::line(line), name.and_then(spelling::plain_name)) {
+                (Some(help), _) => help.to_owned(),
+                (None, Some(plain)) => format!("names are a-z, 0-9 and -, for example `{plain}`"),
+                (None, None) => "names are a-z, 0-9 and -, as in `[groups.kitchen]`".to_owned(),
+            };
+            Diagnostic::new(Code::Syntax, "this character is not allowed in a key or name")
+                .at(at, "not allowed in a key or name")
+                .helped(help)
         }
         FaultKind::Other => {
-            let help = if fault.message.starts_with("string values must be quoted") {
-                "write a text in quotes, and `true`, `false` and numbers without"
-            } else {
-                "texts are in quotes, and every quote and bracket is closed again"
+            let unquoted = fault.message.starts_with("string values must be quoted");
+            let help = match habits::line(line) {
+                Some(help) => help,
+                None if unquoted => {
+                    "write a string in quotes, and `true`, `false` and numbers without"
+                }
+                None => "write strings in quotes, and close every quote and bracket",
             };
             Diagnostic::new(Code::Syntax, fault.message.clone())
                 .at(at, "cannot be read")

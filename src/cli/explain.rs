@@ -1,11 +1,11 @@
-//! `babybot explain`: what a code means and how to mend what it reports.
+//! `babybot explain`: what a code means and how to fix what it reports.
 
 use crate::cli::{Context, Outcome, print};
 use crate::error::{Error, Exit};
 use crate::manifest::codes::Code;
 use crate::visible;
 
-/// Explains the code of a problem: what it means, how it comes about, how to mend it.
+/// Explains the code of a problem: what it means, how it comes about, how to fix it.
 ///
 /// Without a code it lists all of them.
 #[derive(Debug, clap::Args)]
@@ -40,7 +40,7 @@ fn one(code: Code) -> String {
             text.push_str(&format!("    {line}\n"));
         }
     }
-    text.push_str(&format!("\nto mend it: {}\n", explanation.mend));
+    text.push_str(&format!("\nfix: {}\n", explanation.fix));
     text
 }
 

@@ -6,7 +6,7 @@
 use std::fmt;
 
 macro_rules! codes {
-    ($($(#[doc = $title:literal])+ $name:ident = $number:literal, $meaning:literal, $wrong:literal, $mend:literal;)+) => {
+    ($($(#[doc = $title:literal])+ $name:ident = $number:literal, $meaning:literal, $wrong:literal, $fix:literal;)+) => {
         /// What sort of problem a diagnostic reports.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Code { $($(#[doc = $title])+ $name,)+ }
@@ -21,7 +21,7 @@ macro_rules! codes {
                 match self { $(Self::$name => $number),+ }
             }
 
-            /// What it means, how it comes about and how to mend it.
+            /// What it means, how it comes about and how to fix it.
             #[must_use]
             pub fn explanation(self) -> Explanation {
                 match self {
@@ -29,7 +29,7 @@ macro_rules! codes {
                         title: concat!($($title),+).trim_ascii(),
                         meaning: $meaning,
                         wrong: $wrong,
-                        mend: $mend,
+                        fix: $fix,
                     }),+
                 }
             }
@@ -46,8 +46,8 @@ pub struct Explanation {
     pub meaning: &'static str,
     /// A manifest, or a command, that shows it.
     pub wrong: &'static str,
-    /// How to mend it.
-    pub mend: &'static str,
+    /// How to fix it.
+    pub fix: &'static str,
 }
 
 impl Code {
@@ -74,7 +74,7 @@ codes! {
     "Go to the folder of your project, name the file with --manifest PATH, or write a new one with `babybot init`.";
     /// the manifest is not a file
     NotAFile = 2,
-    "What --manifest names is a folder, a pipe or a device. Only a regular file is read.",
+    "--manifest names a folder, a pipe or a device. Only a regular file is read.",
     "$ babybot --manifest . validate",
     "Name the file itself, such as ./babybot.toml.";
     /// the manifest cannot be read
@@ -100,9 +100,9 @@ codes! {
 
     /// the text is not TOML
     Syntax = 101,
-    "The line cannot be read. What it would have said is left out; everything else is still checked.",
+    "The line cannot be read, so it is left out. Everything else is checked.",
     "name = \"home",
-    "Look at the place shown: a quote or a bracket that is not closed, or a text without quotes.";
+    "Look at the place shown: a quote or a bracket that is not closed, or a string without quotes.";
     /// a key has no value
     NoValue = 102,
     "A line has a key, but no `=` and value after it.",
@@ -115,7 +115,7 @@ codes! {
     "Remove one of the two, or merge the two tables.";
     /// a value has the wrong type
     WrongType = 104,
-    "The key is right, but takes another sort of value: a text is in quotes, numbers and true or false are not.",
+    "The key is right, but takes another type of value: a string is in quotes, numbers and true or false are not.",
     "schema = \"1\"",
     "The help line says what the key takes.";
     /// a required key is missing
@@ -148,9 +148,9 @@ codes! {
     "The value is smaller than what works, or larger than what can be meant. Zero is no limit that an agent could work with.",
     "[runtime.limits]\nturn = \"0s\"",
     "The help line gives both bounds.";
-    /// a text is too long
+    /// a string is too long
     TextTooLong = 111,
-    "A text in the manifest has at most 4 KiB.",
+    "A string in the manifest has at most 4 KiB.",
     "",
     "Shorten it. Long instructions belong in a file.";
     /// there are too many groups
@@ -199,9 +199,9 @@ codes! {
     "Without a group there is nobody to talk to.",
     "schema = 1\nname = \"home\"",
     "Add a group: [groups.home].";
-    /// a secret stands in the manifest
+    /// the manifest contains a secret
     SecretLiteral = 207,
-    "The manifest is kept in history and may be shared, so it says where a secret is, never what it is.",
+    "The manifest is kept in history and may be shared, so it names the place of a secret, never its value. A string that looks like a token of a known service or like a private key is taken to be one.",
     "[secrets]\ntelegram = \"123:abc\"",
     "Write { env = \"TELEGRAM_TOKEN\" } or { file = \"~/.config/babybot/telegram\" }. If the manifest was shared, replace the secret.";
     /// the runtime is not available in this release
@@ -236,14 +236,14 @@ codes! {
     "Write a path relative to the folder of the manifest, without `..`.";
     /// the time zone does not exist
     UnknownTimezone = 215,
-    "Time zones are called as the IANA does.",
+    "Time zones have IANA names.",
     "[assistant]\ntimezone = \"Europe/Belin\"",
     "Write a name such as Europe/Berlin, or leave the key out for the machine's own.";
-    /// a text cannot be used here
+    /// a string cannot be used here
     BadText = 216,
-    "Names and triggers are words that a person types: not empty, no line ends or control characters, no space around them.",
+    "Names and triggers are words that a person types: not empty, without space around them, line ends or hidden characters.",
     "[assistant]\nname = \"\"",
-    "Correct the text.";
+    "Correct the string.";
     /// a binding does not fit its channel
     BadBinding = 217,
     "A binding is the name of a channel, or `channel:chat`. A terminal is one conversation and has no chats.",
@@ -251,10 +251,10 @@ codes! {
     "Write the channel's name alone: bind = [\"terminal\"].";
     /// a variable holds a secret
     SecretVariable = 218,
-    "`env` is never for secrets: the agent and its tools can read it, and the manifest is kept in history. A variable whose name ends in TOKEN, SECRET, PASSWORD, PASSWD, API_KEY, ACCESS_KEY, PRIVATE_KEY or CREDENTIALS is taken to hold one.",
+    "`env` is never for secrets: the agent and its tools can read it, and the manifest is kept in history. A variable whose name ends in TOKEN, SECRET, PASSWORD, PASSWD, API_KEY, ACCESS_KEY, PRIVATE_KEY or CREDENTIALS is taken to hold one, and so is a value that looks like a token of a known service or like a private key.",
     "[groups.home]\nenv = { GITHUB_TOKEN = \"…\" }",
-    "Remove it; if the manifest was shared, replace the secret. If it holds no secret, give the variable another name.";
-    /// the image cannot be had like this
+    "Remove it; if the manifest was shared, replace the secret. If only its name looks like a secret, give the variable another name.";
+    /// these image settings contradict each other
     BadImage = 219,
     "An image is either built, on a base and with packages, or named by `ref`. `scratch` is no system that packages could be installed into. Packages are plain names.",
     "[runtime.image]\nbase = \"scratch\"\npackages = [\"git\"]",

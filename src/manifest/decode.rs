@@ -13,7 +13,7 @@ use super::fields::{self, Field, TEXT_LENGTH_MAX, Type};
 use super::place::Lines;
 use super::render::PROBLEMS_MAX;
 use super::syntax::Mended;
-use super::{Span, Written, token};
+use super::{Span, Written, habits, token};
 use crate::resource::MilliCpus;
 use crate::unit::{ByteSize, Period};
 
@@ -206,7 +206,10 @@ impl<'d> Decoder<'d> {
             let label = match meant {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None if many => "not known here".to_owned(),
-                None => self.written_already(section, key, &taken),
+                None => match elsewhere(section, key) {
+                    Some(table) => format!("belongs under `[{table}]`"),
+                    None => self.written_already(section, key, &taken),
+                },
             };
             self.note(
                 Diagnostic::new(Code::UnknownKey, format!("unknown key {} in {place}", quote(key)))
@@ -246,7 +249,7 @@ impl<'d> Decoder<'d> {
         );
     }
 
-    /// A text, from `key`.
+    /// A string, from `key`.
     pub(crate) fn text(&mut self, section: &Section<'_, '_>, key: &str) -> Option<Written<String>> {
         let (scalar, at) = self.scalar(section, key)?;
         match scalar {
@@ -318,12 +321,12 @@ impl<'d> Decoder<'d> {
         }
     }
 
-    /// The texts of a list, from `key`.
+    /// The strings of a list, from `key`.
     pub(crate) fn texts(&mut self, section: &Section<'_, '_>, key: &str) -> Vec<(String, Span)> {
         let Some(value) = section.table.get(key) else { return Vec::new() };
         let Some(items) = value.get_ref().as_array().filter(|_| !is_table_list(value)) else {
             let sample = fields::field(section.pattern, key).map_or("", |field| field.sample);
-            self.wrong_type(key, value, &format!("a list of texts, such as `{sample}`"));
+            self.wrong_type(key, value, &format!("a list of strings, such as `{sample}`"));
             return Vec::new();
         };
         let items: &DeArray<'_> = items;
@@ -340,7 +343,7 @@ impl<'d> Decoder<'d> {
             .collect()
     }
 
-    /// Every `name = "text"` of a table of names.
+    /// Every `name = "string"` of a table of names.
     pub(crate) fn named_texts(
         &mut self,
         section: &Section<'_, '_>,
@@ -366,7 +369,7 @@ impl<'d> Decoder<'d> {
                 self.check_token(key, value);
                 self.decode_text(key, value)
             }
-            Type::Choice(words) => self.decode_choice(key, value, words),
+            Type::Choice(words) => self.decode_choice(field, value, words),
             Type::Boolean => self.decode_boolean(key, value),
             Type::Integer { min, max } => self.decode_integer(key, value, min, max),
             Type::Cpus { min, max } => self.decode_cpus(key, value, min, max),
@@ -384,7 +387,7 @@ impl<'d> Decoder<'d> {
 
     fn decode_text(&mut self, key: &str, value: &Spanned<DeValue<'_>>) -> Option<Scalar> {
         let Some(text) = value.get_ref().as_str() else {
-            self.wrong_type(key, value, "a text, in quotes");
+            self.wrong_type(key, value, "a string, in quotes");
             return None;
         };
         if text.len() > TEXT_LENGTH_MAX {
@@ -395,7 +398,7 @@ impl<'d> Decoder<'d> {
                     format!("{} is {} bytes long", quote(key), text.len()),
                 )
                 .at(at, "too long")
-                .helped(format!("a text has at most {TEXT_LENGTH_MAX} bytes")),
+                .helped(format!("a string has at most {TEXT_LENGTH_MAX} bytes")),
             );
             return None;
         }
@@ -419,10 +422,11 @@ impl<'d> Decoder<'d> {
 
     fn decode_choice(
         &mut self,
-        key: &str,
+        field: &Field,
         value: &Spanned<DeValue<'_>>,
         words: &[&'static str],
     ) -> Option<Scalar> {
+        let key = field.key();
         let Some(text) = value.get_ref().as_str() else {
             self.wrong_type(key, value, &format!("one of {}", in_quotes(words)));
             return None;
@@ -438,7 +442,10 @@ impl<'d> Decoder<'d> {
         self.note(
             Diagnostic::new(Code::UnknownWord, format!("{} cannot be {}", quote(key), quote(text)))
                 .at(at, label)
-                .helped(format!("`{key}` takes {}", in_quotes(words))),
+                .helped(
+                    habits::word(&field.path, text)
+                        .unwrap_or_else(|| format!("`{key}` takes {}", in_quotes(words))),
+                ),
         );
         None
     }
@@ -573,6 +580,23 @@ impl<'d> Decoder<'d> {
     }
 }
 
+/// The table that an unknown key belongs under: one within this table, or one without names.
+fn elsewhere(section: &Section<'_, '_>, key: &str) -> Option<String> {
+    let takes = |table: &&&str| fields::KNOWN_KEYS[**table].contains(&key) && !table.is_empty();
+    let mut tables = fields::KNOWN_KEYS.keys().filter(takes);
+    tables
+        .find_map(|table| match table.strip_prefix(section.pattern) {
+            Some(rest) if !section.pattern.is_empty() && !rest.contains('<') => {
+                Some(format!("{}{rest}", section.path))
+            }
+            _ => None,
+        })
+        .or_else(|| {
+            let mut tables = fields::KNOWN_KEYS.keys().filter(takes);
+            tables.find(|table| !table.contains('<')).map(|table| (*table).to_owned())
+        })
+}
+
 /// A path with one more word.
 pub(crate) fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
@@ -604,7 +628,7 @@ fn is_table_list(value: &Spanned<DeValue<'_>>) -> bool {
 
 fn article(value: &Spanned<DeValue<'_>>) -> &'static str {
     match value.get_ref() {
-        DeValue::String(_) => "a text",
+        DeValue::String(_) => "a string",
         DeValue::Integer(_) => "a whole number",
         DeValue::Float(_) => "a decimal number",
         DeValue::Boolean(_) => "a boolean",

@@ -10,7 +10,7 @@ use super::fields::GROUPS_MAX;
 use super::hidden::names_secret;
 use super::read::{Names, check_name, check_word};
 use super::token::has_token;
-use super::{Group, KindWish, Span, Written};
+use super::{Group, KindWish, Span, Written, habits};
 use crate::name::{ChannelName, GroupName, ModelName};
 use crate::resource::{Binding, Lifecycle, Limits, MilliCpus};
 use crate::unit::{ByteSize, Period};
@@ -322,7 +322,10 @@ fn bindings(
                         format!("there is no channel {}", quote(channel)),
                     )
                     .at(at, label)
-                    .helped(format!("channels: {}", listed(names()))),
+                    .helped(
+                        habits::channel(channel)
+                            .unwrap_or_else(|| format!("channels: {}", listed(names()))),
+                    ),
                 );
             }
             continue;

@@ -11,8 +11,9 @@ use super::fields::SCHEMA_VERSION;
 use super::groups::{self, GroupPart, Inherited};
 use super::models::models;
 use super::runtime::runtime;
+use super::spelling::plain_name;
 use super::{Declared, Manifest, SecretSource, Span, Written};
-use crate::name::{ChannelName, GroupName, NameError, ProjectName, SecretName};
+use crate::name::{ChannelName, NameError, ProjectName, SecretName};
 use crate::resource::ChannelSpec;
 use crate::visible;
 
@@ -297,19 +298,4 @@ fn note_name(decoder: &mut Decoder<'_>, what: &str, name: &str, error: &NameErro
             .at(at, "not a usable name")
             .helped(help),
     );
-}
-
-/// The nearest usable name.
-fn plain_name(name: &str) -> Option<String> {
-    let mut plain = String::new();
-    for character in name.chars().flat_map(char::to_lowercase) {
-        if character.is_ascii_alphanumeric() {
-            plain.push(character);
-        } else if !plain.is_empty() && !plain.ends_with('-') {
-            plain.push('-');
-        }
-    }
-    plain.truncate(crate::name::NAME_LENGTH_MAX);
-    let plain = plain.trim_end_matches('-').to_owned();
-    GroupName::new(plain.as_str()).is_ok().then_some(plain)
 }

@@ -1,6 +1,7 @@
 //! The manifest, seen from outside: a text in, values or problems out.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a helper of a test fails as the test does")]
 
+mod habits;
 mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -700,7 +701,7 @@ fn the_defaults_that_are_documented_are_those_that_hold() {
 fn every_code_is_shown_by_its_own_example() {
     for code in Code::ALL {
         let explanation = code.explanation();
-        assert!(!explanation.title.is_empty() && !explanation.mend.is_empty(), "{code}");
+        assert!(!explanation.title.is_empty() && !explanation.fix.is_empty(), "{code}");
         if explanation.wrong.is_empty() || code.number() < 100 {
             continue;
         }
