@@ -26,15 +26,16 @@ const POEM: &str = "The stage is set, the lights are low,\n\
     works as it will, and as before.\n";
 const NOTE: &str = "A note, written in rehearsal.\n";
 
-const HELP: &str = "Hello! No real model is at work here: I follow a few rules, and the tools \
-    I call are real. Try:\n\
-    - Write a haiku to haiku.txt\n\
-    - write buy milk to list.txt\n\
-    - read list.txt\n\
-    - replace milk with tea in list.txt\n\
-    - run sha256sum on list.txt\n\
-    For answers by a real model, install Ollama (https://ollama.com), pull a model, and set \
-    kind = \"ollama\", url = \"http://127.0.0.1:11434\" and model = \"qwen3:8b\" under your \
+/// What may be tried: the tool that it takes, and what to write.
+const TRIES: &[(&str, &str)] = &[
+    ("bb_write_file", "Write a haiku to haiku.txt"),
+    ("bb_write_file", "write buy milk to list.txt"),
+    ("bb_read_file", "read list.txt"),
+    ("bb_edit_file", "replace milk with tea in list.txt"),
+    ("bb_shell", "run sha256sum on list.txt"),
+];
+const REAL: &str = "For answers by a real model, install Ollama (https://ollama.com), pull a model, \
+    and set kind = \"ollama\", url = \"http://127.0.0.1:11434\" and model = \"qwen3:8b\" under your \
     [models.…] table in babybot.toml. Then run babybot apply.";
 
 /// What was asked for.
@@ -52,7 +53,7 @@ pub(super) fn scene(heard: &Heard) -> Scene {
     if let Some(result) = &heard.result {
         return says(report(heard.called.as_ref(), result));
     }
-    let Some(wish) = wish(&heard.message) else { return says(HELP.to_owned()) };
+    let Some(wish) = wish(&heard.message) else { return says(help(heard)) };
     let call = call(&wish, heard);
     if heard.offers(&call.tool) {
         return Play::Calls(vec![call]).into();
@@ -61,8 +62,26 @@ pub(super) fn scene(heard: &Heard) -> Scene {
         Wish::Remember(_) => {
             "I cannot remember things yet: no memory tool is offered here.".to_owned()
         }
+        Wish::Run(_) if heard.offers("bb_write_file") => {
+            let tries = tries(heard);
+            format!("I cannot run commands here: this container has no shell.{tries}")
+        }
         _ => format!("I would call {}, but that tool is not offered here.", call.tool),
     })
+}
+
+/// What to try, of all that works with the tools that are offered.
+fn help(heard: &Heard) -> String {
+    let tries = tries(heard);
+    let tools = if tries.is_empty() { "" } else { ", and the tools I call are real" };
+    format!("Hello! No real model is at work here: I follow a few rules{tools}.{tries}\n{REAL}")
+}
+
+/// A list of what works with the tools that are offered; nothing where none are.
+fn tries(heard: &Heard) -> String {
+    let offered = TRIES.iter().filter(|(tool, _)| heard.offers(tool));
+    let tries: String = offered.map(|(_, text)| format!("\n- {text}")).collect();
+    if tries.is_empty() { tries } else { format!(" Try:{tries}") }
 }
 
 /// A harmless call of a tool that is offered, for faults that need one.

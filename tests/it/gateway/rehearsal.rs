@@ -132,6 +132,22 @@ async fn talk_is_answered_with_what_can_be_done() {
 }
 
 #[tokio::test]
+async fn only_what_works_with_the_tools_that_are_offered_is_suggested() {
+    let house = House::new(rehearsal(None));
+    let files = &TOOLS[1..];
+    for asked in ["hello", "run ls"] {
+        let (said, calls, _) = answer(&house, &[user(asked)], files).await;
+        assert!(calls.is_empty());
+        assert!(said.contains("\n- read list.txt") && !said.contains("\n- run"), "{said}");
+        assert_eq!(said.contains("no shell"), asked == "run ls", "{said}");
+    }
+    let (said, _, _) = answer(&house, &[user("hello")], TOOLS).await;
+    assert!(said.contains("\n- run sha256sum on list.txt"), "{said}");
+    let (said, _, _) = answer(&house, &[user("hello")], &[]).await;
+    assert!(!said.contains("\n- ") && !said.contains("Try"), "{said}");
+}
+
+#[tokio::test]
 async fn a_tool_that_is_not_offered_is_not_called() {
     let house = House::new(rehearsal(None));
     let (said, calls, _) = answer(&house, &[user("run ls")], &["bb_read_file"]).await;
