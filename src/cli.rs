@@ -7,6 +7,7 @@ pub mod apply;
 pub mod approve;
 pub mod chat;
 pub mod claim;
+pub mod completions;
 pub mod down;
 pub mod exec;
 pub mod explain;
@@ -27,6 +28,7 @@ pub mod status;
 pub mod terminal;
 pub mod up;
 pub mod validate;
+pub mod zone;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -38,7 +40,7 @@ use crate::visible;
 /// You write babybot.toml; babybot makes the machine match it: one agent per chat group,
 /// answering with your own models.
 #[derive(Debug, clap::Parser)]
-#[command(name = "babybot", version, max_term_width = 100)]
+#[command(name = "babybot", version = env!("BABYBOT_VERSION"), max_term_width = 100)]
 pub struct Cli {
     /// The manifest; the folder it stands in is the project
     #[arg(long, global = true, value_name = "PATH", default_value = "babybot.toml")]
@@ -87,6 +89,7 @@ pub enum Command {
     History(history::HistoryArgs),
     Explain(explain::ExplainArgs),
     Schema(schema::SchemaArgs),
+    Completions(completions::CompletionsArgs),
     /// Runs an agent; a controller starts it.
     #[command(hide = true)]
     Agent {
@@ -262,6 +265,7 @@ pub async fn run(cli: &Cli) -> Outcome {
         Command::Logs(args) => logs::run(args, &context).await,
         Command::Explain(args) => explain::run(args, &context),
         Command::Schema(args) => schema::run(args, &context),
+        Command::Completions(args) => completions::run(args, &context),
         // `main` runs it before there is a second thread.
         Command::Agent { .. } => Err(Error::new(Exit::Usage, "an agent is not a host's verb")),
     }

@@ -29,6 +29,13 @@ impl Timestamp {
     pub fn local(self, zone: &TimeZone) -> String {
         jiff::Timestamp::from(self).to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M").to_string()
     }
+
+    /// The wall clock of `zone` at this moment with the zone's abbreviation, as
+    /// `2026-11-22 09:30 CET`.
+    #[must_use]
+    pub fn local_named(self, zone: &TimeZone) -> String {
+        jiff::Timestamp::from(self).to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M %Z").to_string()
+    }
 }
 
 /// The same moment; 1970 for one that no calendar has.

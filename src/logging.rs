@@ -184,17 +184,45 @@ fn open(folder: &OwnedFd, owner: Option<(u32, u32)>) -> io::Result<(File, u64)> 
 /// A line of a log, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogLine<'a> {
+    /// When it was written.
+    pub at: &'a str,
+    /// All behind the time.
+    pub after_time: &'a str,
+    /// How grave it is, such as `WARN`.
+    pub level: &'a str,
+    /// The room that wrote it.
+    pub target: &'a str,
     fields: &'a str,
+    /// What it says.
+    pub message: &'a str,
 }
 
 impl<'a> LogLine<'a> {
     /// The line that this text is; `None` if it is none.
     #[must_use]
     pub fn read(text: &'a str) -> Option<Self> {
-        let (_at, rest) = text.split_once(' ')?;
-        let (_level, rest) = rest.trim_start().split_once(' ')?;
-        let (_target, rest) = rest.trim_start().split_once(' ')?;
-        Some(Self { fields: rest.strip_prefix('{').map_or("", within_braces) })
+        let (at, after_time) = text.split_once(' ')?;
+        let (level, rest) = after_time.trim_start().split_once(' ')?;
+        let (target, rest) = rest.trim_start().split_once(' ')?;
+        let fields = rest.strip_prefix('{').map_or("", within_braces);
+        let message = match rest.strip_prefix('{') {
+            Some(braced) => braced[fields.len()..].trim_start_matches('}').trim_start(),
+            None => rest,
+        };
+        Some(Self { at, after_time, level, target, fields, message })
+    }
+
+    /// Every field: its name, and its value as it was before it was quoted.
+    pub fn all(&self) -> impl Iterator<Item = (&'a str, String)> {
+        fields(self.fields).filter_map(|field| {
+            let (name, value) = field.split_once('=')?;
+            let quoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+            let value = quoted.map_or_else(
+                || value.to_owned(),
+                |quoted| quoted.replace("\\\"", "\"").replace("\\\\", "\\"),
+            );
+            Some((name, value))
+        })
     }
 
     /// The value of a field.

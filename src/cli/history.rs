@@ -1,11 +1,11 @@
-//! `babybot history`: what was applied, and what was mended in between.
+//! `babybot history`: what was applied, and what was repaired in between.
 
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use crate::cli::join::one_line;
 use crate::cli::preview::project_error;
-use crate::cli::{Context, Outcome, apply, print};
+use crate::cli::{Context, Outcome, apply, print, print_json, zone};
 use crate::clock::Timestamp;
 use crate::error::Exit;
 use crate::project::Project;
@@ -14,7 +14,9 @@ use crate::store::{Drift, GenerationSummary, HISTORY_LENGTH_MAX, Store};
 
 /// Shows what was applied and when, and what was found changed from outside in between.
 ///
-/// Newest first. Reads the store and asks nobody.
+/// Newest first, in the time zone of the assistant. With --format json, each line is an object: an
+/// apply has `at`, `generation`, `parent`, `outcome`, `approved` and `tool`; a repair has `at`,
+/// `drift`, `text` and `mended`. `at` is in milliseconds since 1970.
 #[derive(Debug, clap::Args)]
 pub struct HistoryArgs {
     /// How many entries to show
@@ -48,7 +50,7 @@ pub async fn run(args: &HistoryArgs, context: &Context) -> Outcome {
     let project = Project::open(context.project()).map_err(project_error)?;
     let read = |error| apply::store_error("read the history", &error);
     let Some(reader) = Store::read_only(&project.database()).map_err(read)? else {
-        context.note("Nothing was ever applied.\n");
+        context.note("Nothing has been applied yet.\n");
         return Ok(Exit::Ok);
     };
     let generations = reader.history(args.lines.min(HISTORY_LENGTH_MAX)).map_err(read)?;
@@ -57,15 +59,17 @@ pub async fn run(args: &HistoryArgs, context: &Context) -> Outcome {
     entries.extend(drift.into_iter().map(Entry::Drifted));
     entries.sort_by_key(|entry| std::cmp::Reverse(entry.at()));
     entries.truncate(args.lines as usize);
-    let mut text = String::new();
-    for entry in &entries {
-        text.push_str(&match args.format {
-            HistoryFormat::Human => entry.line(),
-            HistoryFormat::Json => entry.json().to_string(),
-        });
-        text.push('\n');
+    match args.format {
+        HistoryFormat::Human => {
+            let zone = zone::of(reader.applied().map_err(read)?.as_ref());
+            let lines = entries.iter().map(|entry| entry.line(&zone) + "\n");
+            print(&lines.collect::<String>())?;
+        }
+        HistoryFormat::Json => {
+            let lines = entries.iter().map(|entry| format!("{}\n", entry.json()));
+            print_json(&lines.collect::<String>())?;
+        }
     }
-    print(&text)?;
     Ok(Exit::Ok)
 }
 
@@ -77,8 +81,8 @@ impl Entry {
         }
     }
 
-    fn line(&self) -> String {
-        let at = self.at().local(&TimeZone::system());
+    fn line(&self, zone: &TimeZone) -> String {
+        let at = self.at().local_named(zone);
         match self {
             Self::Applied(generation) => {
                 let risks = words(&generation.approved);
@@ -86,7 +90,7 @@ impl Entry {
                 format!("{at}  generation {}  {how}; approved: {risks}", generation.number)
             }
             Self::Drifted(drift) => {
-                let how = if drift.mended { "mended" } else { "not mended" };
+                let how = if drift.mended { "repaired" } else { "not repaired" };
                 format!("{at}  {}  {how}; {}", drift.id, one_line(&drift.text))
             }
         }

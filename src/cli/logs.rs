@@ -1,26 +1,30 @@
 //! `babybot logs`: what the controller wrote down.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use notify::{Event, RecursiveMode, Watcher as _};
 use rustix::fs::{CWD, Mode, OFlags};
+use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::cli::apply::store_error;
 use crate::cli::join::unknown_group;
 use crate::cli::preview::project_error;
-use crate::cli::{self, Context, Outcome};
+use crate::cli::{self, Context, Outcome, zone};
 use crate::error::{Error, Exit};
 use crate::logging::{LOG, LOG_BEFORE, LOG_SIZE_MAX, LogLine};
 use crate::name::GroupName;
 use crate::project::Project;
 use crate::resource::ResourceId;
-use crate::store::Store;
+use crate::store::{Applied, Store};
+use crate::visible;
 
 /// How often is looked where no event says that there is something to see.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -29,7 +33,9 @@ const READ_MAX: u64 = 2 * LOG_SIZE_MAX;
 
 /// Shows what the controller wrote down: what it did, what it found changed, what its agents say.
 ///
-/// The log is data/logs/babybot.log; BABYBOT_LOG of the controller says how much it holds.
+/// Times are in the time zone of the assistant. The log is data/logs/babybot.log; the controller's
+/// variable BABYBOT_LOG sets how much it holds. With --format json, each line is an object with
+/// `at` (in milliseconds since 1970), `level`, `target`, `fields` and `message`.
 #[derive(Debug, clap::Args)]
 pub struct LogsArgs {
     /// Show only what is about this group
@@ -40,6 +46,62 @@ pub struct LogsArgs {
     /// Go on showing what is written from now on, until Ctrl-C
     #[arg(short, long)]
     pub follow: bool,
+    /// How to print them: for a person, or one JSON object a line
+    #[arg(long, value_enum, default_value_t = LogsFormat::Human)]
+    pub format: LogsFormat,
+}
+
+/// How `logs` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogsFormat {
+    /// For a person
+    Human,
+    /// For a program
+    Json,
+}
+
+/// Prints lines of the log.
+struct Printer {
+    format: LogsFormat,
+    zone: TimeZone,
+}
+
+impl Printer {
+    fn show<'a>(&self, lines: impl Iterator<Item = &'a String>) -> io::Result<()> {
+        let text: String = lines.map(|line| self.line(line)).collect();
+        match self.format {
+            _ if text.is_empty() => Ok(()),
+            LogsFormat::Human => cli::write(&visible::page(&text)),
+            LogsFormat::Json => cli::write(&visible::json(&text)),
+        }
+    }
+
+    fn line(&self, line: &str) -> String {
+        match (self.format, LogLine::read(line)) {
+            (LogsFormat::Human, Some(read)) => {
+                format!("{} {}\n", at_in(&self.zone, read.at), visible::line(read.after_time))
+            }
+            (LogsFormat::Human, None) => format!("{}\n", visible::line(line)),
+            (LogsFormat::Json, Some(read)) => {
+                let fields: BTreeMap<&str, String> = read.all().collect();
+                let at = read.at.parse::<Timestamp>().ok().map(Timestamp::as_millisecond);
+                let object = json!({
+                    "at": at, "level": read.level, "target": read.target, "fields": fields,
+                    "message": read.message,
+                });
+                format!("{object}\n")
+            }
+            (LogsFormat::Json, None) => format!("{}\n", json!({ "message": line })),
+        }
+    }
+}
+
+/// A time of the log in another zone, with that zone's abbreviation.
+fn at_in(zone: &TimeZone, at: &str) -> String {
+    at.parse::<Timestamp>().map_or_else(
+        |_| at.to_owned(),
+        |at| at.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S%.3f %Z").to_string(),
+    )
 }
 
 /// Shows the log.
@@ -56,15 +118,16 @@ pub async fn run(args: &LogsArgs, context: &Context) -> Outcome {
         check_group(group, &project)?;
     }
     if past.is_empty() && log.file.is_none() {
-        context.note("Nothing was logged yet.\n");
+        context.note("Nothing has been logged yet.\n");
     }
     let skipped = past.len().saturating_sub(args.lines);
-    show(past.iter().skip(skipped)).map_err(failed)?;
+    let printer = Printer { format: args.format, zone: zone::of(applied(&project)?.as_ref()) };
+    printer.show(past.iter().skip(skipped)).map_err(failed)?;
     if !args.follow {
         return Ok(Exit::Ok);
     }
     tokio::select! {
-        followed = log.follow() => match followed {
+        followed = log.follow(&printer) => match followed {
             // Nobody reads any more.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Ok),
             Err(error) => Err(failed(error)),
@@ -74,12 +137,16 @@ pub async fn run(args: &LogsArgs, context: &Context) -> Outcome {
     }
 }
 
-/// A group that is in no line: it may still be one that was applied.
-fn check_group(group: &str, project: &Project) -> Result<(), Error> {
+/// What was applied last.
+fn applied(project: &Project) -> Result<Option<Applied>, Error> {
     let read =
         || Store::read_only(&project.database())?.map_or(Ok(None), |reader| reader.applied());
-    let applied = read().map_err(|error| store_error("read what was applied", &error))?;
-    let specs = applied.map(|applied| applied.specs).unwrap_or_default();
+    read().map_err(|error| store_error("read what was applied", &error))
+}
+
+/// A group that is in no line: it may still be one that was applied.
+fn check_group(group: &str, project: &Project) -> Result<(), Error> {
+    let specs = applied(project)?.map(|applied| applied.specs).unwrap_or_default();
     let groups: Vec<&GroupName> = specs
         .keys()
         .filter_map(|id| match id {
@@ -91,11 +158,6 @@ fn check_group(group: &str, project: &Project) -> Result<(), Error> {
         return Ok(());
     }
     Err(unknown_group(group, groups.into_iter()))
-}
-
-fn show<'a>(lines: impl Iterator<Item = &'a String>) -> io::Result<()> {
-    let text: String = lines.map(|line| format!("{line}\n")).collect();
-    if text.is_empty() { Ok(()) } else { cli::write(&text) }
 }
 
 /// The log from where it was read last.
@@ -123,7 +185,7 @@ impl Log {
     }
 
     /// Shows what is written from now on.
-    async fn follow(&mut self) -> io::Result<()> {
+    async fn follow(&mut self, printer: &Printer) -> io::Result<()> {
         let (events, mut inbox) = mpsc::channel(1);
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             // That somebody reads it, such as this, is no news.
@@ -139,12 +201,12 @@ impl Log {
                 // The folder comes with the first controller.
                 watched = watcher.watch(&self.folder, RecursiveMode::NonRecursive).is_ok();
             }
-            show(self.next()?.iter())?;
+            printer.show(self.next()?.iter())?;
             while let Some(newer) = self.newer()? {
                 // What was written to the old one until it was put aside.
-                show(self.next()?.iter())?;
+                printer.show(self.next()?.iter())?;
                 self.switch(Some(newer));
-                show(self.next()?.iter())?;
+                printer.show(self.next()?.iter())?;
             }
             let _ = tokio::time::timeout(LOOK_EVERY, inbox.recv()).await;
         }

@@ -643,7 +643,7 @@ fn history_shows_what_was_applied_newest_first() {
     folder.run(&["apply", "--yes"]);
     let lines = folder.run(&["history"]).stdout;
     let generations: Vec<&str> =
-        lines.lines().map(|line| &line[18..line.find(';').unwrap()]).collect();
+        lines.lines().map(|line| &line[22..line.find(';').unwrap()]).collect();
     assert_eq!(generations, ["generation 2  applied", "generation 1  applied"], "{lines}");
     let first = folder.run(&["history", "-n", "1", "--format", "json"]).stdout;
     let first: serde_json::Value = serde_json::from_str(&first).unwrap();

@@ -13,6 +13,7 @@ mod link;
 mod machines;
 mod manifest;
 mod plan;
+mod printed;
 mod process;
 mod readme;
 mod reconcile;

@@ -39,6 +39,7 @@ fn every_verb_shows_what_is_hidden_in_a_manifest() {
         &["history"],
         &["history", "--format", "json"],
         &["logs"],
+        &["logs", "--format", "json"],
         &["chat", HIDDEN, "hello"],
         &["pause", HIDDEN],
         &["explain", HIDDEN],
