@@ -11,6 +11,7 @@ mod children;
 mod chunk;
 mod clock;
 mod context;
+mod disk;
 mod filter;
 mod limits;
 pub mod loopback;
@@ -39,6 +40,7 @@ use crate::link::client::{self, Link};
 use crate::name::TurnId;
 use crate::protocol::{Event, Failure, Hello, Order, PROTOCOL, TurnOrder, Welcome};
 use children::Children;
+use disk::Disk;
 use limits::Limits;
 use start::Duplex;
 use tools::Workbench;
@@ -204,20 +206,25 @@ struct Desk<'a> {
     bench: Arc<Workbench>,
     transcript: Transcript,
     limits: Limits,
+    disk: Disk,
 }
 
 impl<'a> Desk<'a> {
     fn new(link: &'a Link, welcome: Welcome, children: Children) -> Result<Self, AgentError> {
+        start::limit_files(welcome.disk.limit);
+        let disk = Disk::new(&welcome.disk);
         let bench = Workbench::new(&welcome, children)
             .map_err(|error| AgentError::Start(error.to_string()))?;
         let transcript = Transcript::open(bench.home())
             .map_err(|error| AgentError::Start(format!("the transcript: {error}")))?;
         let limits = if start::is_first() { Limits::of_sandbox() } else { Limits::none() };
-        Ok(Self { link, welcome, bench: Arc::new(bench), transcript, limits })
+        Ok(Self { link, welcome, bench: Arc::new(bench), transcript, limits, disk })
     }
 
     /// Goes on under another welcome.
     fn settle(&mut self, welcome: Welcome) {
+        start::limit_files(welcome.disk.limit);
+        self.disk = Disk::new(&welcome.disk);
         self.bench = Arc::new(self.bench.settled(&welcome));
         self.welcome = welcome;
     }
@@ -228,7 +235,8 @@ impl<'a> Desk<'a> {
         order: &TurnOrder,
         (steering, cancel): (Steering, CancellationToken),
     ) -> Result<(), AgentError> {
-        let Self { link, welcome, bench, transcript, limits } = self;
+        let Self { link, welcome, bench, transcript, limits, disk } = self;
+        let limits = (&*limits, &*disk);
         let mut turn = Turn { link, welcome, bench, transcript, limits, order, steering, cancel };
         match turn.run().await {
             Ok(()) => Ok(()),

@@ -7,6 +7,7 @@
 mod wait;
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,7 +22,7 @@ use crate::name::{ChannelName, ChatId, GroupName, InstanceId, MessageId, ModelNa
 use crate::process;
 use crate::project::Project;
 use crate::project::view::ViewSource;
-use crate::protocol::{Failure, JournalRound, Place, Welcome};
+use crate::protocol::{Disk, Failure, JournalRound, Place, Welcome};
 use crate::resource::{
     ContainerSpec, GroupSpec, Lifecycle, ModelSpec, ResourceId, RuntimeKind, Spec,
 };
@@ -628,8 +629,7 @@ impl Worker {
         cancel: &CancellationToken,
         audience: &Audience,
     ) -> Result<Attempt, HostError> {
-        if let Some(missing) = self.missing_folder() {
-            let why = format!("{missing} is not there; `babybot apply` makes it");
+        if let Some(why) = self.closed_folder() {
             return Ok(Attempt::Missing(Missing { what: What::Folder, why }));
         }
         let lost = |why: String| Ok(Attempt::Ended(TurnEnd::Lost(why)));
@@ -671,12 +671,24 @@ impl Worker {
         })
     }
 
-    /// A folder of the group that cannot be entered.
-    fn missing_folder(&self) -> Option<String> {
+    /// Why a folder of the group cannot be entered.
+    fn closed_folder(&self) -> Option<String> {
         let project = &self.host.parts.project;
         let folders = project.folders(&self.group);
-        let missing = folders.iter().find(|path| project.folder(path).is_err())?;
-        Some(missing.strip_prefix(project.root()).unwrap_or(missing).display().to_string())
+        folders.iter().find_map(|path| {
+            let error = project.folder(path).err()?;
+            let path = path.strip_prefix(project.root()).unwrap_or(path).display();
+            Some(match error.kind() {
+                ErrorKind::NotFound => format!("{path} is not there; `babybot apply` makes it"),
+                ErrorKind::NotADirectory => {
+                    format!("{path} is not a folder; `babybot apply` repairs it")
+                }
+                ErrorKind::PermissionDenied => {
+                    format!("{path} may not be entered; `babybot apply` repairs it")
+                }
+                _ => format!("{path} cannot be opened: {error}"),
+            })
+        })
     }
 
     async fn give_up(
@@ -764,6 +776,7 @@ impl Worker {
             model: self.model.1.wire_name().to_owned(),
             context: self.model.1.context(),
             output: self.spec.limits.output,
+            disk: Disk { limit: self.spec.limits.disk, folders: self.written() },
             places: match self.spec.runtime {
                 RuntimeKind::None => self.places(),
                 RuntimeKind::Docker => Vec::new(),
@@ -792,6 +805,16 @@ impl Worker {
             mounts.push(mount(project.view(), "/workspace/project", Access::Read));
         }
         mounts
+    }
+
+    /// The folders that the agent writes, as they are called where it runs.
+    fn written(&self) -> Vec<String> {
+        let written = self.mounts().into_iter().filter(|mount| mount.access == Access::Write);
+        let called = written.map(|mount| match self.spec.runtime {
+            RuntimeKind::None => mount.source.to_string_lossy().into_owned(),
+            RuntimeKind::Docker => mount.target,
+        });
+        called.collect()
     }
 
     /// Where the guest paths of a container are on this machine.

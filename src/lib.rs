@@ -56,6 +56,7 @@
 //! - [`zone`]: time zones, by name and by rule
 //! - [`process`]: the machine's processes, named so that none is mistaken for another
 //! - [`file`](mod@file): files that are opened as files, and nothing else
+//! - [`walk`](mod@walk): everything below a folder, while others may change it
 //! - [`line`](mod@line): lines out of bytes, however they were cut
 //! - [`visible`]: text of others, with nothing in it that is not seen
 //! - [`wire`]: how both ends of an HTTP/2 connection are set up, within bounds
@@ -98,5 +99,6 @@ pub mod source;
 pub mod store;
 pub mod unit;
 pub mod visible;
+pub mod walk;
 pub mod wire;
 pub mod zone;

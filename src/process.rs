@@ -295,6 +295,12 @@ fn kill_until_none(mut find: impl FnMut(&BTreeMap<i32, Stat>) -> BTreeSet<Proces
     dying.len()
 }
 
+/// What descends from a process and runs.
+#[must_use]
+pub fn descendants_of(pid: i32) -> BTreeSet<Process> {
+    descendants(&table(), pid, &BTreeSet::new())
+}
+
 fn descendants(
     table: &BTreeMap<i32, Stat>,
     ancestor: i32,

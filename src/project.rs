@@ -9,27 +9,26 @@ mod lock;
 pub mod view;
 
 use std::collections::BTreeMap;
+use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::name::{GroupName, InstanceId};
 use crate::resource::UserId;
+use crate::walk;
 
 pub use instance::{Claim, Origin, Relocation};
 pub use lock::InstanceLock;
 
-/// Entries of a folder that are counted when it is measured; a fuller one counts as over any limit.
-const MEASURED_MAX: u64 = 1_000_000;
-/// Depth to which a folder is measured.
-const DEPTH_MAX: u32 = 128;
 /// What is read of a small file of our own, in bytes.
 const SMALL_FILE_MAX: u64 = 64 << 10;
 
@@ -400,9 +399,9 @@ impl Folder {
     /// lead to.
     ///
     /// # Errors
-    /// When the system refuses, or it is too deep.
+    /// When the system refuses, or it holds too many files.
     pub fn give_all(&self, user: UserId) -> io::Result<()> {
-        give_below(&self.fd, user, DEPTH_MAX)?;
+        walk::walk(&self.fd, &mut Give(user))?;
         give(&self.fd, Some((user.uid, user.gid)))
     }
 
@@ -418,79 +417,45 @@ impl Folder {
     /// The bytes that everything below this folder takes up on disk, links not followed.
     ///
     /// # Errors
-    /// When it holds more entries than are counted, or cannot be read.
-    pub fn usage(&self) -> io::Result<u64> {
-        let mut entries = 0;
-        measure(&self.fd, DEPTH_MAX, &mut entries)
+    /// See [`walk::usage`].
+    pub fn usage(&self, abandoned: &AtomicBool) -> io::Result<u64> {
+        walk::usage(&self.fd, abandoned)
     }
 }
 
-fn measure(folder: &OwnedFd, depth: u32, entries: &mut u64) -> io::Result<u64> {
-    let mut bytes = 0;
-    for entry in Dir::read_from(folder)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
-            continue;
-        }
-        *entries += 1;
-        if *entries > MEASURED_MAX || depth == 0 {
-            return Err(io::Error::other("too many files, or too deep, to measure"));
-        }
-        match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => {
-                bytes += u64::try_from(stat.st_blocks).unwrap_or_default() * 512;
-                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                    match rustix::fs::openat(folder, name, OPEN_FOLDER, Mode::empty()) {
-                        Ok(child) => bytes += measure(&child, depth - 1, entries)?,
-                        // Gone, or something else, since it was looked at.
-                        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
-                        // What nobody may look into could be of any size.
-                        Err(error) => return Err(error.into()),
-                    }
-                }
-            }
-            // Gone since it was listed.
-            Err(Errno::NOENT) => {}
-            Err(error) => return Err(error.into()),
-        }
+/// Gives everything that is met to a user.
+struct Give(UserId);
+
+impl Give {
+    fn give(&self, file: impl AsFd) -> io::Result<()> {
+        let (uid, gid) = (Uid::from_raw(self.0.uid), Gid::from_raw(self.0.gid));
+        let empty = AtFlags::EMPTY_PATH;
+        Ok(rustix::fs::chownat(file, c"", Some(uid), Some(gid), empty)?)
     }
-    Ok(bytes)
 }
 
-fn give_below(folder: &OwnedFd, user: UserId, depth: u32) -> io::Result<()> {
-    if depth == 0 {
-        return Err(io::Error::other("it is too deep"));
-    }
-    let (uid, gid) = (Some(Uid::from_raw(user.uid)), Some(Gid::from_raw(user.gid)));
-    for entry in Dir::read_from(folder)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
-            continue;
+impl walk::Visit for Give {
+    fn meet(&mut self, folder: BorrowedFd<'_>, name: &CStr, about: &Stat) -> io::Result<()> {
+        if FileType::from_raw_mode(about.st_mode) == FileType::Directory {
+            return Ok(());
         }
-        match rustix::fs::openat(folder, name, OPEN_FOLDER, Mode::empty()) {
-            Ok(child) => {
-                give_below(&child, user, depth - 1)?;
-                rustix::fs::fchown(&child, uid, gid)?;
-            }
-            Err(Errno::NOTDIR | Errno::LOOP) => {
-                // A name that also lies elsewhere would take a file from there.
-                match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
-                    Ok(stat) if stat.st_nlink != 1 => continue,
-                    Err(Errno::NOENT) => continue,
-                    _ => {}
-                }
-                match rustix::fs::chownat(folder, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW) {
-                    Ok(()) | Err(Errno::NOENT) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            Err(Errno::NOENT) => {}
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(folder, name, flags, Mode::empty()) {
+            Ok(file) => file,
+            Err(Errno::NOENT) => return Ok(()),
             Err(error) => return Err(error.into()),
+        };
+        // A name that also lies elsewhere would take a file from there. Asked of what is held, so
+        // that nothing else is given in its place.
+        match rustix::fs::fstat(&file)?.st_nlink {
+            1 => self.give(&file),
+            _ => Ok(()),
         }
     }
-    Ok(())
+
+    fn leave(&mut self, folder: BorrowedFd<'_>) -> io::Result<()> {
+        self.give(folder)
+    }
 }
 
 /// A name with one component and no way up.

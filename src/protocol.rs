@@ -13,7 +13,7 @@ use crate::name::{GroupName, TurnId};
 use crate::unit::ByteSize;
 
 /// Version of the language both ends must speak.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// Concurrent requests of one agent.
 pub const STREAMS_MAX: u32 = 32;
@@ -49,10 +49,21 @@ pub struct Welcome {
     pub context: u32,
     /// What is kept of one tool call's output.
     pub output: ByteSize,
+    /// What its folders may hold.
+    pub disk: Disk,
     /// Guest paths that are other paths here; empty in a container.
     pub places: Vec<Place>,
     /// Environment of the tools.
     pub env: BTreeMap<String, String>,
+}
+
+/// What the folders of an agent may hold together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// How much; one file alone may hold as much.
+    pub limit: ByteSize,
+    /// The folders, as they are called in this sandbox.
+    pub folders: Vec<String>,
 }
 
 /// A path as the agent knows it and where it is in this sandbox.
@@ -192,6 +203,8 @@ pub enum Limit {
     Memory,
     /// `limits.pids`: something could not be started.
     Pids,
+    /// `limits.disk`: what fills the folders further was stopped.
+    Disk,
 }
 
 impl Limit {
@@ -201,6 +214,7 @@ impl Limit {
         match self {
             Self::Memory => "limits.memory",
             Self::Pids => "limits.pids",
+            Self::Disk => "limits.disk",
         }
     }
 }

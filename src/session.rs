@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::steer::Helm;
 
-use self::disk::{MEASURE_EVERY, Quota};
+use self::disk::{Fill, MEASURE_EVERY, Quota};
 use self::log::keep_log;
 use self::routes::routes;
 use self::state::{InFlight, Shared, Stage};
@@ -50,6 +50,7 @@ use crate::protocol::{Event, Failure, JournalRound, Limit, Order, TurnOrder, Wel
 use crate::resource::{ContainerSpec, Limits, ModelSpec};
 use crate::runtime::{Access, ExecPlace, Exit, Runtime, RuntimeError, Runtimes, SandboxSpec};
 use crate::store::{self, Store, StoreError};
+use crate::unit::ByteSize;
 
 /// How long an agent may take from its start to its first request.
 const GREETING_MAX: Duration = Duration::from_secs(15);
@@ -122,7 +123,7 @@ pub enum TurnEnd {
     Cancelled,
     /// It took longer than `limits.turn`.
     TimedOut,
-    /// The group's folders hold more than `limits.disk`, or cannot be measured.
+    /// The group's folders went on to grow over `limits.disk`, or cannot be measured.
     DiskFull,
     /// The agent was ended for want of memory.
     OutOfMemory,
@@ -161,6 +162,8 @@ pub enum Progress {
     Waits(String),
     /// It waits no longer.
     Back,
+    /// The group's folders were measured, or could not be, for this reason.
+    Measured(Option<String>),
     /// Another attempt follows.
     Retry {
         /// What went wrong.
@@ -178,10 +181,13 @@ pub struct Session {
     shared: Arc<Shared>,
     grip: Grip,
     limits: Limits,
-    quota: Quota,
+    /// What `limits.disk` was when the agent started: it cannot let go of the bound on one file.
+    file_max: ByteSize,
     ended: watch::Receiver<Option<Exit>>,
     /// Whether a tool was killed for want of memory.
     struck: bool,
+    /// How often the folders are measured while a turn is under way.
+    measure_every: Duration,
     /// Dropped with the session, which ends the link and so the agent.
     _link: DropGuard,
 }
@@ -282,8 +288,6 @@ impl Session {
         let (group, incarnation) = (spec.group.clone(), spec.incarnation.clone());
         let mut place = spec.place();
         place.env.extend(welcome.env.clone());
-        let shared = Shared::new(welcome, parts.store.clone(), Arc::clone(&parts.clock));
-        let shared = Arc::new(shared);
         let runtime = parts.runtimes.get(spec.container.runtime)?;
         let container = spec.container.clone();
         let folders = [&spec.workdir, &spec.home].into_iter();
@@ -293,7 +297,9 @@ impl Session {
         let folders = folders.collect();
         let writable = spec.mounts.iter().filter(|mount| mount.access == Access::Write);
         let writable = writable.map(|mount| &mount.source).chain([&spec.workdir, &spec.home]);
-        let writable = writable.cloned().collect();
+        let quota = Quota::new(writable.cloned().collect(), limits.disk);
+        let shared = Shared::new(welcome, parts.store.clone(), Arc::clone(&parts.clock), quota);
+        let shared = Arc::new(shared);
         let sandbox = runtime.launch(spec).await?;
         record_start(parts, &group, &incarnation, sandbox.process).await?;
         answer_by(&shared, &parts.gateway, model);
@@ -302,11 +308,12 @@ impl Session {
         tokio::spawn(serve(sandbox.link, router, stop.clone(), group.clone()));
         tokio::spawn(keep_log(sandbox.log, group));
         let ended = watch_exit(Arc::clone(&shared), incarnation, sandbox.exit);
-        let limit = limits.disk.as_bytes();
-        let quota = Quota { folders: writable, limit, every: MEASURE_EVERY };
         let guard = DropGuard(stop, Arc::clone(&shared));
         let grip = Grip { runtime, sandbox: sandbox.id, container, place, folders };
-        let session = Self { shared, grip, limits, quota, ended, struck: false, _link: guard };
+        let file_max = limits.disk;
+        let (struck, measure_every) = (false, MEASURE_EVERY);
+        let session =
+            Self { shared, grip, limits, file_max, ended, struck, measure_every, _link: guard };
         session.wait_ready().await
     }
 
@@ -327,15 +334,16 @@ impl Session {
     /// turn is under way; it must not be zero.
     #[must_use]
     pub fn measuring_every(mut self, every: Duration) -> Self {
-        self.quota.every = every;
+        self.measure_every = every;
         self
     }
 
-    /// Whether the agent runs, can be told something, and is not at work on a turn that
-    /// nobody follows any more.
+    /// Whether the agent runs, can be told something, may write what the group may, and is not at
+    /// work on a turn that nobody follows any more.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.ended.borrow().is_none()
+            && self.limits.disk <= self.file_max
             && !self.shared.orders.is_closed()
             && self.shared.in_flight().is_none()
     }
@@ -362,7 +370,8 @@ impl Session {
     ) -> bool {
         answer_by(&self.shared, gateway, model);
         self.limits = limits;
-        self.quota.limit = limits.disk.as_bytes();
+        self.shared.quota.allow(limits.disk);
+        self.file_max = self.file_max.min(limits.disk);
         self.grip.place.env = welcome.env.clone();
         self.shared.welcome(welcome.clone());
         self.shared.orders.try_send(Order::Settle(Box::new(welcome))).is_ok()
@@ -380,11 +389,14 @@ impl Session {
         let (events, mut inbox) = mpsc::channel(EVENTS_MAX);
         let (steers, stage) = (VecDeque::new(), Stage::Open);
         *self.shared.account() = Some(turn.clone());
-        *self.shared.in_flight() = Some(InFlight { id: turn.clone(), events, steers, stage });
+        let ending = CancellationToken::new();
+        let id = turn.clone();
+        *self.shared.in_flight() =
+            Some(InFlight { id, events, steers, stage, ending: ending.clone() });
         let order = Order::Turn(TurnOrder { turn: turn.clone(), prompt, journal });
         let _ = audience.try_send(Progress::Thinking);
         let end = if self.shared.orders.try_send(order).is_ok() {
-            self.follow(&turn, &mut inbox, cancel, audience).await
+            self.follow(&turn, &mut inbox, (cancel, &ending), audience).await
         } else {
             // It left so many orders unread that it is not worth waiting for.
             self.stop().await;
@@ -410,13 +422,16 @@ impl Session {
         &mut self,
         turn: &TurnId,
         events: &mut mpsc::Receiver<Event>,
-        cancel: &CancellationToken,
+        (cancel, settled): (&CancellationToken, &CancellationToken),
         audience: &Audience,
     ) -> TurnEnd {
         let overtime = Instant::now() + self.limits.turn.as_duration();
         // On its own, so that folders that take long to measure hold up nothing else.
-        let quota = self.quota.clone();
-        let mut full = pin!(quota.exceeded());
+        let quota = self.shared.quota.clone();
+        let told = |fill: &Fill| {
+            let _ = audience.try_send(Progress::Measured(fill.unknown().map(str::to_owned)));
+        };
+        let mut full = pin!(quota.outgrown(self.measure_every, told));
         // Once the turn is to end, how it will have ended, and until when the agent may obey.
         let mut ending: Option<(TurnEnd, Instant)> = None;
         loop {
@@ -424,10 +439,9 @@ impl Session {
             let wanted = tokio::select! {
                 biased;
                 event = events.recv() => match event {
-                    Some(event) => match self.look(event, audience).await {
-                        Seen::End(end) => return settle(end, ending),
-                        Seen::Stop(end) => end,
-                        Seen::Nothing => continue,
+                    Some(event) => match self.look(event, audience) {
+                        Some(end) => return settle(end, ending),
+                        None => continue,
                     },
                     None => return TurnEnd::Lost("the session was closed".to_owned()),
                 },
@@ -455,6 +469,7 @@ impl Session {
             if ending.is_none() {
                 // Where it cannot be told, it will not obey, and the deadline ends it.
                 let _ = self.shared.orders.try_send(Order::Cancel { turn: turn.clone() });
+                settled.cancel();
                 let patience =
                     if matches!(wanted, TurnEnd::Lost(_)) { FAREWELL_MAX } else { CANCEL_MAX };
                 ending = Some((wanted, Instant::now() + patience));
@@ -462,40 +477,36 @@ impl Session {
         }
     }
 
-    /// What an event means for the turn.
-    async fn look(&mut self, event: Event, audience: &Audience) -> Seen {
+    /// Takes note of an event; gives how the turn ended, if it did.
+    fn look(&mut self, event: Event, audience: &Audience) -> Option<TurnEnd> {
         match event {
-            Event::Done { .. } => Seen::End(TurnEnd::Done),
-            Event::Failed { reason, message } => Seen::End(TurnEnd::Failed { reason, message }),
+            Event::Done { .. } => Some(TurnEnd::Done),
+            Event::Failed { reason, message } => Some(TurnEnd::Failed { reason, message }),
             Event::Text { text, fresh } => {
                 let _ = audience.try_send(Progress::Text { text, fresh });
-                Seen::Nothing
+                None
             }
             Event::CallBegan { tool, arguments, .. } => {
                 let arguments = arguments.to_string();
                 let _ = audience.try_send(Progress::Tool { name: tool, arguments });
-                Seen::Nothing
+                None
             }
             Event::CallEnded { .. } => {
                 let _ = audience.try_send(Progress::ToolEnded);
-                if self.quota.is_exceeded().await {
-                    Seen::Stop(TurnEnd::DiskFull)
-                } else {
-                    Seen::Nothing
-                }
+                None
             }
             Event::Struck { limit } => {
                 self.struck |= limit == Limit::Memory;
                 let _ = audience.try_send(Progress::Struck(limit.path()));
-                Seen::Nothing
+                None
             }
             Event::Toolless => {
                 let model = self.shared.told().model;
                 let text = format!("the model {model} cannot use tools and answers without them");
                 let _ = audience.try_send(Progress::Note(text));
-                Seen::Nothing
+                None
             }
-            Event::Round { .. } => Seen::Nothing,
+            Event::Round { .. } => None,
         }
     }
 
@@ -545,16 +556,6 @@ impl Place {
 fn identity(path: &Path) -> Option<(u64, u64)> {
     let metadata = std::fs::symlink_metadata(path).ok()?;
     Some((metadata.dev(), metadata.ino()))
-}
-
-/// What following found in an event.
-enum Seen {
-    /// The turn goes on.
-    Nothing,
-    /// The turn is over.
-    End(TurnEnd),
-    /// The turn has to end, like this.
-    Stop(TurnEnd),
 }
 
 /// How a turn ended that was told to: an answer that came all the same counts.

@@ -62,6 +62,7 @@ pub(super) fn words(limit: Limit) -> String {
     let what = match limit {
         Limit::Memory => "something was killed because the sandbox has no more memory",
         Limit::Pids => "something could not be started because the sandbox has no more processes",
+        Limit::Disk => "its folders are full",
     };
     format!("{}: {what}", limit.path())
 }

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::SigSet;
 use rustix::fs::{FileType, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit, Signal};
@@ -18,6 +19,7 @@ use tokio::net::unix::pipe;
 use super::AgentError;
 use super::filter::{self, NamedPipes};
 use crate::file;
+use crate::unit::ByteSize;
 
 /// How long an earlier agent of the group may take to let go of the lock.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -153,13 +155,27 @@ fn drop_privileges() -> Result<(), AgentError> {
 }
 
 fn limit_resources() {
-    for (resource, most) in [(Resource::Core, 0), (Resource::Nofile, OPEN_FILES_MAX)] {
-        let present = rustix::process::getrlimit(resource);
-        let most = present.maximum.map_or(most, |maximum| maximum.min(most));
-        let limit = Rlimit { current: Some(most), maximum: Some(most) };
-        if let Err(error) = rustix::process::setrlimit(resource, limit) {
-            tracing::warn!(%error, ?resource, "cannot set a limit");
-        }
+    lower(Resource::Core, 0);
+    lower(Resource::Nofile, OPEN_FILES_MAX);
+    // Whoever writes more than a file may hold is told so rather than killed. Tools inherit it.
+    let too_large = SigSet::from(nix::sys::signal::Signal::SIGXFSZ);
+    if let Err(error) = too_large.thread_block() {
+        tracing::warn!(%error, "a tool that writes too large a file is killed without a word");
+    }
+}
+
+/// Bounds what one file of the agent and of its tools may hold. None of them can undo it.
+pub(super) fn limit_files(limit: ByteSize) {
+    lower(Resource::Fsize, limit.as_bytes());
+}
+
+/// Lowers a limit to this, for good.
+fn lower(resource: Resource, most: u64) {
+    let present = rustix::process::getrlimit(resource);
+    let most = present.maximum.map_or(most, |maximum| maximum.min(most));
+    let limit = Rlimit { current: Some(most), maximum: Some(most) };
+    if let Err(error) = rustix::process::setrlimit(resource, limit) {
+        tracing::warn!(%error, ?resource, "cannot set a limit");
     }
 }
 

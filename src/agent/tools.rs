@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::children::Children;
 use super::clock;
+use super::disk::{Disk, Room};
 use crate::protocol::{Place, Welcome};
 
 /// Smallest and largest number of characters of a result that a model is given.
@@ -94,6 +95,15 @@ pub(super) enum Outcome {
     Result(String),
     /// It was cancelled, and nothing of it is left running.
     Cancelled,
+}
+
+/// Within which bounds a call runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds<'a> {
+    pub(super) disk: &'a Disk,
+    /// What was left when it began.
+    pub(super) room: Room,
+    pub(super) cancel: &'a CancellationToken,
 }
 
 /// Where a call stands, which names its spill file.
@@ -210,11 +220,11 @@ impl Workbench {
         tool: &str,
         arguments: &Value,
         place: CallPlace<'_>,
-        cancel: &CancellationToken,
+        bounds: Bounds<'_>,
     ) -> Outcome {
         let call = match tool {
             "bb_shell" if self.shell.is_some() => match parse(&SHELL, arguments) {
-                Ok(arguments) => return self.shell(arguments, place, cancel).await,
+                Ok(arguments) => return self.shell(arguments, place, bounds).await,
                 Err(message) => Err(message),
             },
             "bb_read_file" => parse(&READ_FILE, arguments).map(FileCall::Read),
@@ -226,9 +236,10 @@ impl Workbench {
             Ok(call) => {
                 // A slow disk must hold up neither a cancellation nor the link.
                 let bench = Arc::clone(self);
-                let work = tokio::task::spawn_blocking(move || bench.file(&call));
+                let (disk, room) = (bounds.disk.clone(), bounds.room);
+                let work = tokio::task::spawn_blocking(move || bench.file(&call, (&disk, room)));
                 tokio::select! {
-                    () = cancel.cancelled() => return Outcome::Cancelled,
+                    () = bounds.cancel.cancelled() => return Outcome::Cancelled,
                     result = work => result.unwrap_or_else(|error| Err(error.to_string())),
                 }
             }
@@ -237,11 +248,11 @@ impl Workbench {
         Outcome::Result(result.unwrap_or_else(|message| format!("error: {message}")))
     }
 
-    fn file(&self, call: &FileCall) -> Result<String, String> {
+    fn file(&self, call: &FileCall, disk: (&Disk, Room)) -> Result<String, String> {
         match call {
             FileCall::Read(arguments) => self.read_file(arguments),
-            FileCall::Write(arguments) => self.write_file(arguments),
-            FileCall::Edit(arguments) => self.edit_file(arguments),
+            FileCall::Write(arguments) => self.write_file(arguments, disk),
+            FileCall::Edit(arguments) => self.edit_file(arguments, disk),
         }
     }
 
@@ -360,6 +371,7 @@ pub(super) mod tests {
             model: "rehearsal:latest".to_owned(),
             context: 4096,
             output: ByteSize::bytes(output),
+            disk: crate::protocol::Disk { limit: ByteSize::bytes(1 << 30), folders: Vec::new() },
             places: vec![Place {
                 guest: "/workspace/group".to_owned(),
                 host: root.join("group").to_str().unwrap().to_owned(),
@@ -376,7 +388,11 @@ pub(super) mod tests {
 
     pub(crate) async fn call(bench: &Arc<Workbench>, tool: &str, arguments: Value) -> String {
         let place = CallPlace { turn: "00000000", round: 0, index: 0 };
-        match bench.call(tool, &arguments, place, &CancellationToken::new()).await {
+        let (limit, folders) = (ByteSize::bytes(1 << 30), Vec::new());
+        let disk = Disk::new(&crate::protocol::Disk { limit, folders });
+        let (room, cancel) = (disk.room().await, CancellationToken::new());
+        let bounds = Bounds { disk: &disk, room, cancel: &cancel };
+        match bench.call(tool, &arguments, place, bounds).await {
             Outcome::Result(result) => result,
             Outcome::Cancelled => panic!("nobody cancelled"),
         }

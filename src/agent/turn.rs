@@ -15,13 +15,14 @@ use tokio_util::sync::CancellationToken;
 use super::answer;
 use super::calls::{self, Found};
 use super::context;
+use super::disk::Disk;
 use super::limits::{self, Limits};
 use super::model::{self, Call, ModelError, Reply};
-use super::tools::{CallPlace, Outcome, Workbench};
+use super::tools::{Bounds, CallPlace, Outcome, Workbench};
 use super::transcript::{Ending, Transcript};
 use crate::link::LinkError;
 use crate::link::client::Link;
-use crate::protocol::{Event, Failure, JournalRound, TurnOrder, Welcome};
+use crate::protocol::{Event, Failure, JournalRound, Limit, TurnOrder, Welcome};
 
 /// Answers of the model with tool calls in one turn.
 const ROUNDS_MAX: u32 = 25;
@@ -60,7 +61,7 @@ pub(super) struct Turn<'a> {
     pub(super) welcome: &'a Welcome,
     pub(super) bench: &'a Arc<Workbench>,
     pub(super) transcript: &'a mut Transcript,
-    pub(super) limits: &'a Limits,
+    pub(super) limits: (&'a Limits, &'a Disk),
     pub(super) order: &'a TurnOrder,
     pub(super) steering: Steering,
     pub(super) cancel: CancellationToken,
@@ -357,15 +358,21 @@ impl Turn<'_> {
         self.report(began).await?;
         let turn = &self.order.turn.as_str()[..8];
         let place = CallPlace { turn, round, index };
-        let before = self.limits.count();
-        let mut result =
-            match self.bench.call(&call.tool, &call.arguments, place, &self.cancel).await {
-                Outcome::Result(result) => result,
-                Outcome::Cancelled => return Err(cancelled()),
-            };
-        let struck = self.limits.count().since(before);
+        let (limits, disk) = self.limits;
+        let before = limits.count();
+        let room = disk.room().await;
+        let bounds = Bounds { disk, room, cancel: &self.cancel };
+        let mut result = match self.bench.call(&call.tool, &call.arguments, place, bounds).await {
+            Outcome::Result(result) => result,
+            Outcome::Cancelled => return Err(cancelled()),
+        };
+        let mut struck = limits.count().since(before);
         for limit in &struck {
             result.push_str(&format!("\n[{}]", limits::words(*limit)));
+        }
+        if let Some((words, grew)) = disk.verdict(room).await {
+            result.push_str(&format!("\n[{words}]"));
+            struck.extend(grew.then_some(Limit::Disk));
         }
         let mut events: Vec<Event> =
             struck.into_iter().map(|limit| Event::Struck { limit }).collect();

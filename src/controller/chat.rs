@@ -428,5 +428,6 @@ fn event_of(progress: Progress) -> Option<ChatEvent> {
         // After a tool, the model is asked again.
         Progress::Thinking | Progress::ToolEnded => Some(ChatEvent::Thinking),
         Progress::Text { text, fresh } => Some(ChatEvent::Text { text, fresh }),
+        Progress::Measured(_) => None,
     }
 }

@@ -110,6 +110,8 @@ pub(super) struct State {
     pub(super) lost: Option<String>,
     pub(super) strikes: Vec<Strike>,
     pub(super) failure: Option<String>,
+    /// Why it is not known how full its folders are.
+    pub(super) unmeasured: Option<String>,
 }
 
 impl std::fmt::Debug for Ask {
@@ -200,6 +202,7 @@ pub(super) fn start(
         lost: None,
         strikes: Vec::new(),
         failure: None,
+        unmeasured: None,
     };
     let cell = Arc::new(Cell {
         group: group.clone(),
@@ -778,6 +781,13 @@ impl Shared {
                 if state.failure.take().is_none() & state.waits_for.take().is_none() {
                     return;
                 }
+            }
+            Progress::Measured(why) => {
+                let mut state = cell.state();
+                if state.unmeasured == *why {
+                    return;
+                }
+                state.unmeasured.clone_from(why);
             }
             Progress::Waking | Progress::Thinking | Progress::ToolEnded | Progress::Note(_) => {
                 return;

@@ -204,6 +204,7 @@ fn conditions(
         .filter(|_| !runs)
         .or_else(|| state.failure.clone())
         .or_else(|| (!known.runtime.answers).then(|| known.runtime.detail.clone()));
+    let degraded = wrong.clone().or_else(|| state.unmeasured.clone());
     let absent = troubles.missing_agent && !runs && !state.held;
     let ready = if state.held {
         Err("paused".to_owned())
@@ -223,7 +224,7 @@ fn conditions(
     let all = [
         (Condition::Ready, ready.is_ok(), ready.err()),
         (Condition::Progressing, moving, state.waits_for.clone()),
-        (Condition::Degraded, wrong.is_some(), wrong),
+        (Condition::Degraded, degraded.is_some(), degraded),
         (Condition::Drifted, troubles.drifted.is_some(), troubles.drifted.clone()),
         (Condition::Draining, draining, None),
         (Condition::PendingChanges, pending.is_some(), pending),

@@ -151,7 +151,7 @@ impl Worker {
     /// Whether it is there, or at least nothing cheaper than an attempt says more.
     async fn is_there(&self, what: What) -> bool {
         match what {
-            What::Folder => self.missing_folder().is_none(),
+            What::Folder => self.closed_folder().is_none(),
             What::Agent => self.can_be_launched().await,
             What::Model => {
                 let ready = self.host.parts.gateway.ready(&self.model.1).await;

@@ -10,15 +10,18 @@
 //! a file of the copy, [`LEFT_OUT`].
 
 use std::collections::BTreeMap;
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::{DEPTH_MAX, Folder, Project, give};
+use super::{Folder, Project, give};
 use crate::name::GroupName;
+use crate::walk;
 
 /// Files of the copy.
 pub const VIEW_FILES_MAX: usize = 2_000;
@@ -117,7 +120,7 @@ impl Project {
     pub fn refresh_view(&self, source: &ViewSource) -> io::Result<()> {
         let view = self.open_view()?;
         let mut left_out = source.left_out.clone();
-        clear(&view, &source.tree(), DEPTH_MAX)?;
+        clear(&view, &source.tree())?;
         let mut room = VIEW_SIZE_MAX;
         for path in source.files.keys() {
             let bytes = match self.read_whole(path, room.min(size_max(path))) {
@@ -344,11 +347,9 @@ impl Folder {
     }
 }
 
-/// Removes from a folder of the copy whatever is not to be there.
-fn clear(folder: &Folder, wanted: &Tree, depth: u32) -> io::Result<()> {
-    if depth == 0 {
-        return Err(io::Error::other("the copy is too deep to be cleared"));
-    }
+/// Removes from a folder of the copy whatever is not to be there. The folders that are to be there
+/// are not deep.
+fn clear(folder: &Folder, wanted: &Tree) -> io::Result<()> {
     let entries: Vec<_> = Dir::read_from(&folder.fd)?.collect::<Result<_, _>>()?;
     for entry in entries {
         let name = entry.file_name();
@@ -371,14 +372,30 @@ fn clear(folder: &Folder, wanted: &Tree, depth: u32) -> io::Result<()> {
         let child =
             Folder { fd: rustix::fs::openat(&folder.fd, name, super::OPEN_FOLDER, Mode::empty())? };
         match node {
-            Some(Node::Folder(inner)) => clear(&child, inner, depth - 1)?,
+            Some(Node::Folder(inner)) => clear(&child, inner)?,
             _ => {
-                clear(&child, &Tree::default(), depth - 1)?;
+                walk::walk(&child.fd, &mut Remove)?;
                 rustix::fs::unlinkat(&folder.fd, name, AtFlags::REMOVEDIR)?;
             }
         }
     }
     Ok(())
+}
+
+/// Removes everything that is met.
+struct Remove;
+
+impl walk::Visit for Remove {
+    fn meet(&mut self, folder: BorrowedFd<'_>, name: &CStr, about: &Stat) -> io::Result<()> {
+        match is_folder(about.st_mode) {
+            true => Ok(()),
+            false => Ok(rustix::fs::unlinkat(folder, name, AtFlags::empty())?),
+        }
+    }
+
+    fn back(&mut self, parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)?)
+    }
 }
 
 /// Removes what is no folder; nothing there is no error.

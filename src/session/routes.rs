@@ -17,10 +17,12 @@ use axum::routing::{get, post};
 use tokio::sync::mpsc;
 use tower::ServiceExt as _;
 
+use super::disk::Fill;
 use super::state::{Shared, Stage};
 use crate::name::TurnId;
-use crate::protocol::{BODY_MAX, Event, Hello, PROTOCOL};
+use crate::protocol::{BODY_MAX, Event, Failure, Hello, Limit, PROTOCOL};
 use crate::store::{MessageSeq, StoreError};
+use crate::unit::ByteSize;
 
 /// The routes of one link: the agent's own, and the gateway's for all else.
 pub(super) fn routes(shared: Arc<Shared>) -> Router {
@@ -95,7 +97,10 @@ async fn report(
         Ok(events) => events,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, error.to_string()),
     };
-    for event in events {
+    for mut event in events {
+        if let Event::Done { .. } = event {
+            event = measured(&shared, &turn, event).await;
+        }
         let follower = match store_event(&shared, &turn, &event).await {
             Ok(follower) => follower,
             Err(response) => return response,
@@ -104,6 +109,41 @@ async fn report(
         let _ = follower.send(event).await;
     }
     StatusCode::NO_CONTENT.into_response()
+}
+
+/// An answer as it is stored, once the folders were measured: nobody is answered as if they were
+/// within their limit when they are not. A turn that is to end meanwhile is not answered.
+async fn measured(shared: &Shared, turn: &TurnId, done: Event) -> Event {
+    let under_way = match &*shared.in_flight() {
+        Some(in_flight) if in_flight.id == *turn => {
+            Some((in_flight.events.clone(), in_flight.ending.clone()))
+        }
+        _ => None,
+    };
+    let (Some((follower, ending)), Event::Done { text, steers }) = (under_way, &done) else {
+        return done;
+    };
+    let fill = tokio::select! {
+        biased;
+        () = ending.cancelled() => {
+            let message = "cancelled".to_owned();
+            return Event::Failed { reason: Failure::Cancelled, message };
+        }
+        fill = shared.quota.look() => fill,
+    };
+    if !fill.is_over() {
+        return done;
+    }
+    let _ = follower.send(Event::Struck { limit: Limit::Disk }).await;
+    let (group, limit) = (&shared.group, shared.quota.limit());
+    let limit = ByteSize::bytes(limit);
+    let why = match fill {
+        Fill::Hidden(why) => format!("cannot be measured ({why})"),
+        _ => format!("hold more than {limit}"),
+    };
+    let notice =
+        format!("[limits.disk: the folders of {group} {why}. Delete files to free space.]");
+    Event::Done { text: format!("{text}\n\n{notice}"), steers: *steers }
 }
 
 /// Stores an event of the turn under way, and says who follows that turn.

@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
+use super::disk::Quota;
 use crate::clock::Clock;
 use crate::gateway::{Caller, Gateway};
 use crate::name::{GroupName, TurnId};
@@ -29,6 +31,8 @@ pub(super) struct Shared {
     gateway: Mutex<Router>,
     pub(super) store: Store,
     pub(super) clock: Arc<dyn Clock>,
+    /// What the group's folders may hold.
+    pub(super) quota: Quota,
     pub(super) greeted: AtomicBool,
     /// Whether a tool of an earlier turn was killed for want of memory, which the sandbox is marked
     /// with from then on.
@@ -53,6 +57,8 @@ pub(super) struct InFlight {
     /// Messages sent as steering, in order; those not taken into account go back to waiting.
     pub(super) steers: VecDeque<Vec<MessageSeq>>,
     pub(super) stage: Stage,
+    /// Cancelled once the turn is to end whatever the agent says.
+    pub(super) ending: CancellationToken,
 }
 
 /// What the agent last said of a turn's end. The first word counts.
@@ -68,7 +74,7 @@ pub(super) enum Stage {
 
 impl Shared {
     /// What a session begins with: nobody has greeted, and no turn is under way.
-    pub(super) fn new(welcome: Welcome, store: Store, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(welcome: Welcome, store: Store, clock: Arc<dyn Clock>, quota: Quota) -> Self {
         let (orders, inbox) = mpsc::channel(ORDERS_MAX);
         Self {
             group: welcome.group.clone(),
@@ -76,6 +82,7 @@ impl Shared {
             gateway: Mutex::default(),
             store,
             clock,
+            quota,
             greeted: AtomicBool::new(false),
             strained: AtomicBool::new(false),
             ready: watch::Sender::new(false),

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
+use super::super::disk::{Disk, Room};
 use super::{EditArguments, ReadArguments, Workbench, WriteArguments};
 
 /// Largest file that is edited, in bytes.
@@ -67,13 +68,13 @@ impl Workbench {
         }
     }
 
-    pub(super) fn write_file(&self, arguments: &WriteArguments) -> Answer {
+    pub(super) fn write_file(&self, arguments: &WriteArguments, disk: (&Disk, Room)) -> Answer {
         let path = self.resolve(&arguments.path)?;
-        replace(&path, arguments.content.as_bytes()).map_err(|e| named(&arguments.path, &e))?;
+        replace_within(&path, &arguments.path, arguments.content.as_bytes(), disk)?;
         Ok(format!("wrote {} bytes to {}", arguments.content.len(), arguments.path))
     }
 
-    pub(super) fn edit_file(&self, arguments: &EditArguments) -> Answer {
+    pub(super) fn edit_file(&self, arguments: &EditArguments, disk: (&Disk, Room)) -> Answer {
         let EditArguments { path: written, old_text, new_text } = arguments;
         if old_text == new_text {
             return Err("old_text and new_text are the same: nothing to do".to_owned());
@@ -89,7 +90,7 @@ impl Workbench {
             return Err(format!("{written} is larger than {EDIT_MAX} bytes"));
         }
         let edited = substitute(&text, old_text, new_text)?;
-        replace(&path, edited.as_bytes()).map_err(|e| named(written, &e))?;
+        replace_within(&path, written, edited.as_bytes(), disk)?;
         Ok(format!("edited {written}"))
     }
 }
@@ -103,6 +104,24 @@ fn open(path: &Path) -> io::Result<File> {
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
     let file = File::options().read(true).custom_flags(flags).open(path)?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
+}
+
+/// Puts `content` in the place of a file, where there is room for it.
+fn replace_within(
+    path: &Path,
+    written: &str,
+    content: &[u8],
+    (disk, room): (&Disk, Room),
+) -> Result<(), String> {
+    let before = fs::metadata(path).map_or(0, |metadata| metadata.len());
+    let growth = (content.len() as u64).saturating_sub(before);
+    if let Some(objection) = disk.objection(room, path, growth) {
+        return Err(objection);
+    }
+    replace(path, content).map_err(|error| match error.kind() {
+        io::ErrorKind::FileTooLarge => disk.too_large(),
+        _ => named(written, &error),
+    })
 }
 
 /// Puts `content` in the place of a file, whole or not at all.

@@ -9,11 +9,10 @@ use rustix::process::{Pid, Signal};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
-use tokio_util::sync::CancellationToken;
 
 use super::super::children::{Children, pid_of};
 use super::capture::Capture;
-use super::{CallPlace, Outcome, ShellArguments, Workbench};
+use super::{Bounds, CallPlace, Outcome, ShellArguments, Workbench};
 
 /// How long a command may take where the model does not say.
 const SECONDS_DEFAULT: u64 = 120;
@@ -29,6 +28,7 @@ const VICTIM: &str = "1000";
 enum End {
     Exited(io::Result<ExitStatus>),
     TimedOut,
+    Full,
     Cancelled,
 }
 
@@ -37,7 +37,7 @@ impl Workbench {
         &self,
         arguments: ShellArguments,
         place: CallPlace<'_>,
-        cancel: &CancellationToken,
+        Bounds { disk, room, cancel }: Bounds<'_>,
     ) -> Outcome {
         let seconds = arguments.timeout_seconds.unwrap_or(SECONDS_DEFAULT).clamp(1, SECONDS_MAX);
         let (mut child, mut output) = match self.start(&arguments.command).await {
@@ -50,12 +50,14 @@ impl Workbench {
         let end = {
             let timeout = tokio::time::sleep(Duration::from_secs(seconds));
             let mut timeout = std::pin::pin!(timeout);
+            let mut full = std::pin::pin!(disk.filled_by_call(room));
             let mut open = true;
             loop {
                 tokio::select! {
                     biased;
                     () = cancel.cancelled() => break End::Cancelled,
                     () = &mut timeout => break End::TimedOut,
+                    () = &mut full => break End::Full,
                     status = child.wait() => break End::Exited(status),
                     more = output.read_into(&mut capture), if open => open = more,
                 }
@@ -70,6 +72,7 @@ impl Workbench {
         match end {
             End::Cancelled => Outcome::Cancelled,
             End::TimedOut => Outcome::Result(format!("{text}\n[stopped after {seconds} s]")),
+            End::Full => Outcome::Result(format!("{text}\n[stopped: the folders are full]")),
             End::Exited(Ok(status)) if status.success() => Outcome::Result(text),
             End::Exited(Ok(status)) => Outcome::Result(format!("{text}\n[{status}]")),
             End::Exited(Err(error)) => Outcome::Result(format!("{text}\n[cannot wait: {error}]")),

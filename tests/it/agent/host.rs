@@ -12,7 +12,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use babybot::link::server;
 use babybot::name::{GroupName, TurnId};
-use babybot::protocol::{Event, Hello, Order, PROTOCOL, TurnOrder, Welcome};
+use babybot::protocol::{Disk, Event, Hello, Order, PROTOCOL, TurnOrder, Welcome};
 use babybot::unit::ByteSize;
 use futures_util::StreamExt as _;
 use rustix::process::{Pid, Signal, kill_process};
@@ -32,6 +32,7 @@ pub(super) fn welcome() -> Welcome {
         model: "first:1b".into(),
         context: 4096,
         output: ByteSize::bytes(10 << 20),
+        disk: Disk { limit: ByteSize::bytes(1 << 30), folders: Vec::new() },
         places: Vec::new(),
         env: BTreeMap::from([("GREETING".into(), "hello there".into())]),
     }

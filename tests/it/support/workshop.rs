@@ -13,7 +13,7 @@ use babybot::observed::SandboxSeen;
 use babybot::process::Process;
 use babybot::project::Project;
 use babybot::resource::{
-    Binding, ContainerSpec, GroupSpec, Lifecycle, Limits, ModelSpec, ResourceId, RuntimeKind, Spec,
+    Binding, GroupSpec, Lifecycle, Limits, ModelSpec, ResourceId, RuntimeKind, Spec,
 };
 use babybot::runtime::process::{ProcessRuntime, Strays};
 use babybot::runtime::{
@@ -136,20 +136,6 @@ impl Workshop {
 
     pub(crate) fn worker(&self) -> Worker {
         self.host.worker(&self.group).unwrap()
-    }
-
-    /// What the group's sandbox is made of.
-    pub(crate) fn container(&self) -> ContainerSpec {
-        ContainerSpec {
-            runtime: RuntimeKind::None,
-            image: None,
-            user: None,
-            main: false,
-            cpus: None,
-            memory: None,
-            pids: None,
-            engine: None,
-        }
     }
 
     /// A file in the group's folder.

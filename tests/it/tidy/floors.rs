@@ -14,7 +14,7 @@ pub(crate) const FLOORS: &[(&str, &[&str])] = &[
     (
         "foundations",
         &[
-            "name", "unit", "resource", "error", "clock", "zone", "process", "file", "line",
+            "name", "unit", "resource", "error", "clock", "zone", "process", "file", "walk", "line",
             "visible", "wire", "logging",
         ],
     ),
@@ -40,6 +40,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("zone", &[]),
     ("process", &[]),
     ("file", &[]),
+    ("walk", &[]),
     ("line", &[]),
     ("wire", &[]),
     ("visible", &[]),
@@ -61,6 +62,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "protocol",
             "process",
             "file",
+            "walk",
             "name",
             "unit",
             "error",

@@ -191,14 +191,32 @@ fn what_is_too_much_for_an_answer_is_in_a_file_up_to_its_limit() {
 }
 
 #[test]
-fn a_folder_that_is_too_full_ends_the_turn_and_the_next_ones_until_there_is_room() {
+fn what_is_full_is_said_and_can_be_emptied_from_within() {
     let engine = needs_engine!();
     let script = r#"
         [[rule]]
         when = "fill"
         steps = [
-          { call = { tool = "bb_shell", arguments = { command = "dd if=/dev/zero of=large bs=1M count=8; sleep MARK" } } },
+          { call = { tool = "bb_shell", arguments = { command = "for n in 1 2 3 4 5 6 7 8; do dd if=/dev/zero of=large$n bs=1M count=1; done; sleep MARK" } } },
           { reply = "filled" },
+        ]
+        [[rule]]
+        when = "write"
+        steps = [
+          { call = { tool = "bb_write_file", arguments = { path = "more", content = "more" } } },
+          { reply = "{result}" },
+        ]
+        [[rule]]
+        when = "overshoot"
+        steps = [
+          { call = { tool = "bb_shell", arguments = { command = "dd if=/dev/zero of=huge bs=1M count=8; echo is $?" } } },
+          { reply = "{result}" },
+        ]
+        [[rule]]
+        when = "empty"
+        steps = [
+          { call = { tool = "bb_shell", arguments = { command = "rm -f large* huge; ls" } } },
+          { reply = "emptied" },
         ]
         [[rule]]
         steps = [{ reply = "here" }]
@@ -206,14 +224,22 @@ fn a_folder_that_is_too_full_ends_the_turn_and_the_next_ones_until_there_is_room
     let house = limited(&engine, "disk = \"4MiB\"", script);
     let up = house.up();
     let ended = house.chat("home", "fill");
-    assert_eq!(ended.code, 1, "{ended:?}");
-    let notice = "I could not answer: the folders of home hold more than 4MiB (limits.disk).";
-    assert!(format!("{}{}", ended.stdout, ended.stderr).contains(notice), "{ended:?}");
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let notice = "filled\n\n[limits.disk: the folders of home hold more than 4MiB.";
+    assert!(ended.stdout.starts_with(notice), "{ended:?}");
     assert!(ended.stderr.contains("limits.disk struck"), "{ended:?}");
     up.wait_until_status_says("limits.disk struck");
-    std::fs::remove_file(house.installation.workplace("large")).unwrap();
-    let ended = house.chat("home", "hello");
-    assert_eq!((ended.code, ended.stdout.as_str()), (0, "here\n"), "{ended:?}");
+    wait_until("nothing of it runs", || house.installation.sleepers().is_empty());
+    let ended = house.chat("home", "write");
+    assert!(ended.stdout.contains("limits.disk: nothing was written"), "{ended:?}");
+    assert!(!house.installation.workplace("more").exists());
+    assert_eq!(house.chat("home", "empty").stdout, "emptied\n");
+    let ended = house.chat("home", "overshoot");
+    assert!(ended.stdout.contains("is 1"), "{ended:?}");
+    let huge = std::fs::metadata(house.installation.workplace("huge")).unwrap().len();
+    assert!(huge <= 4 << 20, "{huge}");
+    assert_eq!(house.chat("home", "empty").stdout, "emptied\n");
+    assert_eq!(house.chat("home", "hello").stdout, "here\n");
     up.down();
 }
 
