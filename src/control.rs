@@ -131,9 +131,10 @@ impl ControlError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Folder { path, .. } => {
-                format!("remove {}, or name another folder in XDG_RUNTIME_DIR", path.display())
-            }
+            Self::Folder { .. } => "set XDG_RUNTIME_DIR to a folder that is yours alone: \
+                                    `mkdir -m 700 ~/.babybot-run && \
+                                    export XDG_RUNTIME_DIR=~/.babybot-run`"
+                .to_owned(),
             Self::Io { path, source } if source.kind() == io::ErrorKind::InvalidInput => {
                 format!("move it away, babybot did not make it: {}", path.display())
             }

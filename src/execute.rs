@@ -16,6 +16,7 @@ use crate::name::{GroupName, ImageTag, InstanceId, SandboxId};
 use crate::observed::Owner;
 use crate::plan::{Plan, Step, Work};
 use crate::process;
+use crate::project::repair::Place;
 use crate::project::{Folder, Project, SettingsFile};
 use crate::resource::{ImageSpec, ResourceId, RuntimeKind, Spec, UserId};
 use crate::runtime::{Binary, Runtimes};
@@ -29,15 +30,18 @@ const GLOBAL_MEMORY: &str = "# What every group should know\n";
 
 /// The ways to change the world. Each is one attempt, and doing it twice is doing it once.
 pub trait Change: Send + Sync {
-    /// Makes those folders of a group that are not there, and gives all of them to `owner`.
+    /// Makes those folders of a group that are not there or not usable, and gives all of them to
+    /// `owner`. Whatever else is in their place is moved aside.
     fn make_folders<'a>(
         &'a self,
         group: &'a GroupName,
         owner: Option<UserId>,
     ) -> BoxFuture<'a, Result<(), String>>;
-    /// Writes `groups/global/MEMORY.md` if it is not there.
+    /// Writes `groups/global/MEMORY.md` if it is not there. Whatever else is in its place is moved
+    /// aside.
     fn write_global_memory(&self) -> BoxFuture<'_, Result<(), String>>;
-    /// Writes a group's settings file, whatever stands in its place.
+    /// Writes a group's settings file over the one that is there. Whatever else is in its place is
+    /// moved aside.
     fn write_settings<'a>(
         &'a self,
         group: &'a GroupName,
@@ -226,9 +230,9 @@ impl Machine {
     fn make_folders(&self, group: &GroupName, owner: Option<UserId>) -> Result<(), String> {
         self.project.prepare().map_err(|error| error.to_string())?;
         let [own, session, mailbox] = self.project.folders(group);
-        self.project.make_folder(&own).map_err(|error| error.to_string())?;
+        self.project.repair_folder(&own).map_err(|error| error.to_string())?;
         for folder in [session, mailbox] {
-            self.project.make_private(&folder).map_err(|error| error.to_string())?;
+            self.project.repair_private(&folder).map_err(|error| error.to_string())?;
         }
         let folders = self.project.folders(group);
         // The main group keeps what all read.
@@ -257,10 +261,11 @@ impl Machine {
 
     fn write_global_memory(&self) -> Result<(), String> {
         let path = self.project.global();
-        self.project.make_folder(&path).map_err(|error| error.to_string())?;
+        self.project.repair_folder(&path).map_err(|error| error.to_string())?;
         let write = || {
             let folder = self.project.folder(&path)?;
-            if folder.is_file("MEMORY.md")? {
+            folder.make_way_for_file("MEMORY.md")?;
+            if let Place::Right(()) = folder.place_of_file("MEMORY.md")? {
                 return Ok(());
             }
             folder.write("MEMORY.md", GLOBAL_MEMORY.as_bytes(), 0o644, self.owner_like(&folder)?)
@@ -279,7 +284,9 @@ impl Machine {
             text.push(b'\n');
             let home = self.project.folder(&path)?;
             let owner = self.owner_like(&home)?;
+            home.make_way_for_folder(".ollama")?;
             let folder = home.child_or_make(".ollama", owner)?;
+            folder.make_way_for_file("settings.json")?;
             folder.write("settings.json", &text, 0o600, owner)
         };
         write().map_err(|error: std::io::Error| {

@@ -34,6 +34,10 @@ use crate::session::{
 use crate::store::{Incoming, Message, MessageSeq, StoreError, TakenUp, Turn, TurnState};
 use crate::zone;
 
+/// Files that a controller has open besides those of agents, with some to spare.
+const FILES_OF_CONTROLLER: u64 = 40;
+/// Files that a controller has open for an agent.
+const FILES_OF_AGENT: u64 = 4;
 /// How often a turn is tried again.
 const RETRIES_MAX: u32 = 5;
 /// How often an agent that was lost in the middle of a turn is replaced without a wait.
@@ -392,6 +396,14 @@ fn refreshed_view(project: &Project, before: Option<ViewSource>) -> std::io::Res
     found
 }
 
+impl Host {
+    /// Whether not all agents may keep a link at once: then none keeps it longer than it works.
+    fn is_short_of_files(&self) -> bool {
+        let groups = self.specs.keys().filter(|id| matches!(id, ResourceId::Group(_))).count();
+        process::open_files_max() < FILES_OF_CONTROLLER + FILES_OF_AGENT * groups as u64
+    }
+}
+
 impl Worker {
     /// Steers the turn under way, while there is one.
     #[must_use]
@@ -600,6 +612,7 @@ impl Worker {
     #[must_use]
     pub fn idle_after(&self) -> Duration {
         match self.spec.lifecycle {
+            Lifecycle::OnDemand if self.host.is_short_of_files() => Duration::ZERO,
             Lifecycle::OnDemand => self.spec.limits.idle.as_duration(),
             Lifecycle::Always => Duration::MAX,
         }

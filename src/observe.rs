@@ -18,10 +18,12 @@ use crate::observed::{
     AgentSeen, Applied, Availability, Controller, Known, Observed, SandboxSeen, Seen,
 };
 use crate::process;
+use crate::project::repair::Place;
 use crate::project::{Folder, Project, SettingsFile};
 use crate::resource::{ImageSpec, ModelSpec, ResourceId, RuntimeKind, Spec, UserId};
 use crate::runtime::Runtimes;
 use crate::store::Store;
+use crate::walk;
 
 /// What is read of a settings file, in bytes.
 const SETTINGS_MAX: u64 = 256 << 10;
@@ -125,6 +127,29 @@ fn groups(desired: &Desired) -> impl Iterator<Item = &GroupName> {
     })
 }
 
+/// What the settings file says; nothing where it is not one of ours.
+fn settings_in(folder: &Folder) -> io::Result<Place<Option<BTreeMap<String, String>>>> {
+    match folder.read("settings.json", SETTINGS_MAX) {
+        Ok(Some(bytes)) => {
+            let file = serde_json::from_slice::<SettingsFile>(&bytes).ok();
+            Ok(Place::Right(file.map(|file| file.env)))
+        }
+        Ok(None) => Ok(Place::Empty),
+        // Too large, or something else since it was looked at.
+        Err(error) if walk::is_in_the_files(&error) => Ok(Place::Right(None)),
+        Err(error) => Err(error),
+    }
+}
+
+fn known(look: io::Result<Place<Seen>>) -> Known<Seen> {
+    match look {
+        Ok(Place::Right(seen)) => Known::Is(seen),
+        Ok(Place::Empty) => Known::Absent,
+        Ok(Place::Wrong(why)) => Known::Is(Seen::Wrong { why }),
+        Err(error) => Known::Unknown(error.to_string()),
+    }
+}
+
 /// Looks at this machine.
 #[derive(Debug)]
 pub struct Machine {
@@ -157,18 +182,6 @@ impl Machine {
     #[must_use]
     pub fn expecting(self, kind: Option<RuntimeKind>) -> Self {
         Self { expected: kind, ..self }
-    }
-
-    /// Opens a folder; something else in its place is not the same as nothing.
-    fn open(&self, path: &Path) -> Known<Folder> {
-        match self.project.folder(path) {
-            Ok(folder) => Known::Is(folder),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Known::Absent,
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-                Known::Unknown("something that is not a folder, or a link, is in its place".into())
-            }
-            Err(error) => Known::Unknown(error.to_string()),
-        }
     }
 
     fn relative(&self, path: &Path) -> String {
@@ -205,24 +218,20 @@ impl Look for Machine {
     }
 
     fn global_memory(&self) -> Known<Seen> {
-        let folder = match self.open(&self.project.global()) {
-            Known::Is(folder) => folder,
-            Known::Absent => return Known::Absent,
-            Known::Unknown(why) => return Known::Unknown(why),
+        let look = || match self.project.place_of(&self.project.global())? {
+            Place::Right(folder) => folder.place_of_file("MEMORY.md"),
+            other => Ok(other.map(drop)),
         };
-        match folder.is_file("MEMORY.md") {
-            Ok(true) => Known::Is(Seen::GlobalMemory),
-            Ok(false) => Known::Absent,
-            Err(error) => Known::Unknown(error.to_string()),
-        }
+        known(look().map(|place| place.map(|()| Seen::GlobalMemory)))
     }
 
     fn folder(&self, group: &GroupName, owner: Option<UserId>) -> Known<Seen> {
         let folders = self.project.folders(group);
         let (mut missing, mut foreign) = (BTreeSet::new(), BTreeSet::new());
+        let mut wrong = None;
         for path in &folders {
-            match self.open(path) {
-                Known::Is(folder) => match (owner, folder.owner()) {
+            match self.project.place_of(path) {
+                Ok(Place::Right(folder)) => match (owner, folder.owner()) {
                     (None, _) => {}
                     (Some(owner), Ok(found)) if owner == found => {}
                     (Some(_), Ok(_)) => {
@@ -230,17 +239,21 @@ impl Look for Machine {
                     }
                     (Some(_), Err(error)) => return Known::Unknown(error.to_string()),
                 },
-                Known::Absent => {
+                Ok(Place::Empty) => {
                     missing.insert(self.relative(path));
                 }
-                Known::Unknown(why) => {
-                    return Known::Unknown(format!("{}: {why}", self.relative(path)));
+                Ok(Place::Wrong(why)) => {
+                    wrong.get_or_insert(format!("{}: {why}", self.relative(path)));
                 }
+                Err(error) => return Known::Unknown(format!("{}: {error}", self.relative(path))),
             }
+        }
+        if let Some(why) = wrong {
+            return Known::Is(Seen::Wrong { why });
         }
         // Made anew, it is whoever's who made it, and the main group keeps what is in it.
         let global = self.project.global();
-        if let (Some(owner), Known::Is(folder)) = (owner, self.open(&global))
+        if let (Some(owner), Ok(Place::Right(folder))) = (owner, self.project.place_of(&global))
             && folder.owner().is_ok_and(|found| found != owner)
         {
             foreign.insert(self.relative(&global));
@@ -253,19 +266,24 @@ impl Look for Machine {
     }
 
     fn settings(&self, group: &GroupName) -> Known<Seen> {
-        let read = || -> io::Result<Option<Vec<u8>>> {
-            let home = self.project.folder(&self.project.session(group))?;
-            home.child(".ollama")?.read("settings.json", SETTINGS_MAX)
-        };
-        match read() {
-            Ok(Some(bytes)) => {
-                let file = serde_json::from_slice::<SettingsFile>(&bytes).ok();
-                Known::Is(Seen::Settings { env: file.map(|file| file.env) })
+        let look = || {
+            let home = match self.project.place_of(&self.project.session(group))? {
+                Place::Right(home) => home,
+                // Of which the folder's own look tells.
+                Place::Wrong(why) => return Ok(Place::Wrong(format!("its folder: {why}"))),
+                Place::Empty => return Ok(Place::Empty),
+            };
+            let folder = match home.place_of_folder(".ollama")? {
+                Place::Right(folder) => folder,
+                Place::Wrong(why) => return Ok(Place::Wrong(format!(".ollama: {why}"))),
+                Place::Empty => return Ok(Place::Empty),
+            };
+            match folder.place_of_file("settings.json")? {
+                Place::Right(()) => settings_in(&folder),
+                other => Ok(other.map(|()| None)),
             }
-            Ok(None) => Known::Absent,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Known::Absent,
-            Err(error) => Known::Unknown(error.to_string()),
-        }
+        };
+        known(look().map(|place| place.map(|env| Seen::Settings { env })))
     }
 
     fn containers(&self) -> BoxFuture<'_, Result<BTreeMap<GroupName, Vec<SandboxSeen>>, String>> {

@@ -88,10 +88,15 @@ pub enum Seen {
         /// nobody asked.
         foreign: BTreeSet<String>,
     },
-    /// A group's settings file is there.
+    /// A group's settings file is there, and is a file.
     Settings {
-        /// The environment in it; `None` if it is edited, unreadable as ours, or somebody else's.
+        /// The environment in it; `None` if it is edited, too large, or somebody else's.
         env: Option<BTreeMap<String, String>>,
+    },
+    /// Something else is in its place, or it cannot be used as it is: known, and to be repaired.
+    Wrong {
+        /// What is wrong, in words.
+        why: String,
     },
     /// The model's server answered.
     Model(Availability),

@@ -97,7 +97,8 @@ pub struct FieldChange {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case")]
 pub enum Work {
-    /// Makes those of a group's folders that are not there, and gives all of them to their owner.
+    /// Makes those of a group's folders that are not there or not usable, and gives all of them to
+    /// their owner. Whatever else is in their place is moved aside.
     MakeFolders {
         /// The group.
         group: GroupName,
@@ -137,9 +138,11 @@ pub enum Work {
         /// Which of them.
         sandboxes: Vec<SandboxId>,
     },
-    /// Writes `groups/global/MEMORY.md` if it is not there.
+    /// Writes `groups/global/MEMORY.md` if it is not there. Whatever else is in its place is moved
+    /// aside.
     WriteGlobalMemory,
-    /// Writes a group's settings file, whatever stands in its place.
+    /// Writes a group's settings file over the one that is there. Whatever else is in its place is
+    /// moved aside.
     WriteSettings {
         /// The group.
         group: GroupName,

@@ -9,7 +9,9 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, WaitOptions,
+};
 use serde::{Deserialize, Serialize};
 
 /// How often a kill looks again for what was forked meanwhile.
@@ -293,6 +295,21 @@ fn kill_until_none(mut find: impl FnMut(&BTreeMap<i32, Stat>) -> BTreeSet<Proces
         }
     }
     dying.len()
+}
+
+/// Lets this process open as many files as the system allows it.
+pub fn raise_open_files() {
+    let present = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: present.maximum, maximum: present.maximum };
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "cannot open more files");
+    }
+}
+
+/// How many files this process may open.
+#[must_use]
+pub fn open_files_max() -> u64 {
+    rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 /// What descends from a process and runs.

@@ -6,6 +6,7 @@
 
 mod instance;
 mod lock;
+pub mod repair;
 pub mod view;
 
 use std::collections::BTreeMap;
@@ -349,19 +350,6 @@ impl Folder {
             return Err(io::Error::other(format!("larger than {bytes_max} bytes")));
         }
         Ok(Some(bytes))
-    }
-
-    /// Whether `name` is a regular file. A link to one is not.
-    ///
-    /// # Errors
-    /// When something else stands there, or it cannot be looked at.
-    pub fn is_file(&self, name: &str) -> io::Result<bool> {
-        match rustix::fs::statat(&self.fd, single(name)?, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => Ok(true),
-            Ok(_) => Err(io::Error::other(format!("{name} is not a regular file"))),
-            Err(Errno::NOENT) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
     }
 
     /// Puts `content` in the place of the file `name`, whole or not at all.

@@ -92,6 +92,7 @@ pub async fn serve(start: Start, context: &Context) -> Result<Serving, Error> {
         .map_err(|error| setup(error.into()))?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|error| setup(error.into()))?;
+    crate::process::raise_open_files();
     let instance = ground.project.instance(&SystemClock).map_err(project_error)?;
     let kind = resource::runtime(&applied.specs).unwrap_or(RuntimeKind::None);
     let host = take_over(&mut ground, &store, &applied).await?;

@@ -7,7 +7,7 @@
 
 use std::fs::{File, Permissions};
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -78,7 +78,7 @@ impl Bases {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(ControlError::Folder { path, problem: error.to_string() }),
         }
-        match check_private(&path) {
+        match make_private(&path) {
             Ok(()) => Ok(path),
             Err(problem) => Err(ControlError::Folder { path, problem }),
         }
@@ -228,7 +228,29 @@ fn open_data(data: &Path) -> Result<OwnedFd, ControlError> {
 
 /// Checks that a folder is this user's alone.
 fn check_private(path: &Path) -> Result<(), String> {
-    let folder = match rustix::fs::openat(CWD, path, OPEN_FOLDER, Mode::empty()) {
+    let (_, stat) = own_folder(path)?;
+    match stat.st_mode & 0o777 {
+        0o700 => Ok(()),
+        mode => Err(format!("its mode is {mode:o}")),
+    }
+}
+
+/// Makes a folder of this user's its alone.
+fn make_private(path: &Path) -> Result<(), String> {
+    let (folder, stat) = own_folder(path)?;
+    if stat.st_mode & 0o777 == 0o700 {
+        return Ok(());
+    }
+    // What is held is changed, and not whatever has its name by now.
+    let itself = format!("/proc/self/fd/{}", folder.as_raw_fd());
+    rustix::fs::chmod(itself, Mode::from_raw_mode(0o700))
+        .map_err(|error| format!("its mode cannot be set to 700: {error}"))
+}
+
+/// Holds a folder of this user's, which it may not even be able to enter.
+fn own_folder(path: &Path) -> Result<(OwnedFd, Stat), String> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let folder = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
         Ok(folder) => folder,
         Err(Errno::LOOP | Errno::NOTDIR) => return Err("it is a link, or no folder".to_owned()),
         Err(error) => return Err(error.to_string()),
@@ -237,10 +259,7 @@ fn check_private(path: &Path) -> Result<(), String> {
     if stat.st_uid != geteuid().as_raw() {
         return Err(format!("it belongs to user {}", stat.st_uid));
     }
-    if stat.st_mode & 0o077 != 0 {
-        return Err(format!("others may enter it (its mode is {:o})", stat.st_mode & 0o777));
-    }
-    Ok(())
+    Ok((folder, stat))
 }
 
 /// Removes what a dead controller listened at.

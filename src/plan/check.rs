@@ -338,6 +338,11 @@ impl Review<'_> {
             (ResourceId::Image(_), Some(Known::Absent)) => {
                 matches!(step.work, Work::RemoveImage { .. })
             }
+            // It is known to be wrong.
+            (
+                ResourceId::GlobalMemory | ResourceId::Folder(_) | ResourceId::Settings(_),
+                Some(Known::Is(Seen::Wrong { .. })),
+            ) => false,
             (ResourceId::GlobalMemory, Some(Known::Is(Seen::GlobalMemory) | Known::Absent)) => {
                 false
             }
@@ -360,7 +365,10 @@ impl Review<'_> {
             },
             (_, Some(Spec::Image(image))) => self.image_needs(image),
             (ResourceId::Group(_), None) => Risk::Destructive,
-            (ResourceId::Settings(_), Some(_)) if self.overwrites(step) => Risk::Destructive,
+            (
+                ResourceId::GlobalMemory | ResourceId::Folder(_) | ResourceId::Settings(_),
+                Some(_),
+            ) if self.overwrites(step) => Risk::Destructive,
             (_, Some(Spec::Model(model))) => model_needs(before, model),
             (_, Some(Spec::Group(group))) => self.group_needs(&step.id, group),
             _ => Risk::Safe,
@@ -383,11 +391,11 @@ impl Review<'_> {
         if known { Risk::Safe } else { Risk::Privileged }
     }
 
-    /// Whether a step writes over a file that no generation of ours has written.
+    /// Whether a step writes over, or moves aside, what no generation of ours has made.
     fn overwrites(&self, step: &Step) -> bool {
         let look = self.observed.looks.get(&step.id);
         !self.before.contains_key(&step.id)
-            && matches!(look, Some(Known::Is(Seen::Settings { env: None })))
+            && matches!(look, Some(Known::Is(Seen::Settings { env: None } | Seen::Wrong { .. })))
     }
 
     fn group_needs(&self, id: &ResourceId, group: &GroupSpec) -> Risk {

@@ -561,6 +561,7 @@ fn global_memory(before: Option<&Spec>, look: Option<&Known<Seen>>) -> Verdict {
         }
         Some(Known::Absent) if before.is_some() => mend("the file is gone", None, work),
         Some(Known::Absent) => create(work),
+        Some(Known::Is(Seen::Wrong { why })) => make_way(why, before, Spec::GlobalMemory, work),
         look => unknown(look),
     }
 }
@@ -607,6 +608,7 @@ fn folder(
     };
     let (missing, foreign) = match look {
         Some(Known::Is(Seen::Folder { missing, foreign })) => (missing, foreign),
+        Some(Known::Is(Seen::Wrong { why })) => return make_way(why, before, spec, work),
         Some(Known::Absent) if before.is_some() => return mend("its folders are gone", None, work),
         Some(Known::Absent) => return create(work),
         look => return unknown(look),
@@ -638,6 +640,7 @@ fn settings(
     let work = Work::WriteSettings { group: group.clone(), env: env.clone() };
     let unchanged = before == Some(&wanted);
     match look {
+        Some(Known::Is(Seen::Wrong { why })) => make_way(why, before, wanted, work),
         Some(Known::Absent) => match before {
             None => create(work),
             Some(_) if unchanged => mend("the file is gone", None, work),
@@ -693,6 +696,21 @@ fn change(reason: &str, from: Option<Spec>, work: Work) -> Verdict {
 fn mend(reason: &str, from: Option<Spec>, work: Work) -> Verdict {
     let reason = reason.to_owned();
     Verdict::Change(Change { action: Action::Mend, reason, from, work, risk: Risk::Safe })
+}
+
+/// Moves aside whatever is in the way. Of what was never applied, a person may have put it there.
+fn make_way(why: &str, before: Option<&Spec>, wanted: Spec, work: Work) -> Verdict {
+    match before {
+        Some(before) if *before == wanted => mend(why, None, work),
+        Some(before) => change(why, Some(before.clone()), work),
+        None => Verdict::Change(Change {
+            action: Action::Change,
+            reason: format!("{why}; it is moved aside"),
+            from: None,
+            work,
+            risk: Risk::Destructive,
+        }),
+    }
 }
 
 fn adopt_unless(before: Option<&Spec>, reason: &str, spec: Spec) -> Verdict {

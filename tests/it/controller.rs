@@ -12,4 +12,5 @@ mod engine;
 mod lifecycle;
 mod moved;
 mod pipes;
+mod places;
 mod unrecorded;

@@ -570,6 +570,7 @@ fn looks() -> impl Strategy<Value = BTreeMap<ResourceId, Known<Seen>>> {
     let folder = prop_oneof![
         3 => Just(Seen::Folder { missing: BTreeSet::new(), foreign: BTreeSet::new() }),
         1 => Just(Seen::Folder { missing: some(), foreign: BTreeSet::new() }),
+        1 => Just(wrong()),
         1 => Just(Seen::Folder { missing: BTreeSet::new(), foreign: some() }),
     ];
     let lang = |value: &str| BTreeMap::from([("LANG".to_owned(), value.to_owned())]);
@@ -581,16 +582,22 @@ fn looks() -> impl Strategy<Value = BTreeMap<ResourceId, Known<Seen>>> {
         Availability::Missing,
     ])
     .prop_map(Seen::Model);
+    let settings = prop_oneof![4 => settings, 1 => Just(wrong())];
+    let memory = prop_oneof![3 => Just(Seen::GlobalMemory), 1 => Just(wrong())];
     (
         btree_map(select(of("folder")), known(folder), 2..5),
         btree_map(select(of("settings")), known(settings), 2..5),
         btree_map(select(vec![id("model/demo"), id("model/local")]), known(model), 0..3),
-        btree_map(Just(ResourceId::GlobalMemory), known(Just(Seen::GlobalMemory)), 1),
+        btree_map(Just(ResourceId::GlobalMemory), known(memory), 1),
     )
         .prop_map(|(folders, settings, models, memory)| {
             let all = [folders, settings, models, memory];
             all.into_iter().flatten().collect()
         })
+}
+
+fn wrong() -> Seen {
+    Seen::Wrong { why: "a link is in its place".to_owned() }
 }
 
 fn known(seen: impl Strategy<Value = Seen>) -> impl Strategy<Value = Known<Seen>> {

@@ -14,8 +14,8 @@ pub(crate) const FLOORS: &[(&str, &[&str])] = &[
     (
         "foundations",
         &[
-            "name", "unit", "resource", "error", "clock", "zone", "process", "file", "walk", "line",
-            "visible", "wire", "logging",
+            "name", "unit", "resource", "error", "clock", "zone", "process", "file", "walk",
+            "line", "visible", "wire", "logging",
         ],
     ),
 ];
