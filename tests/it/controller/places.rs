@@ -1,11 +1,16 @@
 //! What an agent puts in the place of what is babybot's: it is known to be wrong, and repaired.
 
+use std::os::unix::fs::MetadataExt as _;
+
 use crate::support::docker::needs_engine;
 use crate::support::home::{ALWAYS, HOME, Home, LONG, condition};
 use crate::support::installation::wait_until;
 
-/// What is done in the sandbox, the resource that is then wrong, and how that is told.
-const BY_AGENTS: &[(&str, &str, &str)] = &[
+/// A command of an agent, the resource that is then wrong, and how that is told.
+type Case = (&'static str, &'static str, &'static str);
+
+/// In the place of a file.
+const FILES: &[Case] = &[
     ("cd ~/.ollama && ln -sf /etc/passwd settings.json", "settings/home", "a link is in its place"),
     ("cd ~/.ollama && rm settings.json && mkfifo settings.json", "settings/home", "a pipe is"),
     (
@@ -19,17 +24,22 @@ const BY_AGENTS: &[(&str, &str, &str)] = &[
         "a hard link",
     ),
     ("chmod 0 ~/.ollama/settings.json", "settings/home", "keeps its owner from reading it"),
+];
+
+/// In the place of a folder.
+const FOLDERS: &[Case] = &[
     ("mv ~/.ollama ~/theirs && ln -s / ~/.ollama", "settings/home", ".ollama: a link is in"),
     ("mv ~/.ollama ~/theirs2 && echo kept > ~/.ollama", "settings/home", ".ollama: a file is in"),
     ("chmod 0 ~/.ollama", "settings/home", ".ollama: its mode keeps its owner out"),
     ("chmod 0 ~", "folder/home", "data/sessions/home: its mode keeps its owner out"),
 ];
 
+/// Few cases for one installation: a resource that is repaired often is repaired ever later.
 #[track_caller]
-fn check(home: &Home) {
+fn check(home: &Home, cases: &[Case], kept: &str) {
     let up = home.up();
     home.wait_for_agent();
-    for (command, id, words) in BY_AGENTS {
+    for (command, id, words) in cases {
         let ran = home.place.run(&["exec", "-q", "home", "--", "sh", "-c", command]);
         assert_eq!(ran.code, 0, "{command}: {ran:?}");
         home.assert_drift_is_told(id, words);
@@ -39,9 +49,8 @@ fn check(home: &Home) {
         condition(&home.status(), "Drifted").is_none()
             && session.join(".ollama/settings.json").is_file()
     });
-    let kept = |path: &str| std::fs::read_to_string(session.join(path)).unwrap();
-    assert_eq!(kept("theirs/settings.json.moved-aside-2/kept"), "kept\n");
-    assert_eq!(kept(".ollama.moved-aside-2"), "kept\n");
+    let found = std::fs::read_to_string(session.join(kept));
+    assert_eq!(found.ok().as_deref(), Some("kept\n"), "{}", home.log());
     home.ask("quick 1");
     let log = home.log();
     assert!(!log.contains("unknown"), "{log}");
@@ -50,12 +59,17 @@ fn check(home: &Home) {
 
 #[test]
 fn what_an_agent_puts_in_the_place_of_its_settings_is_repaired_where_it_is_a_process() {
-    check(&Home::none("", ALWAYS, LONG));
+    let home = || Home::none("", ALWAYS, LONG);
+    check(&home(), FILES, ".ollama/settings.json.moved-aside-2/kept");
+    check(&home(), FOLDERS, ".ollama.moved-aside-2");
 }
 
 #[test]
 fn what_an_agent_puts_in_the_place_of_its_settings_is_repaired_where_it_is_a_container() {
-    check(&Home::docker(needs_engine!(), "", ALWAYS, LONG));
+    let engine = needs_engine!();
+    let home = || Home::docker(engine.clone(), "", ALWAYS, LONG);
+    check(&home(), FILES, ".ollama/settings.json.moved-aside-2/kept");
+    check(&home(), FOLDERS, ".ollama.moved-aside-2");
 }
 
 #[test]
@@ -69,6 +83,14 @@ fn what_is_put_in_the_place_of_a_folder_or_of_the_memory_is_moved_aside_and_lose
         let mut shell = std::process::Command::new("sh");
         let ran = shell.args(["-c", script]).current_dir(home.place.root()).status().unwrap();
         assert!(ran.success(), "{script}");
+    };
+    let root = home.place.root();
+    let whole = || {
+        let found = |path: &str| std::fs::symlink_metadata(root.join(path)).ok();
+        let folder = |path| found(path).is_some_and(|it| it.is_dir() && it.mode() & 0o700 == 0o700);
+        let memory = found("groups/global/MEMORY.md");
+        memory.is_some_and(|it| it.is_file() && it.nlink() == 1)
+            && ["groups/global", "groups/home", "data/ipc/home"].into_iter().all(folder)
     };
     let global = "memory/global";
     for (script, id, words) in [
@@ -87,6 +109,7 @@ fn what_is_put_in_the_place_of_a_folder_or_of_the_memory_is_moved_aside_and_lose
     ] {
         shell(script);
         home.assert_drift_is_told(id, words);
+        wait_until("all is a folder or a file again", whole);
     }
     let read = |path: &str| std::fs::read_to_string(home.place.root().join(path)).unwrap();
     assert_eq!(read("groups/theirs/MEMORY.md.moved-aside-1"), "by hand\n");
