@@ -68,10 +68,10 @@ pub enum AgentError {
     #[error("cannot start: {0}")]
     Start(String),
     /// Another agent of the same group still runs.
-    #[error("another agent of this group still runs")]
+    #[error("another agent of this group is still running")]
     Occupied,
     /// Nobody is at the other end of what looked like a link.
-    #[error("no host answers: `babybot agent` is started by a controller, not by hand")]
+    #[error("no controller answers; a controller starts `babybot agent`, do not run it by hand")]
     Unanswered(#[source] LinkError),
     /// A command of the operator cannot be run.
     #[error("cannot run {program}: {source}")]
@@ -153,7 +153,7 @@ async fn reap(children: &Children) -> std::io::Error {
     while ended.recv().await.is_some() {
         children.reap_adopted().await;
     }
-    std::io::Error::other("signals are no longer heard")
+    std::io::Error::other("cannot listen for signals any more")
 }
 
 async fn serve(
@@ -194,7 +194,7 @@ async fn listen(link: &Link) {
         }
         Err(error) => {
             let address = loopback::ADDRESS;
-            tracing::warn!(%error, %address, "no Ollama client in this sandbox reaches its model");
+            tracing::warn!(%error, %address, "Ollama clients in this container cannot reach the model");
         }
     }
 }
@@ -321,11 +321,13 @@ impl Later {
             Order::Steer { turn, prompt } => match meant(&turn) {
                 Some(handle) => handle.steering.push(prompt),
                 // It is for a turn that ended meanwhile; the host knows.
-                None => tracing::debug!(%turn, "a message came after the end of its turn"),
+                None => tracing::debug!(%turn, "a message arrived after its turn had finished"),
             },
             Order::Cancel { turn } => match meant(&turn) {
                 Some(handle) => handle.cancel.cancel(),
-                None => tracing::debug!(%turn, "a cancellation came after the end of its turn"),
+                None => {
+                    tracing::debug!(%turn, "a cancellation arrived after its turn had finished")
+                }
             },
             Order::Settle(welcome) => self.welcome = Some(welcome),
             Order::Drain => self.drain = true,

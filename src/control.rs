@@ -50,7 +50,7 @@ pub enum ControlError {
         problem: String,
     },
     /// The system takes no socket of such a long path.
-    #[error("the path of the control socket is too long: {} has {} bytes, and {limit} are taken", path.display(), path.as_os_str().len())]
+    #[error("the path of the control socket is too long: {} has {} bytes, the limit is {limit}", path.display(), path.as_os_str().len())]
     TooLong {
         /// The path.
         path: PathBuf,
@@ -88,7 +88,7 @@ pub enum ControlError {
         uid: u32,
     },
     /// The controller closed the connection before it said anything.
-    #[error("the controller (pid {pid}) closes the connection at once")]
+    #[error("the controller (pid {pid}) closed the connection at once")]
     Closed {
         /// The controller, as its file says.
         pid: u32,
@@ -142,7 +142,7 @@ impl ControlError {
                                      there is none"
                 .to_owned(),
             Self::Content { path, .. } => {
-                format!("if no controller runs, remove it: rm {}", path.display())
+                format!("if no controller is running, remove it: rm {}", path.display())
             }
             Self::Permission { .. } => "run this as the same user as the controller".to_owned(),
             Self::Closed { .. } => {

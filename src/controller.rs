@@ -457,7 +457,7 @@ impl Shared {
         }
         drop(groups);
         if let Err(error) = self.serve_groups() {
-            tracing::error!(error = chain(&error), "a group is not served");
+            tracing::error!(error = chain(&error), "cannot serve a group");
         }
     }
 
@@ -491,7 +491,7 @@ impl Shared {
         self.tasks.close();
         let ended = tokio::time::timeout_at(until + ENDING_MAX, self.tasks.wait()).await;
         if ended.is_err() {
-            tracing::warn!("an agent does not end; the next start ends it");
+            tracing::warn!("an agent does not stop; the next start stops it");
         }
         self.closed.cancel();
         // Whoever talks is given the last replies, and says that it has them.
@@ -514,7 +514,7 @@ impl Shared {
         };
         tokio::select! {
             () = self.applies.wait() => {}
-            () = late => tracing::warn!("an apply does not end in time: what is left is for the next"),
+            () = late => tracing::warn!("an apply did not finish in time; the next apply does the rest"),
             () = self.hurried.cancelled() => {}
         }
         until.max(Instant::now())

@@ -144,8 +144,8 @@ pub fn choose(
         KindWish::Docker => {
             let reason = match docker {
                 Known::Is(engine) => format!("named: {engine}"),
-                Known::Absent => "named, and no Docker engine was found".to_owned(),
-                Known::Unknown(why) => format!("named, and it does not answer: {why}"),
+                Known::Absent => "named, but no engine was found".to_owned(),
+                Known::Unknown(why) => format!("named, but it does not answer: {why}"),
             };
             return Ok(choice(RuntimeKind::Docker, reason));
         }
@@ -159,7 +159,7 @@ pub fn choose(
         Known::Unknown(why) => format!("docker was found and does not answer: {why}"),
     };
     if applied == Some(RuntimeKind::Docker) {
-        let reason = format!("auto: it was applied before, and now {found}");
+        let reason = format!("auto: docker is applied, but {found}");
         return Ok(choice(RuntimeKind::Docker, reason));
     }
     if wish.fallback == Fallback::Error {
@@ -383,19 +383,15 @@ fn remarks(manifest: &Manifest, setting: &Setting) -> Vec<Remark> {
         return Vec::new();
     }
     let remark = |text: String| Remark { ids: ids.clone(), text };
-    let reason = &setting.runtime.reason;
     let mut remarks = Vec::new();
     match setting.runtime.kind {
         RuntimeKind::Docker => {
             remarks.push(remark(
-                "runtime docker: no network, and only the folders of its group".to_owned(),
+                "runtime docker isolates: no network, only its group's folders".to_owned(),
             ));
             remarks.extend(setting.warnings.iter().cloned().map(remark));
         }
         RuntimeKind::None => {
-            if manifest.runtime.kind.value == KindWish::Auto && !reason.is_empty() {
-                remarks.push(remark(format!("runtime none ({reason})")));
-            }
             let texts = [
                 "runtime none does not isolate: the agent runs as you, on this machine",
                 "limits.cpus, limits.memory and limits.pids are not enforced by runtime none",

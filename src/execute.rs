@@ -26,7 +26,7 @@ use crate::store::Store;
 const LEFTOVER_MAX: Duration = Duration::from_secs(3);
 
 /// What a new global memory holds.
-const GLOBAL_MEMORY: &str = "# What every group should know\n";
+const GLOBAL_MEMORY: &str = "# For every group\n";
 
 /// The ways to change the world. Each is one attempt, and doing it twice is doing it once.
 pub trait Change: Send + Sync {
@@ -354,7 +354,7 @@ impl Machine {
     async fn build_image(&self, image: &ImageSpec) -> Result<(), String> {
         let runtime = self.runtimes.get(RuntimeKind::Docker).map_err(|error| error.to_string())?;
         let instance = self.project.known_instance().map_err(|error| error.to_string())?;
-        let instance = instance.ok_or("this project has no instance yet")?;
+        let instance = instance.ok_or("this project has no identity yet")?;
         if runtime.has_image(Some(&instance), image).await.map_err(|error| error.to_string())? {
             return Ok(());
         }
@@ -418,7 +418,7 @@ impl Change for Machine {
     ) -> BoxFuture<'a, Result<(), String>> {
         match &self.tools.agents {
             Some(agents) => agents.direct(group, order),
-            None => Box::pin(async { Err("no controller runs".to_owned()) }),
+            None => Box::pin(async { Err("no controller is running".to_owned()) }),
         }
     }
 

@@ -54,7 +54,7 @@ pub enum HostError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// What an earlier controller left behind cannot be ended.
-    #[error("cannot end what an earlier run left behind: {0}")]
+    #[error("cannot stop leftovers of an earlier run: {0}")]
     Reap(#[source] RuntimeError),
     /// The applied generation does not have this.
     #[error("the applied generation has no {0}")]
@@ -186,7 +186,7 @@ impl Host {
                 Ok(()) => {}
                 // What cannot be reached now is found by the looks that follow.
                 Err(error @ RuntimeError::Unavailable { .. }) => {
-                    tracing::warn!(%error, "what an earlier run left there stays for now");
+                    tracing::warn!(%error, "leftovers of an earlier run stay for now");
                     unreaped.push(runtime.kind());
                 }
                 Err(error) => return Err(HostError::Reap(error)),
@@ -723,10 +723,7 @@ impl Worker {
         let why = match end {
             TurnEnd::TimedOut => format!("it took longer than {} (limits.turn)", limits.turn),
             TurnEnd::DiskFull => {
-                format!(
-                    "the folders of {} hold more than {} (limits.disk)",
-                    self.group, limits.disk
-                )
+                format!("the folders of {} use more than {} (limits.disk)", self.group, limits.disk)
             }
             TurnEnd::OutOfMemory => {
                 format!("it needed more memory than {} (limits.memory)", limits.memory)

@@ -34,7 +34,7 @@ pub enum LinkError {
         message: String,
     },
     /// What arrived is not what the protocol says.
-    #[error("the other end of the link speaks another language: {0}")]
+    #[error("cannot understand the other end of the link: {0}")]
     Malformed(String),
     /// More than the protocol allows.
     #[error("a message on the link is larger than {0} bytes")]

@@ -121,7 +121,7 @@ impl LogFile {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((count, why)) = state.lost.clone() {
             let said = format!(
-                "{} {count} lines before this were lost: {why}\n",
+                "{} {count} earlier lines were lost: {why}\n",
                 stamp("WARN", module_path!())
             );
             if self.put(&mut state, &said).is_ok() {
@@ -472,7 +472,7 @@ mod tests {
         log.state.lock().unwrap().file = whole;
         log.write("kept\n");
         let text = std::fs::read_to_string(folder.path().join(LOG)).unwrap();
-        assert!(text.contains("3 lines before this were lost: No space left"), "{text}");
+        assert!(text.contains("3 earlier lines were lost: No space left"), "{text}");
         assert!(text.ends_with("\nkept\n") && !text.contains("lost\n"), "{text}");
     }
 

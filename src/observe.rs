@@ -198,7 +198,7 @@ impl Look for Machine {
         match self.project.lock_holder() {
             Ok(None) => Controller::Absent,
             // Only itself knows which agents are its own, and it was not asked.
-            Ok(Some(holder)) => Controller::Unknown(format!("{holder} is at work here")),
+            Ok(Some(holder)) => Controller::Unknown(format!("{holder} is working on this project")),
             Err(error) => Controller::Unknown(error.to_string()),
         }
     }

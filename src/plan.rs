@@ -335,7 +335,7 @@ impl Action {
             Self::Create => "create",
             Self::Adopt => "adopt",
             Self::Change => "change",
-            Self::Mend => "mend",
+            Self::Mend => "repair",
             Self::Remove => "remove",
             Self::Stop => "stop",
         }

@@ -183,7 +183,7 @@ impl Project {
         let outside = |_| io::Error::other("it is outside the project");
         let below = path.strip_prefix(&self.root).map_err(outside)?;
         if !below.components().all(|part| matches!(part, Component::Normal(_))) {
-            return Err(io::Error::other("it does not lead straight down"));
+            return Err(io::Error::other("its path has a symbolic link or `..` in it"));
         }
         let root = Folder::open(&self.root)?;
         if below.as_os_str().is_empty() {

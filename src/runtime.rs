@@ -157,7 +157,7 @@ pub enum RuntimeError {
         what: String,
     },
     /// Something did not end within its deadline.
-    #[error("{what} did not end within {seconds} s")]
+    #[error("{what} did not finish within {seconds} s")]
     Timeout {
         /// What was waited for.
         what: String,

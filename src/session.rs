@@ -321,9 +321,9 @@ impl Session {
         let mut ready = self.shared.ready.subscribe();
         let silent = tokio::select! {
             _ = ready.wait_for(|ready| *ready) => return Ok(self),
-            exit = ended(&mut self.ended) => format!("it ended with {exit}"),
+            exit = ended(&mut self.ended) => format!("it stopped: {exit}"),
             () = tokio::time::sleep(GREETING_MAX) => {
-                format!("no greeting within {} s", GREETING_MAX.as_secs())
+                format!("it did not report within {} s", GREETING_MAX.as_secs())
             }
         };
         self.stop().await;
@@ -400,7 +400,7 @@ impl Session {
         } else {
             // It left so many orders unread that it is not worth waiting for.
             self.stop().await;
-            TurnEnd::Lost("the agent does not take orders".to_owned())
+            TurnEnd::Lost("the agent does not accept requests".to_owned())
         };
         // A report that waits for room here holds up the end no longer.
         drop(inbox);
@@ -448,19 +448,19 @@ impl Session {
                 exit = ended(&mut self.ended) => {
                     let end = match exit {
                         Exit::OutOfMemory => TurnEnd::OutOfMemory,
-                        exit => TurnEnd::Lost(format!("the agent ended with {exit}")),
+                        exit => TurnEnd::Lost(format!("the agent stopped: {exit}")),
                     };
                     return settle(end, ending);
                 }
                 () = cancel.cancelled(), if ending.is_none() => TurnEnd::Cancelled,
                 () = self.shared.orders.closed(), if ending.is_none() => {
-                    TurnEnd::Lost("its link ended".to_owned())
+                    TurnEnd::Lost("its connection closed".to_owned())
                 }
                 () = &mut full, if ending.is_none() => TurnEnd::DiskFull,
                 () = tokio::time::sleep_until(until) => match ending {
                     None => TurnEnd::TimedOut,
                     Some((end, _)) => {
-                        tracing::warn!(%turn, "the agent does not obey and is stopped");
+                        tracing::warn!(%turn, "the agent does not respond and is stopped");
                         self.stop().await;
                         return end;
                     }
@@ -612,7 +612,7 @@ fn watch_exit(
             exit => exit,
         };
         if let Err(error) = shared.store.sandbox_ended(&incarnation, shared.clock.now()).await {
-            tracing::warn!(%error, "the end of an agent is not recorded");
+            tracing::warn!(%error, "cannot record that an agent stopped");
         }
         tell.send_replace(Some(exit));
     });

@@ -105,7 +105,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// The disk, or the size the store may have, is used up. Nothing was half written.
-    #[error("no space is left for the store at {}", path.display())]
+    #[error("no space left on the disk that holds {}", path.display())]
     Full {
         /// The database file.
         path: PathBuf,
@@ -162,7 +162,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// Something larger than the store takes.
-    #[error("{what} has {size} bytes, more than the {limit} that are taken")]
+    #[error("{what} has {size} bytes; the limit is {limit}")]
     TooLarge {
         /// What is too large.
         what: &'static str,
@@ -172,7 +172,7 @@ pub enum StoreError {
         limit: u64,
     },
     /// More entries than the store takes.
-    #[error("{what} has {count} entries, more than the {limit} that are taken")]
+    #[error("{what} has {count} entries; the limit is {limit}")]
     TooMany {
         /// What has too many.
         what: &'static str,
@@ -206,7 +206,7 @@ pub enum StoreError {
         to: TurnState,
     },
     /// Something was reported for a turn that is not in a state to take it.
-    #[error("turn {turn} is {state} and takes nothing more")]
+    #[error("turn {turn} is {state} and accepts nothing more")]
     TurnState {
         /// The turn.
         turn: TurnId,
@@ -214,7 +214,7 @@ pub enum StoreError {
         state: TurnState,
     },
     /// A round or call was reported again with another content.
-    #[error("round {round} of turn {turn} was recorded with another content")]
+    #[error("round {round} of turn {turn} is recorded with other content")]
     JournalDiffers {
         /// The turn.
         turn: TurnId,
@@ -264,16 +264,16 @@ impl StoreError {
                 "move the file and its -wal and -shm neighbours aside, then restore a backup \
                  or start with an empty store; privileged changes will need approval again",
             ),
-            Self::Full { .. } => Some("free some disk space; what was stored before is intact"),
+            Self::Full { .. } => Some("free some disk space; stored messages are intact"),
             Self::Busy { .. } => Some("close whatever else has the database open, then try again"),
             Self::Newer { .. } => {
-                Some("upgrade babybot; a store is never brought back to an older format")
+                Some("upgrade babybot; a store cannot go back to an older format")
             }
-            Self::Older { .. } => Some("run `babybot chat` once: it brings the store up to date"),
+            Self::Older { .. } => Some("run `babybot chat` once to update the store"),
             Self::Unreadable { .. } => {
                 Some("the entry may come from a newer babybot: upgrade, then try again")
             }
-            Self::Stale { .. } => Some("something else was applied in between: plan again"),
+            Self::Stale { .. } => Some("another apply finished in between; plan again"),
             _ => None,
         }
     }

@@ -60,8 +60,8 @@ impl Count {
 /// What a model is told of a limit that struck its tool.
 pub(super) fn words(limit: Limit) -> String {
     let what = match limit {
-        Limit::Memory => "something was killed because the sandbox has no more memory",
-        Limit::Pids => "something could not be started because the sandbox has no more processes",
+        Limit::Memory => "a process was killed: the container is out of memory",
+        Limit::Pids => "a process could not start: the container reached its process limit",
         Limit::Disk => "its folders are full",
     };
     format!("{}: {what}", limit.path())

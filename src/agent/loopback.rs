@@ -84,7 +84,7 @@ pub async fn serve(listener: TcpListener, link: Link) {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::debug!(%error, "a connection on loopback is not accepted");
+                tracing::debug!(%error, "cannot accept a connection on loopback");
                 tokio::time::sleep(ACCEPT_RETRY).await;
                 continue;
             }
@@ -127,7 +127,10 @@ async fn answer(
     let path = request.uri().path();
     // A tunnel has no path, whatever it was asked with.
     if request.method() == Method::CONNECT || !is_gateways(path) {
-        let words = format!("{} {path} is not served here: only the model is", request.method());
+        let words = format!(
+            "{} {path} is not available here: an agent reaches its model only",
+            request.method()
+        );
         return refusal(StatusCode::NOT_FOUND, &words);
     }
     let (mut head, body) = request.into_parts();
@@ -137,7 +140,7 @@ async fn answer(
     }
     drop_hop_by_hop(&mut head.headers);
     let Ok(permit) = requests.acquire_owned().await else {
-        return refusal(StatusCode::SERVICE_UNAVAILABLE, "the agent is ending");
+        return refusal(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping");
     };
     let refused = Refused::default();
     let body = Bounded::new(body, Arc::clone(&refused));
@@ -207,7 +210,7 @@ async fn discard(mut body: Incoming) {
 enum BodyError {
     #[error("the request is larger than {} MiB", BODY_MAX >> 20)]
     TooLarge,
-    #[error("the rest of the request did not come within {} s", IDLE_MAX.as_secs())]
+    #[error("the rest of the request did not arrive within {} s", IDLE_MAX.as_secs())]
     Silent,
     #[error(transparent)]
     Broken(#[from] hyper::Error),

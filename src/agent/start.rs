@@ -108,7 +108,7 @@ pub(super) fn die_with_parent(parent: Option<i32>, signal: Signal) -> Result<(),
     if rustix::process::getppid().map(Pid::as_raw_pid) == Some(parent) {
         Ok(())
     } else {
-        Err(AgentError::Start("the controller died".to_owned()))
+        Err(AgentError::Start("the controller is not running any more".to_owned()))
     }
 }
 
@@ -185,8 +185,7 @@ fn take_stdio() -> Result<Box<dyn Duplex>, AgentError> {
     let failed = |error: io::Error| AgentError::Start(format!("the link on stdin: {error}"));
     let link = link_of(std::io::stdin().as_fd(), std::io::stdout().as_fd()).map_err(failed)?;
     let link = link.ok_or_else(|| {
-        let words = "stdin and stdout are not a link: `babybot agent` is started by a controller, \
-                     not by hand";
+        let words = "stdin and stdout are not a link; a controller starts `babybot agent`, do not run it by hand";
         AgentError::Start(words.to_owned())
     })?;
     let nothing = File::open("/dev/null").map_err(failed)?;

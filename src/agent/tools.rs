@@ -63,7 +63,7 @@ const SHELL: Tool = Tool {
 };
 const READ_FILE: Tool = Tool {
     name: "bb_read_file",
-    description: "Read a text file.",
+    description: "Read a file of text.",
     parameters: &[
         ("path", "string", "the file", true),
         ("offset", "integer", "first line to read, from 1", false),
@@ -72,7 +72,7 @@ const READ_FILE: Tool = Tool {
 };
 const WRITE_FILE: Tool = Tool {
     name: "bb_write_file",
-    description: "Write a text file, replacing it if it exists.",
+    description: "Write a file of text; an existing file is replaced.",
     parameters: &[
         ("path", "string", "the file", true),
         ("content", "string", "all of its new content", true),
@@ -80,7 +80,7 @@ const WRITE_FILE: Tool = Tool {
 };
 const EDIT_FILE: Tool = Tool {
     name: "bb_edit_file",
-    description: "Replace one passage of a text file. old_text must occur exactly once.",
+    description: "Replace one passage of a file. old_text must occur exactly once.",
     parameters: &[
         ("path", "string", "the file", true),
         ("old_text", "string", "the passage as it is", true),

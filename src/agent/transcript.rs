@@ -140,7 +140,7 @@ impl Transcript {
         match begin_anew(&self.path) {
             Ok(Some(file)) => self.file = file,
             Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "the transcript is not begun anew"),
+            Err(error) => tracing::warn!(%error, "cannot start the transcript again"),
         }
     }
 

@@ -121,7 +121,7 @@ async fn through(
         }
     }
     Err(Error::new(Exit::Failed, "the controller stopped before the apply was done")
-        .hinted("run `babybot plan` to see what is left"))
+        .hinted("run `babybot plan` to see which changes are left"))
 }
 
 /// Opens the store of an instance whose lock is held.

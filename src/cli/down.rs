@@ -39,7 +39,7 @@ pub async fn run(args: &DownArgs, context: &Context) -> Outcome {
         return match project.lock_holder().map_err(project_error)? {
             Some(holder) => Err(busy(&holder)),
             None => {
-                context.note("No controller runs.\n");
+                context.note("No controller is running.\n");
                 tell_of_leftovers(context).await;
                 Ok(Exit::Ok)
             }
@@ -52,7 +52,7 @@ pub async fn run(args: &DownArgs, context: &Context) -> Outcome {
         ended = tokio::time::timeout(wait + GRACE, end(&client, &project, wait)) => match ended {
             Ok(ended) => ended?,
             Err(_) => {
-                let text = format!("the controller (pid {pid}) still runs after {}", args.wait);
+                let text = format!("the controller (pid {pid}) is still running after {}", args.wait);
                 return Err(Error::new(Exit::Failed, text).hinted(format!(
                     "it is still stopping; use a longer --wait, or stop it at once, which loses \
                      nothing: kill -9 {pid}"

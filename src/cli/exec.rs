@@ -78,7 +78,7 @@ async fn begin(args: &ExecArgs, context: &Context) -> Result<(Client, Option<Own
     let Some(applied) = ground.applied() else {
         return match ground.project.lock_holder().map_err(project_error)? {
             Some(holder) => Err(busy(&holder)),
-            None => Err(Error::new(Exit::Failed, "nothing was applied yet")
+            None => Err(Error::new(Exit::Failed, "nothing is applied yet")
                 .hinted(format!("run `babybot apply{}`", context.manifest_argument()))),
         };
     };

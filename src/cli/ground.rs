@@ -166,7 +166,7 @@ impl Ground {
             manifest::overrides(written, &environment).map_err(|problems| {
                 let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
                 Error::new(Exit::ManifestInvalid, lines.join("\n"))
-                    .hinted("set it to something else, or unset it")
+                    .hinted("change the variable, or unset it")
             })?;
         let before = self.applied().map(|applied| applied.specs).unwrap_or_default();
         let (applied, recorded) = (resource::runtime(&before), resource::engine(&before));
@@ -319,7 +319,7 @@ impl Ground {
             }
         };
         if *content != docker::content(&digest) {
-            return Err("this is another babybot than the one that was planned with".to_owned());
+            return Err("this babybot is not the one that made the plan".to_owned());
         }
         Ok(binary)
     }

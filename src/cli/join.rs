@@ -35,7 +35,7 @@ pub async fn controller(context: &Context) -> Result<Client, Error> {
         Some(client) => Ok(client),
         None => match project.lock_holder().map_err(project_error)? {
             Some(holder) => Err(busy(&holder)),
-            None => Err(Error::new(Exit::Failed, "no controller runs").hinted(format!(
+            None => Err(Error::new(Exit::Failed, "no controller is running").hinted(format!(
                 "run `babybot up{}`, then try again",
                 context.manifest_argument()
             ))),

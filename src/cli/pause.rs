@@ -19,18 +19,18 @@ pub struct PauseArgs {
 /// When no controller runs, or it has no such group.
 pub async fn run(args: &PauseArgs, context: &Context) -> Outcome {
     let client = controller(context).await?;
-    let failed = |error| control_error("hold the group", &error);
+    let failed = |error| control_error("pause the group", &error);
     let status = client.status().await.map_err(failed)?;
     let (group, known) = known_group(&args.group, &status)?;
     // Only the controller knows for sure: what it tells of itself may be a moment old.
     if !client.hold(group, true).await.map_err(failed)? {
-        print(&format!("{group} is held already.\n"))?;
+        print(&format!("{group} is already paused.\n"))?;
         return Ok(Exit::Ok);
     }
     let first = if known.turn.is_some() { "It finishes its turn; then its" } else { "Its" };
     let manifest = context.manifest_argument();
     print(&format!(
-        "{group} is held. {first} messages wait until `babybot resume {group}{manifest}`.\n"
+        "{group} is paused. {first} messages wait until you run `babybot resume {group}{manifest}`.\n"
     ))?;
     Ok(Exit::Ok)
 }

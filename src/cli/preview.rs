@@ -78,7 +78,7 @@ impl Preview {
             Some(client) => client
                 .observe(&desired)
                 .await
-                .map_err(|error| control_error("have the controller look", &error))?,
+                .map_err(|error| control_error("ask the controller what is there", &error))?,
             None => observe::observe(&desired, &ground.look(Holder::Another)).await,
         };
         let plan = plan(&desired, &observed);
@@ -172,7 +172,7 @@ fn agents_are_root(desired: &Desired) -> Remark {
     let groups = desired.resources.keys().filter(|id| matches!(id, ResourceId::Group(_)));
     Remark {
         ids: groups.cloned().collect(),
-        text: "the agent runs as root (give the project folder to a user, and it runs as that one)"
+        text: "the agent runs as root (give the project folder to another user, and the agent runs as that user)"
             .to_owned(),
     }
 }
@@ -181,9 +181,8 @@ fn agents_are_root(desired: &Desired) -> Remark {
 #[must_use]
 pub fn project_error(error: ProjectError) -> Error {
     match &error {
-        ProjectError::Locked { .. } => {
-            Error::new(Exit::Locked, error.to_string()).hinted("wait until it is done, or end it")
-        }
+        ProjectError::Locked { .. } => Error::new(Exit::Locked, error.to_string())
+            .hinted("wait until it has finished, or stop it"),
         ProjectError::Moved { folder, .. } => {
             Error::new(Exit::Refused, error.to_string()).hinted(ways_on(folder))
         }

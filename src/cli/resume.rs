@@ -17,18 +17,18 @@ pub struct ResumeArgs {
 /// When no controller runs, or it has no such group.
 pub async fn run(args: &ResumeArgs, context: &Context) -> Outcome {
     let client = controller(context).await?;
-    let failed = |error| control_error("let the group go on", &error);
+    let failed = |error| control_error("resume the group", &error);
     let status = client.status().await.map_err(failed)?;
     let (group, known) = known_group(&args.group, &status)?;
     if !client.hold(group, false).await.map_err(failed)? {
-        print(&format!("{group} is not held.\n"))?;
+        print(&format!("{group} is not paused.\n"))?;
         return Ok(Exit::Ok);
     }
     let waiting = match known.messages {
-        0 => "Nothing waits.".to_owned(),
-        1 => "1 message waits.".to_owned(),
-        count => format!("{count} messages wait."),
+        0 => "No messages waiting.".to_owned(),
+        1 => "1 message waiting.".to_owned(),
+        count => format!("{count} messages waiting."),
     };
-    print(&format!("{group} goes on. {waiting}\n"))?;
+    print(&format!("{group} resumed. {waiting}\n"))?;
     Ok(Exit::Ok)
 }

@@ -152,7 +152,7 @@ async fn take_over(ground: &mut Ground, store: &Store, applied: &Applied) -> Res
     if let Some(engine) = engine.as_ref().filter(|_| kind == RuntimeKind::Docker) {
         // Before the first agent runs there: whoever comes after a change finds it.
         let remembered = store.remember_endpoint(engine, SystemClock.now()).await;
-        remembered.map_err(|error| apply::store_error("remember the engine", &error))?;
+        remembered.map_err(|error| apply::store_error("record the engine", &error))?;
     }
     reap_old_engines(ground, used, engine.as_deref()).await;
     let parts = Parts {
@@ -186,7 +186,7 @@ pub async fn end_what_is_left(context: &Context) -> Result<Vec<String>, Error> {
         Ok(docker) => docker.list(&instance, Vec::new()).await,
         Err(error) => Err(error),
     };
-    let seen = seen.map_err(|error| Error::failed("see whether a container is left", &error))?;
+    let seen = seen.map_err(|error| Error::failed("look for leftover containers", &error))?;
     let ours = seen.into_values().flatten().filter(|seen| seen.owner == Owner::Ours);
     let left: Vec<String> = ours.map(|seen| seen.name).collect();
     if !left.is_empty() {
@@ -271,7 +271,7 @@ impl Own {
     pub async fn end(self, patience: Duration, insisted: impl Future<Output = ()>, to: &Context) {
         let Self { spur, end, ended, .. } = self;
         if spur.applies() {
-            to.progress("Waiting for an apply that goes on through this; Ctrl-C ends it.\n");
+            to.progress("Waiting for a running apply to finish; press Ctrl-C to stop it.\n");
         }
         let _ = end.send(patience);
         let mut ended = std::pin::pin!(ended);
@@ -289,7 +289,7 @@ impl Own {
 /// # Errors
 /// When somebody else is at work, or nothing was applied.
 pub fn take_up(verb: &str, ground: &Ground) -> Result<(InstanceLock, Store, Applied), Error> {
-    let gone = || Error::new(Exit::Failed, "what was applied cannot be read");
+    let gone = || Error::new(Exit::Failed, "cannot read the applied generation");
     if ground.applied().is_none() {
         // Before anything is made.
         return Err(gone());
@@ -339,7 +339,7 @@ pub async fn serve_shortly(
     let client = Client::connect(&data, &instance).await;
     match client.map_err(|error| control_error("reach the controller", &error))? {
         Some(client) => Ok((client, own)),
-        None => Err(Error::new(Exit::Failed, "the controller ended at once")),
+        None => Err(Error::new(Exit::Failed, "the controller stopped at once")),
     }
 }
 
@@ -378,15 +378,15 @@ fn served_from(recorded: Option<&str>) -> Places {
 async fn reap_old_engines(ground: &Ground, used: Vec<String>, present: Option<&str>) {
     let Ok(Some(instance)) = ground.project.known_instance() else { return };
     for url in used.into_iter().filter(|url| Some(url.as_str()) != present) {
-        let reason = "agents ran there before".to_owned();
+        let reason = "agents used to run there".to_owned();
         let Ok(docker) = Docker::new(Endpoint { url: url.clone(), reason }) else { continue };
         let reaped = docker.reap(instance.clone(), Vec::new());
         match tokio::time::timeout(OLD_ENGINE_MAX, reaped).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(%url, %error, "whether an agent was left there is unknown");
+                tracing::warn!(%url, %error, "cannot check for agents that were left there");
             }
-            Err(_) => tracing::warn!(%url, "whether an agent was left there is unknown"),
+            Err(_) => tracing::warn!(%url, "cannot check for agents that were left there"),
         }
     }
 }

@@ -158,10 +158,10 @@ fn without(holder: Option<&str>, left: Option<&Left>, context: &Context) -> Stri
         Some(holder) => {
             format!("no controller answers, but another babybot uses this project: {holder}\n")
         }
-        None => format!("no controller runs; `babybot up{manifest}` starts one\n"),
+        None => format!("no controller is running; start one with `babybot up{manifest}`\n"),
     };
     let Some(Left { applied, holds }) = left else {
-        text.push_str("nothing was applied yet\n");
+        text.push_str("nothing is applied yet\n");
         return text;
     };
     let at = applied.at.local(&TimeZone::system());
@@ -254,17 +254,17 @@ impl Page {
         let rows: Vec<Row> =
             status.groups.iter().map(|(name, group)| self.row(name, group)).collect();
         if rows.is_empty() {
-            text.push_str("no group was applied\n");
+            text.push_str("no group is applied\n");
         } else {
             text.push_str(&table(&titles, &rows, &|column, cell| self.cell(column, cell)));
         }
         if !status.drift.is_empty() {
-            text.push_str("\nchanged from outside\n");
+            text.push_str("\nchanged outside babybot\n");
         }
         for drift in &status.drift {
-            let mended = if drift.mended { "repaired" } else { "not repaired" };
+            let how = if drift.mended { "repaired" } else { "not repaired" };
             let (ago, said) = (self.ago(drift.at), one_line(&drift.text));
-            let _ = writeln!(text, "  {ago}  {}  {said} ({mended})", drift.id);
+            let _ = writeln!(text, "  {ago}  {}  {said} ({how})", drift.id);
         }
         if !status.warnings.is_empty() {
             text.push('\n');
@@ -362,11 +362,11 @@ impl Page {
         beneath.extend(group.waits_for.iter().map(|what| format!("waits for {}", one_line(what))));
         beneath.extend(group.remarks.iter().map(|remark| one_line(remark)));
         beneath.extend(
-            group.turn.iter().map(|(_, since)| format!("its turn began {}", self.ago(*since))),
+            group.turn.iter().map(|(_, since)| format!("turn started {}", self.ago(*since))),
         );
         beneath.extend(
             group.strikes.iter().map(|strike| {
-                format!("{} struck {}", one_line(&strike.limit), self.ago(strike.at))
+                format!("{} reached {}", one_line(&strike.limit), self.ago(strike.at))
             }),
         );
         (cells, beneath)

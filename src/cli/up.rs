@@ -126,7 +126,7 @@ async fn apply_at_start(
             tell(&preview.text(context.stderr_color()));
         }
         if before.is_none() {
-            return Err(Error::new(Exit::Failed, "nothing could be applied yet"));
+            return Err(Error::new(Exit::Failed, "nothing is applied yet"));
         }
         return lock(preview.ground, args, context).await.map(Ok);
     }
@@ -193,7 +193,7 @@ async fn serve(ready: Ready, args: &UpArgs, context: &Context) -> Outcome {
         tracing::warn!(%error, "cannot write the log to data/logs");
     }
     let Known::Is(applied) = ground.look(Holder::Ourselves).applied() else {
-        return Err(Error::new(Exit::Failed, "what was applied cannot be read"));
+        return Err(Error::new(Exit::Failed, "cannot read the applied generation"));
     };
     let number = applied.number;
     let groups = applied
@@ -204,7 +204,7 @@ async fn serve(ready: Ready, args: &UpArgs, context: &Context) -> Outcome {
     let follow = args.follow;
     let start = Start { role: Role::Up, ground, lock, store, applied, follow };
     let serving = serve::serve(start, context).await?;
-    tracing::info!(generation = number, "the controller serves");
+    tracing::info!(generation = number, "the controller is ready");
     let plural = if groups == 1 { "" } else { "s" };
     context.progress(&format!(
         "Up: generation {number}, {groups} group{plural}. `babybot status` shows more, Ctrl-C stops.\n"
@@ -230,12 +230,12 @@ async fn serve(ready: Ready, args: &UpArgs, context: &Context) -> Outcome {
     match &lost {
         Some(lost) => tracing::error!("stopping at once: {lost}"),
         None => {
-            tracing::info!("the controller ends");
+            tracing::info!("the controller is stopping");
             context.progress("Finishing the current work; press Ctrl-C again to stop at once.\n");
         }
     }
     end(serving, patience, &mut interrupt, &mut terminate).await;
-    tracing::info!("the controller has ended");
+    tracing::info!("the controller has stopped");
     match lost {
         Some(lost) => Err(stopped_by(&lost)),
         None => Ok(Exit::Ok),

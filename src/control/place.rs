@@ -252,7 +252,9 @@ fn own_folder(path: &Path) -> Result<(OwnedFd, Stat), String> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let folder = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
         Ok(folder) => folder,
-        Err(Errno::LOOP | Errno::NOTDIR) => return Err("it is a link, or no folder".to_owned()),
+        Err(Errno::LOOP | Errno::NOTDIR) => {
+            return Err("it is a symbolic link or not a folder".to_owned());
+        }
         Err(error) => return Err(error.to_string()),
     };
     let stat = rustix::fs::fstat(&folder).map_err(|error| error.to_string())?;
@@ -270,7 +272,7 @@ fn remove_stale(socket: &Path) -> io::Result<()> {
         Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Socket => {
             Ok(rustix::fs::unlink(socket)?)
         }
-        Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "something else stands there")),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "another file is in its place")),
     }
 }
 

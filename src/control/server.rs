@@ -76,13 +76,13 @@ pub async fn serve(
         match accepted {
             Ok((client, _)) if !may_enter(&client) => {}
             Ok(_) if clients.len() >= CONNECTIONS_MAX => {
-                tracing::warn!(clients = clients.len(), "too many clients: one is sent away");
+                tracing::warn!(clients = clients.len(), "too many clients; one was refused");
             }
             Ok((client, _)) => {
                 clients.spawn(attend(client, router.clone(), stop.clone()));
             }
             Err(error) => {
-                tracing::warn!(%error, "no client can be let in for now");
+                tracing::warn!(%error, "cannot accept clients for now");
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -96,11 +96,11 @@ fn may_enter(client: &UnixStream) -> bool {
     match client.peer_cred() {
         Ok(peer) if peer.uid() == geteuid().as_raw() || peer.uid() == 0 => true,
         Ok(peer) => {
-            tracing::warn!(uid = peer.uid(), pid = peer.pid(), "another user is sent away");
+            tracing::warn!(uid = peer.uid(), pid = peer.pid(), "refused a client of another user");
             false
         }
         Err(error) => {
-            tracing::warn!(%error, "a client that cannot be told is sent away");
+            tracing::warn!(%error, "refused a client whose user is unknown");
             false
         }
     }
@@ -126,7 +126,7 @@ async fn attend(client: UnixStream, router: Router, stop: CancellationToken) {
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
         () = silent => {
-            tracing::debug!("a client that asks nothing is sent away");
+            tracing::debug!("closed a client that asked nothing");
             return;
         }
         () = stop.cancelled() => None,
@@ -287,7 +287,7 @@ where
             let event = inbox.recv().await?;
             let line = match Line::of(&event) {
                 Some(line) => line,
-                None => Line::of(&unsendable("its answer is too large to be sent".to_owned()))?,
+                None => Line::of(&unsendable("the answer is too large to send".to_owned()))?,
             };
             Some((Ok(line.0), (inbox, unsendable)))
         });

@@ -47,12 +47,12 @@ impl Direct for Orders {
         order: AgentOrder,
     ) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async move {
-            let cell = self.shared.cell(group).ok_or("the group is not served yet")?;
+            let cell = self.shared.cell(group).ok_or("the group is not ready yet")?;
             match self.order(&cell, order).await {
                 Some(done) => done,
                 // All agents end, and whatever starts one next makes it as it is to be.
                 None if self.shared.closing.is_cancelled() => Ok(()),
-                None => Err("the group is no longer served".to_owned()),
+                None => Err("the group was removed".to_owned()),
             }
         })
     }
@@ -106,7 +106,7 @@ impl Shared {
     ) {
         let _applying = self.applying.lock().await;
         if self.closing.is_cancelled() {
-            let why = "the controller is ending: try again in a moment".to_owned();
+            let why = "the controller is stopping; try again in a moment".to_owned();
             let _ = events.send(ApplyEvent::Error { why }).await;
             return;
         }
@@ -209,7 +209,7 @@ impl Shared {
     /// some of them another spec, and agents that are made of it.
     async fn go_back(self: &Arc<Self>) {
         if let Err(error) = self.serve_groups() {
-            tracing::error!(error = chain(&error), "a group is not served");
+            tracing::error!(error = chain(&error), "cannot serve a group");
         }
         let host = self.host();
         let back = self.cells().into_iter().filter_map(|cell| {
@@ -218,7 +218,7 @@ impl Shared {
             Some(async move {
                 tracing::warn!(group = %cell.group, "the agent goes back to what was applied");
                 if let Some(Err(error)) = orders.order(&cell, order).await {
-                    tracing::warn!(group = %cell.group, error, "the agent is not replaced");
+                    tracing::warn!(group = %cell.group, error, "cannot replace the agent");
                 }
             })
         });
@@ -246,7 +246,7 @@ impl Shared {
         let Some(engine) = resource::engine(specs) else { return };
         let (store, now) = (self.parts().store, self.clock().now());
         if let Err(error) = store.remember_endpoint(&engine, now).await {
-            tracing::warn!(%error, "where sandboxes are made is not remembered");
+            tracing::warn!(%error, "cannot record which engine runs the containers");
         }
     }
 }

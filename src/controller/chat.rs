@@ -72,7 +72,7 @@ impl Shared {
             Err(Broken::Closing) => ChatEnd::HandedOver,
             Err(Broken::Store(error)) => ChatEnd::Failed { why: chain(&error) },
             Err(Broken::NotShown) => {
-                ChatEnd::Failed { why: "the reply is kept, and the next chat gives it".into() }
+                ChatEnd::Failed { why: "the reply is saved; the next chat shows it".into() }
             }
             Err(Broken::Unknown) => ChatEnd::Failed { why: format!("there is no group {group}") },
             Err(Broken::Removed) => {
@@ -392,7 +392,7 @@ impl Drop for Doubt {
         let store = self.shared.parts().store;
         tokio::spawn(async move {
             if let Err(error) = store.interrupted(post).await {
-                tracing::warn!(%error, "what became of a reply is not recorded");
+                tracing::warn!(%error, "cannot record if a reply was shown");
             }
         });
     }

@@ -79,8 +79,8 @@ async fn look(shared: &Arc<Shared>, before: &mut Before) {
             return;
         }
         Err(Unread::Unsettled(why)) => {
-            tracing::warn!(why, "what the manifest asks for is unknown for now");
-            shared.known().unread = Some(format!("what the manifest asks for is unknown: {why}"));
+            tracing::warn!(why, "cannot plan the manifest for now");
+            shared.known().unread = Some(format!("cannot plan the manifest: {why}"));
             return;
         }
     };
@@ -126,7 +126,7 @@ async fn look(shared: &Arc<Shared>, before: &mut Before) {
     }
     let pending = Some(Pending { changes, risk, text: shown, valid: true });
     if shared.known().pending != pending {
-        tracing::info!(changes, "the manifest asks for changes that are not applied");
+        tracing::info!(changes, "the manifest has changes that are not applied");
         shared.known().pending = pending;
     }
 }

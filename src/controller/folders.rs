@@ -87,7 +87,7 @@ impl Folders {
         let watcher = match notify::recommended_watcher(handler) {
             Ok(watcher) => Some(watcher),
             Err(error) => {
-                tracing::warn!(%error, "folders cannot be watched: changes are found later");
+                tracing::warn!(%error, "cannot watch folders; changes are found later");
                 None
             }
         };

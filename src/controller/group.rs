@@ -146,7 +146,7 @@ impl Cell {
 
     /// Asks, and waits only for room to ask.
     pub(super) async fn ask(&self, ask: Ask) -> Result<(), String> {
-        self.asks.send(ask).await.map_err(|_| "the group is no longer served".to_owned())
+        self.asks.send(ask).await.map_err(|_| "the group was removed".to_owned())
     }
 
     /// Takes a lease back, and ends what was started under it and is left on this machine.
@@ -280,7 +280,7 @@ impl Keeper {
             },
             () = self.cell.work.notified() => self.pending = true,
             exit = self.worker.ended() => {
-                tracing::info!(group = %self.cell.group, %exit, "the agent ended");
+                tracing::info!(group = %self.cell.group, %exit, "the agent stopped");
                 self.worker.bury();
                 self.lose(&exit).await;
                 self.shared.nudge();
@@ -294,11 +294,11 @@ impl Keeper {
 
     /// Tells of an agent that nobody had asked to end. What always runs is told of once it is back.
     async fn lose(&self, exit: &Exit) {
-        let how = format!("its agent ended with {exit}");
+        let how = format!("the agent stopped: {exit}");
         match self.worker.spec().lifecycle {
             Lifecycle::Always => self.cell.state().lost = Some(how),
             Lifecycle::OnDemand => {
-                let text = format!("{how}: made anew at next wake");
+                let text = format!("{how}; starts again with the next message");
                 self.shared.tell_of_drift(&self.cell.group, text).await;
             }
         }
@@ -377,7 +377,7 @@ impl Keeper {
 
     async fn lease(&mut self) -> Result<Leased, String> {
         if self.quit.is_some() {
-            return Err("the group is being taken out".to_owned());
+            return Err("the group is being removed".to_owned());
         }
         self.wake().await?;
         lease_of(&self.shared, &self.cell)
@@ -592,7 +592,7 @@ impl Keeper {
             && order != AgentOrder::Start
             && let Err(error) = self.carry_out(order).await
         {
-            tracing::warn!(group = %self.cell.group, %error, "the agent is not replaced");
+            tracing::warn!(group = %self.cell.group, %error, "cannot replace the agent");
         }
         self.shared.note_rest(well);
     }
@@ -711,7 +711,7 @@ impl Drop for Leased {
 /// A lease of the agent that runs.
 fn lease_of(shared: &Shared, cell: &Arc<Cell>) -> Result<Leased, String> {
     let grip = cell.agent().grip().cloned();
-    let grip = grip.ok_or("the agent is just being started, or just ended")?;
+    let grip = grip.ok_or("the agent is starting or stopping")?;
     let runtime = shared.runtime_of(&cell.group);
     let number = {
         let mut state = cell.state();
@@ -747,14 +747,14 @@ impl Shared {
         match progress {
             Progress::Struck(limit) => {
                 let at = self.clock().now();
-                tracing::info!(group = %cell.group, limit, "a limit struck");
+                tracing::info!(group = %cell.group, limit, "a limit was reached");
                 let mut state = cell.state();
                 state.strikes.push(Strike { limit: (*limit).to_owned(), at });
                 let extra = state.strikes.len().saturating_sub(STRIKES_KEPT);
                 state.strikes.drain(..extra);
             }
             Progress::Retry { why, wait } => {
-                tracing::info!(group = %cell.group, why, wait = wait.as_secs(), "a turn is tried again");
+                tracing::info!(group = %cell.group, why, wait = wait.as_secs(), "trying a turn again");
                 {
                     let mut state = cell.state();
                     state.failure = Some(why.clone());

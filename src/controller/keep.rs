@@ -213,7 +213,7 @@ async fn note(shared: &Arc<Shared>, mender: &Mender, round: Round) {
 fn words(mended: &Mended) -> String {
     match &mended.failure {
         None => mended.reason.clone(),
-        Some(why) => format!("{}; it failed: {why}", mended.reason),
+        Some(why) => format!("{}; the repair failed: {why}", mended.reason),
     }
 }
 
@@ -223,7 +223,7 @@ fn tell(mended: &Mended) {
     let group = id.group().map(tracing::field::display);
     match (&mended.failure, mended.drift) {
         (Some(_), _) => tracing::warn!(group, %id, "{text}"),
-        (None, true) => tracing::warn!(group, %id, "drift repaired: {text}"),
+        (None, true) => tracing::warn!(group, %id, "repaired: {text}"),
         (None, false) => tracing::info!(group, %id, "{text}"),
     }
 }
@@ -259,7 +259,7 @@ impl Shared {
     /// Tells of a group's agent that was lost.
     pub(super) async fn tell_of_drift(&self, group: &GroupName, text: String) {
         let id = ResourceId::Container(group.clone());
-        tracing::warn!(%group, %id, "drift repaired: {text}");
+        tracing::warn!(%group, %id, "repaired: {text}");
         self.record_drift(id, text, true).await;
         self.tell();
     }
@@ -332,7 +332,7 @@ impl Events {
         tokio::select! {
             event = self.streams.next(), if !self.streams.is_empty() => match event {
                 Some(event) => {
-                    tracing::debug!(?event, "something happened to a sandbox");
+                    tracing::debug!(?event, "a container changed");
                     self.told_early |= TOLD_EARLY.contains(&event.what.as_str());
                 }
                 None => self.again = Some(Instant::now() + WATCH_AGAIN),

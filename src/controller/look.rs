@@ -49,7 +49,7 @@ impl Eyes {
         };
         let others = here.all().into_iter().filter(|other| other.kind() != RuntimeKind::Docker);
         let there = Runtimes::new(others);
-        match Docker::new(Endpoint { url, reason: "as it is asked for".to_owned() }) {
+        match Docker::new(Endpoint { url, reason: "as the manifest says".to_owned() }) {
             Ok(docker) => there.add(Arc::new(docker)),
             Err(RuntimeError::Unavailable { why, .. }) => there.lack(RuntimeKind::Docker, why),
             Err(error) => there.lack(RuntimeKind::Docker, error.to_string()),
@@ -118,7 +118,7 @@ impl Eyes {
         // A process carries no label.
         seen.digest.get_or_insert_with(|| container.digest());
         let gone = grip.displaced().into_iter();
-        let gone = gone.map(|path| format!("{} is another folder by now", path.display()));
+        let gone = gone.map(|path| format!("{} was replaced by another folder", path.display()));
         seen.edits.extend(gone);
         if seen.owner != Owner::Ours || seen.state != SandboxState::Running {
             return;
@@ -129,7 +129,7 @@ impl Eyes {
         }
         match runtime.edits(&seen.id, container).await {
             Ok(edits) => seen.edits.extend(edits),
-            Err(error) => tracing::debug!(%group, %error, "whether it was edited is unknown"),
+            Err(error) => tracing::debug!(%group, %error, "cannot check if it was edited"),
         }
     }
 }

@@ -65,10 +65,11 @@ impl Service for Served {
     fn acknowledge(&self, post: i64, outcome: PostOutcome) -> BoxFuture<'_, Result<(), Refusal>> {
         Box::pin(async move {
             let expected = self.0.acknowledgements().remove(&post);
-            let expected = expected.ok_or_else(|| refused("nobody waits for this".to_owned()))?;
+            let expected =
+                expected.ok_or_else(|| refused("the client has disconnected".to_owned()))?;
             expected
                 .send(outcome)
-                .map_err(|_| refused("nobody waits for this any longer".to_owned()))
+                .map_err(|_| refused("the client has disconnected any longer".to_owned()))
         })
     }
 
@@ -79,7 +80,7 @@ impl Service for Served {
             cell.ask(Ask::Cancel(reply)).await.map_err(refused)?;
             match done.await {
                 Ok(cancelled) => cancelled.map_err(refused),
-                Err(_) => Err(refused("the group is no longer served".to_owned())),
+                Err(_) => Err(refused("the group was removed".to_owned())),
             }
         })
     }
@@ -121,7 +122,7 @@ impl Service for Served {
                 let (reply, lease) = oneshot::channel();
                 cell.ask(Ask::Lease(reply)).await.map_err(refused)?;
                 let lease = lease.await;
-                let lease = lease.map_err(|_| refused("the group is no longer served".into()))?;
+                let lease = lease.map_err(|_| refused("the group was removed".into()))?;
                 lease.map_err(refused)
             };
             match leased.await {

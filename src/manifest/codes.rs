@@ -84,7 +84,7 @@ codes! {
     "Give yourself the right to read it: chmod u+r babybot.toml.";
     /// the manifest is empty
     Empty = 4,
-    "There is nothing in the file, or nothing but blank space.",
+    "The file is empty, or has blank space only.",
     "$ : > babybot.toml && babybot validate",
     "Remove the file and write a new one with `babybot init`.";
     /// the manifest is not UTF-8
@@ -110,7 +110,7 @@ codes! {
     "Write `key = value`.";
     /// a key is written twice
     DuplicateKey = 103,
-    "TOML takes every key and every table once. Only the first is looked at.",
+    "Every key and every table may stand once. babybot reads the first.",
     "name = \"home\"\nname = \"office\"",
     "Remove one of the two, or merge the two tables.";
     /// a value has the wrong type
@@ -196,7 +196,7 @@ codes! {
     "Declare a model, or write `model = \"…\"` in the group or in [defaults.group].";
     /// there is no group
     NoGroups = 206,
-    "Without a group there is nobody to talk to.",
+    "A manifest needs at least one group: there is nothing to talk to without one.",
     "schema = 1\nname = \"home\"",
     "Add a group: [groups.home].";
     /// the manifest contains a secret
@@ -211,12 +211,12 @@ codes! {
     "Write `kind = \"auto\"`, or leave the key out.";
     /// the runtime cannot enforce a limit
     LimitNotEnforced = 209,
-    "Runtime `none` has no walls, so it cannot hold an agent to this limit. A limit that is written but not enforced would be a false promise.",
+    "Runtime `none` does not isolate, so it cannot enforce this limit. babybot refuses a limit that it cannot enforce.",
     "[runtime]\nkind = \"none\"\n[groups.home]\nlimits = { memory = \"2GiB\" }",
     "Leave the limit out, or use a runtime that can enforce it, such as docker.";
     /// an environment variable cannot be set
     BadVariable = 210,
-    "Names are letters, digits and _, and do not start with a digit. PATH, HOME, USER, LOGNAME, LD_*, GLIBC_TUNABLES and BABYBOT_* belong to the sandbox, and TZ follows from `assistant.timezone`. Values have no line ends and no NUL.",
+    "Names are letters, digits and _, and do not start with a digit. PATH, HOME, USER, LOGNAME, LD_*, GLIBC_TUNABLES and BABYBOT_* are reserved, and TZ follows from `assistant.timezone`. Values have no line ends and no NUL.",
     "[groups.home]\nenv = { LD_PRELOAD = \"/tmp/x.so\" }",
     "Choose another name, or remove it.";
     /// a cloud model is refused
@@ -256,12 +256,12 @@ codes! {
     "Remove it; if the manifest was shared, replace the secret. If only its name looks like a secret, give the variable another name.";
     /// these image settings contradict each other
     BadImage = 219,
-    "An image is either built, on a base and with packages, or named by `ref`. `scratch` is no system that packages could be installed into. Packages are plain names.",
+    "These image settings contradict each other. An image is either built, on a base and with packages, or named by `ref`. The base `scratch` is empty and cannot install packages. Packages are plain names.",
     "[runtime.image]\nbase = \"scratch\"\npackages = [\"git\"]",
     "Remove one of the two; for packages, choose a base such as debian:stable-slim.";
     /// the address of the container engine cannot be used
     BadEngine = 220,
-    "Whoever reaches a container engine can do everything on its machine, so it is reached on this machine only: by a socket, or by an address that leads nowhere else.",
+    "Access to a container engine is equivalent to root on its machine. So babybot reaches an engine on this machine only: by a socket, or by a loopback address.",
     "[runtime.docker]\nhost = \"tcp://10.0.0.7:2375\"",
     "Write it as in unix:///var/run/docker.sock or tcp://127.0.0.1:2375, or leave it out for the one that is found.";
 }

@@ -143,7 +143,7 @@ impl<'d> Decoder<'d> {
         let problem = if is_table_list(value) {
             problem
                 .at(at, "a list of tables")
-                .helped("tables have a name of their own here: `[groups.family]`, not `[[groups]]`")
+                .helped("every table has a name: `[groups.family]`, not `[[groups]]`")
         } else {
             problem
                 .at(self.span(&value.span()), "a table is expected here")

@@ -224,7 +224,7 @@ fn project() -> Vec<Field> {
             REQUIRED,
             "\"home\"",
             None,
-            "What you call this installation: a-z, 0-9 and -, at most 31 characters.",
+            "The name of this installation: a-z, 0-9 and -, at most 31 characters.",
         ),
         row(
             "assistant.name",
@@ -232,7 +232,7 @@ fn project() -> Vec<Field> {
             "\"Baby\"",
             "\"Baby\"",
             Some(Risk::Disruptive),
-            "What the assistant is called. The default trigger is `@` and this name.",
+            "The assistant's name. The default trigger is `@` and this name.",
         ),
         row(
             "assistant.timezone",
@@ -248,7 +248,7 @@ fn project() -> Vec<Field> {
             "\"auto\"",
             "\"docker\"",
             Some(Risk::Privileged),
-            "What agents run in. `docker`: a container without a network, of Docker or of what speaks its API. `none`: a plain process of this machine, which does not isolate. `auto`: `docker` where it is, else `runtime.fallback`, and never weaker than what was applied.",
+            "The runtime of agents. `docker`: a container without a network, on Docker or an engine that speaks its API. `none`: a process of this machine, which is not isolated. `auto`: `docker` where an engine answers, else `runtime.fallback`, and never weaker than the applied runtime.",
         ),
         row(
             "runtime.fallback",
@@ -256,7 +256,7 @@ fn project() -> Vec<Field> {
             "\"none\"",
             "\"error\"",
             None,
-            "What `auto` may fall to where there is no container runtime. `error`: nothing.",
+            "The runtime that `auto` takes where there is no container engine. `error`: none, it is an error.",
         ),
         row(
             "runtime.parallel",
@@ -264,7 +264,7 @@ fn project() -> Vec<Field> {
             "5",
             "2",
             None,
-            "How many agents of all groups are at work at once; the others wait for their turn.",
+            "How many agents of all groups may run a turn at once; the others wait.",
         ),
     ]
 }
@@ -277,7 +277,7 @@ fn image() -> Vec<Field> {
             "\"debian:stable-slim\"",
             "\"debian:stable-slim\"",
             Some(Risk::Privileged),
-            "What babybot builds the agents' image on. `scratch` needs nothing pulled, and has no shell.",
+            "The base of the agents' image. `scratch` is empty: nothing is pulled, and there is no shell.",
         ),
         row(
             "runtime.image.packages",
@@ -325,21 +325,21 @@ fn limits(table: &str, built_in: bool) -> Vec<Field> {
             Type::Cpus { min: CPUS_MIN, max: CPUS_MAX },
             "2",
             "0.5",
-            "Processor cores of the whole sandbox. Not with runtime `none`, which cannot enforce it.",
+            "Processor cores of the whole container. Not with runtime `none`, which cannot enforce it.",
         ),
         limit(
             "memory",
             Type::Size { min: MEMORY_MIN, max: MEMORY_MAX },
             "\"1GiB\"",
             "\"2GiB\"",
-            "Memory of the whole sandbox. Not with runtime `none`, which cannot enforce it.",
+            "Memory of the whole container. Not with runtime `none`, which cannot enforce it.",
         ),
         limit(
             "pids",
             Type::Integer { min: PIDS_MIN, max: PIDS_MAX },
             "256",
             "128",
-            "Processes and threads of the whole sandbox. Not with runtime `none`, which cannot enforce it.",
+            "Processes and threads of the whole container. Not with runtime `none`, which cannot enforce it.",
         ),
         limit(
             "turn",
@@ -360,14 +360,14 @@ fn limits(table: &str, built_in: bool) -> Vec<Field> {
             Type::Size { min: OUTPUT_MIN, max: OUTPUT_MAX },
             "\"10MiB\"",
             "\"1MiB\"",
-            "What is kept of one tool call's output.",
+            "How much output of one tool call the agent sees; the rest goes to a file.",
         ),
         limit(
             "disk",
             Type::Size { min: DISK_MIN, max: DISK_MAX },
             "\"2GiB\"",
             "\"500MiB\"",
-            "What the group's folders may hold, its home among them; over it the turn stops.",
+            "How much the group's folders may hold, its home included. Over the limit, only calls that free space run.",
         ),
     ]
 }
@@ -481,7 +481,7 @@ fn group_parts(table: &str, built_in: bool) -> Vec<Field> {
             "true; false for the main group",
             "false",
             Some(Risk::Privileged),
-            "Whether only messages with the trigger wake the agent, in chats that others write in, too. `babybot chat` always reaches it.",
+            "If true, only messages with the trigger wake the agent in chats that others write in. `babybot chat` always reaches it.",
         ),
         part(
             "model",
@@ -520,7 +520,7 @@ fn groups() -> Vec<Field> {
             "false",
             "true",
             Some(Risk::Privileged),
-            "Whether this is the main group: the one that `babybot chat` without a name talks to, and that will administer the others in a later release. At most one is.",
+            "Makes this the main group: `babybot chat` without a name talks to it, and a later release lets it administer the others. At most one group is main.",
         ),
         row(
             "groups.<group>.bind",

@@ -202,12 +202,11 @@ fn check_variable_name(decoder: &mut Decoder<'_>, name: &str, at: Span) -> bool 
     }
     if reserved && is_variable_name(name) {
         decoder.note(
-            Diagnostic::new(
-                Code::BadVariable,
-                format!("the variable {} belongs to the sandbox", quote(name)),
-            )
-            .at(at, "belongs to the sandbox")
-            .helped("PATH, HOME, USER, LOGNAME, LD_*, GLIBC_TUNABLES and BABYBOT_* cannot be set"),
+            Diagnostic::new(Code::BadVariable, format!("the variable {} is reserved", quote(name)))
+                .at(at, "is reserved")
+                .helped(
+                    "PATH, HOME, USER, LOGNAME, LD_*, GLIBC_TUNABLES and BABYBOT_* cannot be set",
+                ),
         );
         return false;
     }

@@ -176,10 +176,10 @@ fn secrets(
             decoder.note(
                 Diagnostic::new(
                     Code::SecretLiteral,
-                    format!("secret {} stands in the manifest itself", quote(name.get_ref())),
+                    format!("the manifest contains the secret {}", quote(name.get_ref())),
                 )
                 .at(at, "a secret's value")
-                .helped("say where it is: { env = \"VARIABLE\" } or { file = \"~/path\" }; if this file was shared, replace the secret"),
+                .helped("say where the secret is: { env = \"VARIABLE\" } or { file = \"~/path\" }; if this file was shared, replace the secret"),
             );
         }
         check_name(decoder, "secret", name.get_ref(), &name.span(), SecretName::new);

@@ -13,13 +13,13 @@ const SECTIONS: &[(&str, &str, &str)] = &[
     (
         "`[runtime.image]`",
         "runtime.image",
-        "What containers hold. An image is built once for the same base, packages and program; one that nothing stands on any more is planned for removal.",
+        "The image of agents' containers. babybot builds one image for the same base, packages and program; the plan removes images that are no longer in use.",
     ),
     ("`[runtime.docker]`", "runtime.docker", ""),
     (
         "`[runtime.limits]`",
         "runtime.limits",
-        "What one group may use. Every limit is settled by itself: the group's own, else that of `[defaults.group.limits]`, else the one here, else the built-in.",
+        "The limits of one group. Each limit has its own source: the group's own value, else `[defaults.group.limits]`, else the value here, else the built-in one.",
     ),
     (
         "`[secrets]`",
@@ -28,7 +28,7 @@ const SECTIONS: &[(&str, &str, &str)] = &[
     ),
     ("`[models.<model>]`", "models.<model>", ""),
     ("`[channels.<channel>]`", "channels.<channel>", ""),
-    ("`[defaults.group]`", "defaults.group", "What a group takes where it says nothing itself."),
+    ("`[defaults.group]`", "defaults.group", "Values for groups that do not set their own."),
     ("`[groups.<group>]`", "groups.<group>", ""),
 ];
 
@@ -51,7 +51,7 @@ pub fn markdown() -> String {
         }
     }
     text.push_str(&format!(
-        "\nA manifest has at most 4 MiB and {GROUPS_MAX} groups, a text at most 4 KiB.\n"
+        "\nA manifest has at most 4 MiB and {GROUPS_MAX} groups, a string at most 4 KiB.\n"
     ));
     text.push_str(
         "\n## Codes\n\n`babybot explain CODE` says more.\n\n| code | problem |\n|---|---|\n",
@@ -95,7 +95,7 @@ fn row(field: &Field, table: &str) -> String {
 fn takes(field: &Field) -> String {
     match field.takes {
         Type::Text => "text".to_owned(),
-        Type::Texts => "list of texts".to_owned(),
+        Type::Texts => "list of strings".to_owned(),
         Type::Boolean => "`true` or `false`".to_owned(),
         Type::Integer { min, max } if min == max => format!("`{min}`"),
         Type::Integer { min, max } => format!("whole number, {min} to {max}"),

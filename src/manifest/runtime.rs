@@ -54,7 +54,7 @@ fn kind(decoder: &mut Decoder<'_>, section: &Section<'_, '_>) -> Option<Written<
                 format!("runtime `{APPLE_CONTAINER}` is not available in this release"),
             )
             .at(at, "not available yet")
-            .helped("`kind = \"auto\"` takes the strongest that is: docker, else a plain process without a wall around it"),
+            .helped("`kind = \"auto\"` takes docker where an engine answers, else a process that is not isolated"),
         );
         return None;
     }

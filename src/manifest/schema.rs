@@ -11,7 +11,7 @@ pub fn json_schema() -> Value {
     let mut schema = json!({
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "babybot.toml",
-        "description": "What a babybot is made of.",
+        "description": "The manifest of a babybot installation.",
     });
     if let (Value::Object(schema), Value::Object(table)) = (&mut schema, table("", None)) {
         schema.extend(table);

@@ -46,7 +46,7 @@ const LISTED_MAX: usize = 12;
 #[must_use]
 pub fn starter(findings: &Findings) -> String {
     let mut text = String::from(
-        "# What your babybot is made of. `babybot plan` shows what it would do, `babybot apply` does it.\n\
+        "# The manifest of your babybot. `babybot plan` shows the changes, `babybot apply` makes them.\n\
          # Lines that begin with `#!` are switched off: remove the `#! ` to switch them on.\n\
          # `babybot schema` describes every key, also to editors; `babybot explain CODE` says more of an error.\n\
          schema = 1\n\
@@ -83,18 +83,18 @@ fn runtime(found: &[&str]) -> String {
         "{found_line}\
          [runtime]\n\
          kind = \"auto\"                    # docker where it answers, else none: a plain process\n\
-         #! parallel = 5                   # agents at work at once\n\
+         #! parallel = 5                   # agents that run a turn at once\n\
          #! limits = {{ cpus = 2, memory = \"1GiB\", pids = 256 }}\n\n"
     );
     // Where there is an engine, it most likely can pull, and a shell makes for a better agent.
     text.push_str(if found.contains(&DOCKER) {
-        "# What containers hold beside babybot. \"scratch\" is nothing at all: nothing is pulled, and\n\
-         # agents have no shell; `packages` then go, too.\n\
+        "# The base of the container image. \"scratch\" is empty: nothing is pulled, and\n\
+         # agents have no shell; remove `packages` with it.\n\
          [runtime.image]\n\
          base = \"debian:stable-slim\"\n\
          #! packages = [\"git\", \"curl\", \"python3\"]\n\n"
     } else {
-        "# What containers hold beside babybot: nothing. Another base brings a shell, such as\n\
+        "# The container image holds babybot alone. Another base brings a shell, such as\n\
          # \"debian:stable-slim\" with packages = [\"git\"].\n\
          [runtime.image]\n\
          base = \"scratch\"\n\n"

@@ -36,7 +36,7 @@ pub struct Finding {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Problem {
     /// The plan was made from another generation than the one that is applied.
-    #[error("starts from another generation than the applied one")]
+    #[error("does not start from the applied generation")]
     Parent,
     /// The last generation is unknown, and still something is planned.
     #[error("the last applied generation is unknown")]
@@ -45,28 +45,28 @@ pub enum Problem {
     #[error("has two steps")]
     TwoSteps,
     /// A step comes before what it stands on, or is removed after it.
-    #[error("stands out of order")]
+    #[error("is out of order")]
     Order,
     /// A step changes what nobody could see, or what stands on such.
-    #[error("is planned although {0} is unknown")]
+    #[error("is planned although {0} could not be checked")]
     LookUnknown(ResourceId),
     /// The resource is neither asked for, nor recorded, nor found.
     #[error("is not ours")]
     Foreign,
     /// The manifest asks for what is removed, or does not ask for what is made.
-    #[error("is contrary to the manifest")]
+    #[error("contradicts the manifest")]
     Contrary,
     /// The step removes an image that an agent may still run from.
     #[error("may still be in use")]
     InUse,
     /// The step removes what a group or a person has written.
-    #[error("removes what has to be kept")]
+    #[error("removes data that must stay")]
     RemovesData,
     /// Action, work and resource do not belong together, or the work is not what was asked for.
-    #[error("does something else than it says")]
+    #[error("does not do what it says")]
     Work,
     /// The step hurts more than it says.
-    #[error("says {said} and is {needed}")]
+    #[error("has risk {said} and needs {needed}")]
     RiskUnderstated {
         /// What the step says.
         said: Risk,
@@ -74,10 +74,10 @@ pub enum Problem {
         needed: Risk,
     },
     /// An agent comes to run without a wall, and no privileged line says so.
-    #[error("comes to run without a wall and does not say so")]
+    #[error("would run without isolation, and no line says so")]
     WallUnsaid,
     /// A chat that others can write to drives an agent without a wall.
-    #[error("is bound to {0}, where others can write, and runs without a wall")]
+    #[error("is bound to {0}, where others can write, and is not isolated")]
     StrangerUnwalled(Binding),
 }
 

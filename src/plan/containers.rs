@@ -59,10 +59,10 @@ pub(super) struct Change {
     pub(super) work: Work,
 }
 
-const STOP_WAITS: &str = "stop waits for whoever is at work in it";
-const REPLACE_WAITS: &str = "replace waits for whoever is at work in it";
-const STRAY_WAITS: &str = "whether its sandbox is anybody's waits for the agent that starts";
-const START_WAITS: &str = "start waits for its name, which another's sandbox has";
+const STOP_WAITS: &str = "will stop when the current work is done";
+const REPLACE_WAITS: &str = "will be replaced when the current work is done";
+const STRAY_WAITS: &str = "checking the container once the agent has started";
+const START_WAITS: &str = "cannot start: another container has this name";
 
 impl Sandboxes<'_> {
     pub(super) fn verdict(&self) -> Verdict {
@@ -75,8 +75,8 @@ impl Sandboxes<'_> {
             return Verdict::Wait(STRAY_WAITS);
         }
         if !strays.is_empty() {
-            let plural = if strays.len() == 1 { "" } else { "es" };
-            let reason = format!("{} sandbox{plural} that no agent answers from", strays.len());
+            let plural = if strays.len() == 1 { "" } else { "s" };
+            let reason = format!("{} leftover container{plural} without an agent", strays.len());
             let sandboxes = strays.into_iter().map(|sandbox| sandbox.id.clone()).collect();
             let work = Work::RemoveSandboxes { group: self.group.clone(), sandboxes };
             return self.change(Action::Stop, reason, Vec::new(), work);
@@ -119,7 +119,7 @@ impl Sandboxes<'_> {
             // A turn that was halted never ends by itself, but goes on in another sandbox.
             SandboxState::Paused => {
                 let again = lifecycle == Lifecycle::Always || self.agent.busy;
-                self.renew(Action::Mend, "it was paused from outside", Vec::new(), again)
+                self.renew(Action::Mend, "paused outside babybot", Vec::new(), again)
             }
             SandboxState::Running if !stale && known.edits.is_empty() => Verdict::Nothing,
             SandboxState::Running if self.agent.busy => Verdict::Wait(REPLACE_WAITS),
@@ -128,7 +128,7 @@ impl Sandboxes<'_> {
                 if stale {
                     self.renew(Action::Change, "", self.fields(known), again)
                 } else {
-                    let edits = format!("edited from outside: {}", known.edits.join(", "));
+                    let edits = format!("changed outside babybot: {}", known.edits.join(", "));
                     self.renew(Action::Mend, &edits, Vec::new(), again)
                 }
             }
@@ -142,7 +142,7 @@ impl Sandboxes<'_> {
         let (how, work) = if again && alone && !self.agent.held {
             ("replaced", Work::ReplaceAgent { group })
         } else {
-            ("stopped, and made anew at next wake", Work::StopAgent { group })
+            ("stopped; starts again with the next message", Work::StopAgent { group })
         };
         let reason = if why.is_empty() { how.to_owned() } else { format!("{why}: {how}") };
         self.change(action, reason, fields, work)

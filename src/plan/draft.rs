@@ -168,7 +168,7 @@ impl Draft<'_> {
             match id {
                 ResourceId::Group(group) => {
                     self.removals.insert(id.clone(), removal(id, Risk::Destructive));
-                    let text = format!("retained: groups/{group}, its sessions and its messages");
+                    let text = format!("kept: groups/{group}, its sessions and its messages");
                     self.note(NoteKind::Retained, id, text);
                 }
                 ResourceId::Model(_) | ResourceId::Channel(_) => match in_use.get(id) {
@@ -238,7 +238,7 @@ impl Draft<'_> {
             }
             for stranger in sandboxes(Some(look)).iter().filter(|sandbox| !is_ours(sandbox)) {
                 let text = format!(
-                    "{} is another's and is left alone: the group cannot start until it is renamed or removed",
+                    "{} belongs to someone else; the group cannot start until you rename or remove that container",
                     stranger.name
                 );
                 self.note(NoteKind::Missing, id, text);
@@ -352,7 +352,7 @@ impl Draft<'_> {
                 self.note(NoteKind::Waiting, id, text);
             } else if there {
                 let mut step = removal(id, Risk::Safe);
-                step.reason = "nothing stands on it any more".to_owned();
+                step.reason = "no longer in use".to_owned();
                 step.work = Work::RemoveImage { tag: tag.clone() };
                 self.removals.insert(id.clone(), step);
             } else if self.before.contains_key(id) {
@@ -459,7 +459,7 @@ impl Draft<'_> {
 
     fn remark(&mut self) {
         if let Controller::Unknown(why) = &self.observed.controller {
-            let text = format!("unknown: whether a controller runs: {why}");
+            let text = format!("could not check for a controller: {why}");
             self.notes.push(Note { kind: NoteKind::Unknown, ids: Vec::new(), text });
         }
         for (id, wanted) in &self.desired.resources {
@@ -496,18 +496,18 @@ impl Draft<'_> {
                 }
             }
             Some(Known::Is(Seen::Model(Availability::Missing)) | Known::Absent) => {
-                let text = format!("{url} does not have it: {}", pull(url, model));
+                let text = format!("not on {url}: {}", pull(url, model));
                 self.note(NoteKind::Missing, id, text);
             }
             Some(Known::Is(Seen::Model(Availability::Elsewhere))) => {
                 let text = format!(
-                    "{url} has it answered in the cloud, and the gateway refuses it: choose a model that runs on your own server"
+                    "{url} would send it to the cloud, which babybot refuses: choose a model that runs on your own server"
                 );
                 self.note(NoteKind::Missing, id, text);
             }
             look => {
                 let why = why_unknown(look);
-                self.note(NoteKind::Unknown, id, format!("unknown whether {url} has it: {why}"));
+                self.note(NoteKind::Unknown, id, format!("could not check {url}: {why}"));
             }
         }
     }
@@ -559,7 +559,7 @@ fn global_memory(before: Option<&Spec>, look: Option<&Known<Seen>>) -> Verdict {
         Some(Known::Is(Seen::GlobalMemory)) => {
             adopt_unless(before, "the file is already there", Spec::GlobalMemory)
         }
-        Some(Known::Absent) if before.is_some() => mend("the file is gone", None, work),
+        Some(Known::Absent) if before.is_some() => mend("the file is missing", None, work),
         Some(Known::Absent) => create(work),
         Some(Known::Is(Seen::Wrong { why })) => make_way(why, before, Spec::GlobalMemory, work),
         look => unknown(look),
@@ -583,11 +583,11 @@ fn image(spec: &ImageSpec, before: Option<&Spec>, look: Option<&Known<Seen>>) ->
         }
         (ImageSpec::Built { content, .. }, Some(Known::Absent)) if content.is_empty() => {
             let why =
-                "no Linux babybot was found to build it around: name one with runtime.image.binary";
+                "no Linux babybot was found for the image; name one with runtime.image.binary";
             Verdict::Missing(why.to_owned())
         }
         (ImageSpec::Built { .. }, Some(Known::Absent)) => match before {
-            Some(before) => mend("the image is gone", Some(before.clone()), work()),
+            Some(before) => mend("the image is missing", Some(before.clone()), work()),
             None => create(work()),
         },
         (_, look) => unknown(look),
@@ -609,7 +609,9 @@ fn folder(
     let (missing, foreign) = match look {
         Some(Known::Is(Seen::Folder { missing, foreign })) => (missing, foreign),
         Some(Known::Is(Seen::Wrong { why })) => return make_way(why, before, spec, work),
-        Some(Known::Absent) if before.is_some() => return mend("its folders are gone", None, work),
+        Some(Known::Absent) if before.is_some() => {
+            return mend("its folders are missing", None, work);
+        }
         Some(Known::Absent) => return create(work),
         look => return unknown(look),
     };
@@ -626,7 +628,7 @@ fn folder(
             Verdict::Change(Change { action: Action::Adopt, reason, from, work, risk: Risk::Safe })
         }
         _ if !missing.is_empty() => mend(&format!("without {}", listed(missing)), Some(spec), work),
-        _ => mend(&format!("not its owner's: {}", listed(foreign)), Some(Spec::Folder), work),
+        _ => mend(&format!("wrong owner: {}", listed(foreign)), Some(Spec::Folder), work),
     }
 }
 
@@ -643,7 +645,7 @@ fn settings(
         Some(Known::Is(Seen::Wrong { why })) => make_way(why, before, wanted, work),
         Some(Known::Absent) => match before {
             None => create(work),
-            Some(_) if unchanged => mend("the file is gone", None, work),
+            Some(_) if unchanged => mend("the file is missing", None, work),
             Some(before) => change("the manifest changed", Some(before.clone()), work),
         },
         Some(Known::Is(Seen::Settings { env: Some(found) })) if found == env => match before {
@@ -677,9 +679,9 @@ fn recorded(spec: &Spec, before: Option<&Spec>) -> Verdict {
         (None, _) => create(work),
         (Some(before), _) if before == spec => Verdict::Nothing,
         (Some(before), Spec::Group(_)) => {
-            change("effective at next wake", Some(before.clone()), work)
+            change("takes effect when the agent next starts", Some(before.clone()), work)
         }
-        (Some(before), _) => change("effective at next turn", Some(before.clone()), work),
+        (Some(before), _) => change("takes effect with the next turn", Some(before.clone()), work),
     }
 }
 
@@ -728,9 +730,9 @@ fn unknown(look: Option<&Known<Seen>>) -> Verdict {
 
 fn why_unknown(look: Option<&Known<Seen>>) -> String {
     match look {
-        None => "nobody looked".to_owned(),
+        None => "not checked".to_owned(),
         Some(Known::Unknown(why)) => why.clone(),
-        Some(Known::Is(_) | Known::Absent) => "the look says nothing about it".to_owned(),
+        Some(Known::Is(_) | Known::Absent) => "not checked".to_owned(),
     }
 }
 
@@ -751,7 +753,7 @@ fn leftover(id: &ResourceId, group: &GroupName, processes: u32) -> Step {
     Step {
         id: id.clone(),
         action: Action::Stop,
-        reason: format!("left over without a controller, {processes} process{plural}"),
+        reason: format!("left over from an earlier run, {processes} process{plural}"),
         fields: Vec::new(),
         risk: Risk::Disruptive,
         at: None,

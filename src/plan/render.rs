@@ -186,7 +186,7 @@ impl Page<'_> {
             }
             (false, None) => line_end(&mut page, "No changes."),
             (true, _) if self.plan.notes.iter().any(|note| note.kind == NoteKind::Unknown) => {
-                line_end(&mut page, "No changes can be planned for what is unknown.");
+                line_end(&mut page, "Part of the machine could not be checked. No other changes.");
             }
             (true, _) => line_end(&mut page, "No changes can be made yet."),
         }
@@ -467,8 +467,9 @@ fn quoted(argument: &str) -> String {
 fn wrapped(page: &mut String, indent: &str, sentence: &str) {
     let options = textwrap::Options::new(COLUMNS).break_words(false);
     let options = options.subsequent_indent(indent);
-    // Of a path or an address, no hyphen is where it may be broken.
+    // A path or an address stays whole: neither a hyphen nor a slash breaks it.
     let options = options.word_splitter(textwrap::WordSplitter::NoHyphenation);
+    let options = options.word_separator(textwrap::WordSeparator::AsciiSpace);
     for line in textwrap::wrap(&held_together(sentence), options) {
         line_end(page, &line.replace(HELD, " "));
     }

@@ -18,7 +18,7 @@ use crate::resource::{
 pub(super) const NO_WALL: &str = "does not isolate: the agent runs as you, on this machine";
 
 /// What is said of it where the model has just come to decide for itself what to do.
-pub(super) const NO_WALL_ANY_MORE: &str = "does not isolate, and the model no longer rehearses: \
+pub(super) const NO_WALL_ANY_MORE: &str = "does not isolate, and the model is no longer the rehearsal: \
     the agent runs as you, on this machine";
 
 /// The specs on either side of a change.
@@ -213,7 +213,7 @@ fn unnamed() -> FieldChange {
         path: "spec".to_owned(),
         from: None,
         to: None,
-        meaning: Some("differs in something that this version cannot name".to_owned()),
+        meaning: Some("differs in a field that this version does not know".to_owned()),
         at: None,
         risk: Risk::Privileged,
     }

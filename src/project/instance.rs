@@ -182,7 +182,7 @@ impl Project {
             Err(source) => return Err(io_at(&path, source)),
         };
         let file = serde_json::from_slice(&bytes).map_err(|error| {
-            let problem = format!("not an instance ({error}); remove it to begin anew");
+            let problem = format!("not a valid instance file ({error})");
             ProjectError::Content { path, problem }
         })?;
         Ok(Some(file))

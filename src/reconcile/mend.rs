@@ -147,7 +147,7 @@ impl Mender {
         let look = Patient(look);
         let looked = tokio::time::timeout(LOOK_MAX, observe::observe(desired, &look)).await;
         let Ok(observed) = looked else {
-            let why = format!("the look did not end within {} s", LOOK_MAX.as_secs());
+            let why = format!("the look did not finish within {} s", LOOK_MAX.as_secs());
             let mended = std::mem::take(&mut self.ended);
             return Round { unknown: vec![(None, why)], mended, ..Round::default() };
         };
@@ -155,7 +155,7 @@ impl Mender {
         let (plan, findings) = sound(plan(desired, &observed), desired, &observed);
         let mut round = Round::of(&plan);
         for finding in findings {
-            tracing::error!(%finding, "a plan to mend is refused");
+            tracing::error!(%finding, "a repair plan is refused");
             round.unknown.push((finding.id.clone(), finding.to_string()));
         }
         let (steps, again) = self.due(&plan, desired, now(), &mut round);
@@ -214,7 +214,7 @@ impl Mender {
         for step in told.filter(|s| !matches!(s.work, Work::Record { .. } | Work::Forget)) {
             if self.elsewhere.contains(&share(&step.id)) {
                 later.insert(&step.id);
-                round.waiting.push((step.id.clone(), "an apply is at work on it".to_owned()));
+                round.waiting.push((step.id.clone(), "an apply is changing it".to_owned()));
                 continue;
             }
             let below = stands_on(step, plan, desired).into_iter().find(|below| {
@@ -226,12 +226,12 @@ impl Mender {
             let why = if step.risk >= Risk::Destructive && step.action != Action::Mend {
                 format!("{} needs an apply", step.reason)
             } else if self.under_way.contains_key(&share(&step.id)) {
-                format!("{}; it is being mended", words(step))
+                format!("{}; being repaired", words(step))
             } else if let Some(below) = below {
                 format!("{}; it waits for {below}", words(step))
             } else if let Some(Attempts { count, not_before, .. }) = waits {
                 again = Some(again.map_or(*not_before, |again| again.min(*not_before)));
-                format!("{}; tried {count} times, again at {not_before}", words(step))
+                format!("{}; tried {count} times, next at {not_before}", words(step))
             } else {
                 due.push(step.clone());
                 continue;
@@ -295,7 +295,7 @@ impl Mender {
         let share = self.under_way.iter().find(|(_, (id, _))| *id == task);
         let Some(share) = share.map(|(share, _)| share.clone()) else { return };
         let (_, steps) = self.under_way.remove(&share).expect("it was just found");
-        let broken = |step: &Step| Mended::of(step, Some("it broke off".to_owned()));
+        let broken = |step: &Step| Mended::of(step, Some("it was interrupted".to_owned()));
         self.ended.extend(mended.unwrap_or_else(|| steps.iter().map(broken).collect()));
     }
 
@@ -359,6 +359,8 @@ impl Round {
 fn words(step: &Step) -> String {
     match step.reason.as_str() {
         "" => step.action.word().to_owned(),
+        // "repaired" is said of it anyway.
+        reason if step.action == Action::Mend => reason.to_owned(),
         reason => format!("{}: {reason}", step.action.word()),
     }
 }
@@ -436,9 +438,9 @@ async fn mend(steps: Vec<Step>, change: &dyn Change) -> Vec<Mended> {
     let verdict = |step: &Step| match outcomes.get(&step.id) {
         Some(Outcome::Done) => None,
         Some(Outcome::Failed(why)) => Some(why.clone()),
-        Some(Outcome::HeldBack(by)) => Some(format!("not begun, because {by} failed")),
-        None if in_time => Some("not begun".to_owned()),
-        None => Some(format!("it did not end within {} s", patience.as_secs())),
+        Some(Outcome::HeldBack(by)) => Some(format!("skipped, because {by} failed")),
+        None if in_time => Some("skipped".to_owned()),
+        None => Some(format!("it did not finish within {} s", patience.as_secs())),
     };
     plan.steps.iter().map(|step| Mended::of(step, verdict(step))).collect()
 }

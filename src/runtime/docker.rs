@@ -114,17 +114,17 @@ impl Docker {
         let root = root.map(|uid| uid == 0);
         let why = match (&container.engine, root, self.rootless) {
             (Some(meant), _, _) if *meant != self.endpoint.url => {
-                format!("{meant} was applied, and {} is another engine", self.endpoint)
+                format!("the applied engine is {meant}, and {} is another one", self.endpoint)
             }
             (_, Some(true), Some(false)) => {
-                format!("{} is not rootless any more: its agents would be root", self.endpoint)
+                format!("{} is no longer rootless: agents would run as root", self.endpoint)
             }
             (_, Some(false), Some(true)) => {
-                format!("{} is rootless, and the one that was applied was not", self.endpoint)
+                format!("{} is rootless, and the applied engine is not", self.endpoint)
             }
             _ => return Ok(()),
         };
-        let why = format!("{why}; `babybot plan` shows what it takes to go there");
+        let why = format!("{why}; run `babybot plan` to see the change");
         Err(RuntimeError::Unavailable { runtime: RuntimeKind::Docker, why })
     }
 
@@ -155,7 +155,7 @@ impl Docker {
                 Err(failure @ Failure::Unreachable(_)) => return Err(self.lost(failure)),
                 Err(failure) => {
                     let why = failure.words();
-                    tracing::warn!(%id, why, "a container that an earlier run left stays");
+                    tracing::warn!(%id, why, "a container of an earlier run stays");
                 }
             }
         }

@@ -170,14 +170,14 @@ impl ProcessRuntime {
             let status = child.wait().await;
             let left = sweep(agents, pid, strays, marker).await;
             if left > 0 {
-                tracing::warn!(left, "processes of an agent that ended cannot be killed");
+                tracing::warn!(left, "cannot kill processes of an agent that has stopped");
             }
             match status {
                 Ok(status) => match (status.code(), status.signal()) {
                     (Some(code), _) => Exit::Code(code),
                     (None, Some(signal)) => Exit::Signal(signal),
                     (None, None) => {
-                        Exit::Lost("it ended with neither an exit code nor a signal".to_owned())
+                        Exit::Lost("it stopped: neither an exit code nor a signal".to_owned())
                     }
                 },
                 Err(error) => Exit::Lost(error.to_string()),
@@ -217,7 +217,7 @@ impl Running {
         // Its output ends only when nobody is left who could write.
         let left = sweep(agents, pid, self.strays, marker).await;
         if left > 0 {
-            tracing::warn!(left, "processes of a command cannot be killed");
+            tracing::warn!(left, "cannot kill processes of a command");
         }
         match status {
             Ok(status) => match (status.code(), status.signal()) {
@@ -417,7 +417,7 @@ impl Runtime for ProcessRuntime {
     ) -> BoxFuture<'a, Result<(), RuntimeError>> {
         let prefix = format!("{instance}/{group}/");
         Box::pin(blocking(move || {
-            gone(process::kill_marked(MARKER, &prefix), "what an agent left behind", LAST_WORDS)
+            gone(process::kill_marked(MARKER, &prefix), "the leftovers of an agent", LAST_WORDS)
         }))
     }
 

@@ -46,7 +46,7 @@ pub(super) async fn keep_log(mut log: Box<dyn AsyncRead + Send + Unpin>, group: 
 
 fn log_dropped(group: &GroupName, bytes: usize) {
     if bytes > 0 {
-        tracing::warn!(target: "babybot::agent", %group, bytes, "the agent's log is too much");
+        tracing::warn!(target: "babybot::agent", %group, bytes, "the agent logs too much; lines are dropped");
     }
 }
 

@@ -7,6 +7,7 @@
 use std::convert::Infallible;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -23,6 +24,9 @@ use crate::name::TurnId;
 use crate::protocol::{BODY_MAX, Event, Failure, Hello, Limit, PROTOCOL};
 use crate::store::{MessageSeq, StoreError};
 use crate::unit::ByteSize;
+
+/// How long the measurement of an answer may hold up the end of a cancelled turn.
+const LATE_LOOK_MAX: Duration = Duration::from_secs(1);
 
 /// The routes of one link: the agent's own, and the gateway's for all else.
 pub(super) fn routes(shared: Arc<Shared>) -> Router {
@@ -112,7 +116,7 @@ async fn report(
 }
 
 /// An answer as it is stored, once the folders were measured: nobody is answered as if they were
-/// within their limit when they are not. A turn that is to end meanwhile is not answered.
+/// within their limit when they are not. A turn that is to end meanwhile waits for it only for a moment.
 async fn measured(shared: &Shared, turn: &TurnId, done: Event) -> Event {
     let under_way = match &*shared.in_flight() {
         Some(in_flight) if in_flight.id == *turn => {
@@ -125,11 +129,14 @@ async fn measured(shared: &Shared, turn: &TurnId, done: Event) -> Event {
     };
     let fill = tokio::select! {
         biased;
-        () = ending.cancelled() => {
+        fill = shared.quota.look() => fill,
+        () = async {
+            ending.cancelled().await;
+            tokio::time::sleep(LATE_LOOK_MAX).await;
+        } => {
             let message = "cancelled".to_owned();
             return Event::Failed { reason: Failure::Cancelled, message };
         }
-        fill = shared.quota.look() => fill,
     };
     if !fill.is_over() {
         return done;
@@ -157,7 +164,7 @@ async fn store_event(
         Some(in_flight) if in_flight.id == *turn && in_flight.stage == Stage::Open => {
             (in_flight.events.clone(), in_flight.late(event))
         }
-        _ => return Err(refuse(StatusCode::CONFLICT, "this turn is not under way")),
+        _ => return Err(refuse(StatusCode::CONFLICT, "this turn is not running")),
     };
     let stage = record(shared, turn, event, &late).await.map_err(|error| {
         tracing::warn!(%turn, %error, "a report of the agent is refused");

@@ -34,7 +34,7 @@ pub(super) fn keep_usage(shared: Arc<Shared>) -> mpsc::Sender<gateway::Usage> {
                 at: shared.clock.now(),
             };
             if let Err(error) = shared.store.record_usage(kept).await {
-                tracing::warn!(%error, "the use of a model is not recorded");
+                tracing::warn!(%error, "cannot record the usage of a model");
             }
         }
     });

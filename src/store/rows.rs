@@ -67,7 +67,7 @@ pub(super) fn json<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite
 
 /// The JSON of a value whose keys are texts and whose numbers are finite.
 pub(super) fn to_json<T: serde::Serialize>(value: &T) -> String {
-    serde_json::to_string(value).expect("what the store keeps has a JSON form")
+    serde_json::to_string(value).expect("every stored value has a JSON form")
 }
 
 /// A number as SQLite counts: it has no unsigned ones.

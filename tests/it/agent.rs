@@ -67,7 +67,7 @@ async fn where_ollamas_address_is_taken_it_warns_and_works() {
     played.let_go();
     played.end().await;
     let log = played.log().await;
-    assert!(log.contains("no Ollama client in this sandbox reaches its model"), "{log}");
+    assert!(log.contains("Ollama clients in this container cannot reach the model"), "{log}");
 }
 
 #[test]

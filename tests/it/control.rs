@@ -246,12 +246,12 @@ async fn no_socket_is_put_where_somebody_else_could_be() {
     let victim = folder.root().join("victim");
     std::fs::create_dir(&victim).unwrap();
     symlink(&victim, &own).unwrap();
-    refused("it is a link");
+    refused("it is a symbolic link");
     std::fs::remove_file(&own).unwrap();
     std::fs::create_dir(&own).unwrap();
     let socket = own.join(format!("{}.sock", instance.short()));
     std::fs::write(&socket, "precious").unwrap();
-    refused("something else stands there");
+    refused("another file is in its place");
     assert_eq!(std::fs::read_to_string(&socket).unwrap(), "precious");
     assert_eq!(std::fs::read_dir(&victim).unwrap().count(), 0, "the link was followed");
     if rustix::process::geteuid().is_root() {
@@ -521,7 +521,7 @@ async fn a_line_that_holds_a_large_plan_is_read_whole() {
         })
         .collect();
     // The second is larger than what is sent, and comes as a word about it.
-    assert_eq!(sizes, [20 << 20, "its answer is too large to be sent".len()]);
+    assert_eq!(sizes, [20 << 20, "the answer is too large to send".len()]);
 }
 
 #[tokio::test]
@@ -591,7 +591,7 @@ async fn another_user_is_sent_away() {
     let ran = status(NOBODY).await.unwrap();
     let stderr = String::from_utf8(ran.stderr).unwrap();
     assert_eq!(ran.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("closes the connection at once"), "{stderr}");
+    assert!(stderr.contains("closed the connection at once"), "{stderr}");
     assert!(ran.stdout.is_empty());
     // The positive control: root is let in.
     let ran = status(0).await.unwrap();

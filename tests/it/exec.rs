@@ -204,5 +204,5 @@ fn what_is_mended_of_a_group_is_in_the_log_of_that_group() {
             ended.code == 0 && wanted.iter().all(|wanted| ended.stdout.contains(wanted))
         })
     };
-    assert!(logged(&["drift repaired", "settings/home", "group paused"]));
+    assert!(logged(&["repaired", "settings/home", "group paused"]));
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use crate::support::folder::unbroken;
 use crate::support::installation::{Ended, Installation, PATIENCE, User, wait_for_end};
 use crate::support::machine::{EngineHere, Machine};
 
@@ -28,9 +29,8 @@ fn a_plan_names_the_engine_that_was_found_and_how_to_get_the_wall() {
         let plan = run(machine, installation, &["plan"]);
         assert_eq!(plan.code, 0, "{here:?}: {plan:?}");
         for words in here.words() {
-            let lines: Vec<&str> =
-                plan.stdout.lines().filter(|line| line.contains(words)).collect();
-            assert!(!lines.is_empty(), "{here:?}: {words:?} is missing: {plan:?}");
+            let said = unbroken(&plan.stdout);
+            assert!(said.contains(words), "{here:?}: {words:?} is missing: {plan:?}");
         }
         assert!(plan.stdout.contains("does not isolate"), "{here:?}: {plan:?}");
         assert!(!plan.stdout.contains("PRIVILEGED"), "{here:?}: {plan:?}");

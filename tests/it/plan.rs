@@ -114,7 +114,7 @@ fn an_edited_model_shows_only_what_changed() {
     assert_snapshot!(next(FAMILY, &now), @"
     manifest  babybot.toml   generation 1 → 2   runtime none
 
-     ~   model/local        change: effective at next turn     PRIVILEGED
+     ~   model/local        change: takes effect with the next turn   PRIVILEGED
            url       http://127.0.0.1:11434 → http://10.0.0.7:11434   babybot.toml:3   PRIVILEGED
            context   16384 → 8192                                     babybot.toml:3
 
@@ -135,14 +135,14 @@ fn a_model_that_stops_rehearsing_says_which_agents_it_sets_free() {
     assert_snapshot!(next(ONE, &now), @"
     manifest  babybot.toml   generation 1 → 2   runtime none
 
-     ~   model/demo         change: effective at next turn     PRIVILEGED
+     ~   model/demo         change: takes effect with the next turn   PRIVILEGED
            kind                  rehearsal → ollama       babybot.toml:2   PRIVILEGED
            url                   http://127.0.0.1:11434                    PRIVILEGED
            model                 qwen3:8b
            keep_alive            30m
            groups.main.runtime   none (unchanged)                          PRIVILEGED
-             does not isolate, and the model no longer rehearses: the agent runs as
-             you, on this machine
+             does not isolate, and the model is no longer the rehearsal: the agent
+             runs as you, on this machine
 
      ·   container/main, channel/terminal: starts with `babybot up`
      ·   group/main: runtime none does not isolate: the agent runs as you, on this
@@ -161,11 +161,11 @@ fn a_removed_group_goes_and_its_data_stays() {
     assert_snapshot!(next(FAMILY, &now), @"
     manifest  babybot.toml   generation 1 → 2   runtime none
 
-     -   group/kids         remove: no longer in the manifest   destructive
-     ~   group/family       change: effective at next wake      safe
+     -   group/kids         remove: no longer in the manifest                 destructive
+     ~   group/family       change: takes effect when the agent next starts   safe
            bind   terminal → (none)
 
-     =   group/kids: retained: groups/kids, its sessions and its messages
+     =   group/kids: kept: groups/kids, its sessions and its messages
      ·   container/family, container/main and 1 more: starts with `babybot up`
      ·   group/family, group/main: runtime none does not isolate: the agent runs as
          you, on this machine
@@ -222,11 +222,11 @@ fn drift_is_found_and_mended() {
     assert_snapshot!(printed(&plan_checked(&desired(FAMILY), &world)), @"
     manifest  babybot.toml   generation 1 → 2   runtime none
 
-     ~   memory/global      mend: the file is gone             safe
-     ~   folder/kids        mend: without data/ipc/kids        safe
-     ~   settings/family    mend: the file was edited          safe
+     ~   memory/global      repair: the file is missing        safe
+     ~   folder/kids        repair: without data/ipc/kids      safe
+     ~   settings/family    repair: the file was edited        safe
            env.LANG   fr_FR.UTF-8 → de_DE.UTF-8   babybot.toml:5
-     ~   settings/main      mend: the file was edited          safe
+     ~   settings/main      repair: the file was edited        safe
 
      ·   container/family, container/kids and 2 more: starts with `babybot up`
      ·   group/family, group/kids and 1 more: runtime none does not isolate: the
@@ -272,8 +272,7 @@ fn what_is_unknown_is_left_alone_with_all_that_stands_on_it() {
              does not isolate: the agent runs as you, on this machine
      +   channel/terminal   create: kind terminal                     safe
 
-     ?   model/local: unknown whether http://127.0.0.1:11434 has it: connection
-         refused
+     ?   model/local: could not check http://127.0.0.1:11434: connection refused
      ?   folder/family: unknown: permission denied
      ?   container/kids: unknown: /proc cannot be read
      !   settings/family: create waits for folder/family
@@ -294,7 +293,7 @@ fn without_the_last_generation_nothing_is_planned() {
     let mut world = World::with(FAMILY);
     world.observed.applied = Known::Unknown("the store is locked".to_owned());
     assert_snapshot!(printed(&plan_checked(&desired(ONE), &world)), @"
-    No changes can be planned for what is unknown.
+    Part of the machine could not be checked. No other changes.
 
      ?   instance: unknown: the last applied generation: the store is locked
     ");
@@ -310,10 +309,9 @@ fn a_missing_model_comes_with_the_command_that_gets_it() {
     assert_snapshot!(printed(&plan), @"
     No changes. The machine matches babybot.toml (generation 1).
 
-     !   model/far: http://10.0.0.7:11434 does not have it:
+     !   model/far: not on http://10.0.0.7:11434:
          `OLLAMA_HOST=http://10.0.0.7:11434 ollama pull gemma3:4b`
-     !   model/local: http://127.0.0.1:11434 does not have it:
-         `ollama pull qwen3:8b`
+     !   model/local: not on http://127.0.0.1:11434: `ollama pull qwen3:8b`
     ");
 }
 
@@ -324,7 +322,7 @@ fn a_leftover_agent_is_stopped_only_where_no_controller_can_be_its_own() {
     assert_snapshot!(printed(&plan_checked(&desired(ONE), &world)), @"
     manifest  babybot.toml   generation 1 → 2   runtime none
 
-     -   container/gone     stop: left over without a controller, 3 processes   disruptive
+     -   container/gone     stop: left over from an earlier run, 3 processes   disruptive
 
      ·   container/main, channel/terminal: starts with `babybot up`
      ·   group/main: runtime none does not isolate: the agent runs as you, on this

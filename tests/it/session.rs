@@ -325,14 +325,14 @@ async fn start_of(program: &str) -> String {
 
 #[tokio::test]
 async fn a_program_that_is_no_agent_is_named_so_and_ended() {
-    assert_eq!(start_of("brief").await, "it ended with exit code 3");
+    assert_eq!(start_of("brief").await, "it stopped: exit code 3");
     let why = start_of("echo").await;
-    assert!(why.starts_with("it ended with "), "{why}");
+    assert!(why.starts_with("it stopped: "), "{why}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_program_that_never_says_a_word_is_ended() {
-    assert_eq!(start_of("silent").await, "no greeting within 15 s");
+    assert_eq!(start_of("silent").await, "it did not report within 15 s");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod floors;
 mod source;
+mod words;
 
 use std::collections::BTreeSet;
 use std::fs;

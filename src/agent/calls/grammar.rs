@@ -278,7 +278,7 @@ fn parameters<'a>(text: &'a str, open: &str, end: &str) -> Result<(Value, &'a st
     if left.is_empty() || begins(left, open) || begins(left, end) {
         return Err(Unread::Open);
     }
-    Err(Unread::Broken(format!("what stands before `{end}` are no parameters")))
+    Err(Unread::Broken(format!("the part before `{end}` has no parameters")))
 }
 
 /// `functions.name:0<|tool_call_argument_begin|>{…}`

@@ -141,6 +141,6 @@ async fn end_all(children: &Children, child: &mut Child, pid: Option<i32>) {
     // What lost its parent is a child of this agent now.
     let left = children.kill_adopted().await;
     if left > 0 {
-        tracing::warn!(left, "processes of a tool cannot be killed");
+        tracing::warn!(left, "cannot kill processes of a tool");
     }
 }

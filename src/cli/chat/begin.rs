@@ -127,8 +127,9 @@ pub(super) fn choose_group(named: Option<&str>, applied: &Applied) -> Result<Gro
     let names: Vec<&str> = groups.iter().map(|(name, _)| name.as_str()).collect();
     let usage = |message: String, hint: String| Error::new(Exit::Usage, message).hinted(hint);
     if groups.is_empty() {
-        return Err(Error::new(Exit::Failed, "no group was applied")
-            .hinted("run `babybot plan` to see why"));
+        return Err(
+            Error::new(Exit::Failed, "no group is applied").hinted("run `babybot plan` to see why")
+        );
     }
     let default = match (groups.iter().find(|(_, spec)| spec.main), groups.as_slice()) {
         (Some((main, _)), _) => Some(*main),

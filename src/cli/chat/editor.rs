@@ -51,6 +51,7 @@ pub(super) struct Prompt {
     next: blocking::Sender<String>,
     above: blocking::Sender<String>,
     before: Termios,
+    /// Whether a line was asked for and has not ended yet.
     reading: Arc<AtomicBool>,
 }
 
@@ -80,10 +81,13 @@ impl Prompt {
         Ok(Self { typed, next, above, before, reading })
     }
 
-    /// Has the next line read.
+    /// Has the next line read, unless one is being read already: a line that nobody asked for would
+    /// take the terminal again after the end.
     pub(super) fn ask(&self, prompt: &str) {
-        // Where nobody reads any more, the end was typed.
-        let _ = self.next.send(prompt.to_owned());
+        if !self.reading.swap(true, Ordering::SeqCst) {
+            // Where nobody reads any more, the end was typed.
+            let _ = self.next.send(prompt.to_owned());
+        }
     }
 
     /// What a person does next.
@@ -114,7 +118,6 @@ fn read(
     reading: &AtomicBool,
 ) {
     while let Ok(prompt) = prompts.recv() {
-        reading.store(true, Ordering::SeqCst);
         let line = editor.readline(&prompt);
         reading.store(false, Ordering::SeqCst);
         let typed = match line {

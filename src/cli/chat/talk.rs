@@ -136,7 +136,7 @@ impl Talk {
             // The notice was shown, and says why.
             ChatEnd::GivenUp => Ok(Exit::Failed),
             ChatEnd::Cancelled => Err(Error::new(Exit::Interrupted, "stopped")),
-            ChatEnd::Nothing => Err(Error::new(Exit::Failed, "the message got no answer")),
+            ChatEnd::Nothing => Err(Error::new(Exit::Failed, "the message was not answered")),
             ChatEnd::HandedOver => Err(handed_over()),
             ChatEnd::Failed { why } => Err(Error::new(Exit::Failed, why)),
         }
@@ -373,16 +373,17 @@ impl Talk {
         let mut events = std::pin::pin!(events);
         let mut tick = tokio::time::interval(REFRESH_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut stopping = false;
+        let (mut stopping, mut signalled) = (false, false);
         loop {
             let leaving = self.leaving;
             let stop = tokio::select! {
                 event = events.next() => match event {
                     Some(Ok(ChatEvent::End { end })) => {
                         return match (stopping, end) {
-                            // It came when there was nothing left to stop: as if at the prompt.
+                            // There was nothing left to stop: it ends the conversation, as at the
+                            // prompt. The key alone does not.
                             (true, ChatEnd::Answered | ChatEnd::GivenUp | ChatEnd::Nothing)
-                                if self.screen.prompt().is_none() =>
+                                if signalled =>
                             {
                                 Err(Error::new(Exit::Interrupted, "stopped"))
                             }
@@ -418,7 +419,10 @@ impl Talk {
                     self.screen.refresh();
                     false
                 }
-                _ = self.interrupts.recv() => true,
+                _ = self.interrupts.recv() => {
+                    signalled = true;
+                    true
+                }
             };
             if !stop {
                 continue;
@@ -431,6 +435,9 @@ impl Talk {
                 return Err(Error::new(Exit::Interrupted, "stopped at once"));
             }
             self.screen.say("stopping; Ctrl-C again stops at once\n");
+            for text in self.waiting.drain(..) {
+                self.screen.say(&format!("not sent: {}\n", one_line(&text)));
+            }
             stopping = true;
             let (client, group) = (self.client.clone(), self.group.clone());
             tokio::spawn(async move { client.cancel(&group).await });
@@ -458,7 +465,7 @@ impl Talk {
                 screen.say(&format!("  {}; {again}\n", readable(&why)));
             }
             ChatEvent::Struck { limit } => {
-                screen.say(&format!("  {} struck\n", one_line(&limit)));
+                screen.say(&format!("  {} reached\n", one_line(&limit)));
             }
             ChatEvent::Note { text } => {
                 // In a conversation, once.
@@ -520,7 +527,7 @@ impl Talk {
                 .hinted("it is kept, and the next `babybot chat` gives it"));
         }
         if let Err(error) = told {
-            tracing::debug!(%error, "that a reply was shown is not recorded");
+            tracing::debug!(%error, "cannot record that a reply was shown");
         }
         Ok(())
     }
@@ -567,8 +574,8 @@ fn earlier_words(text: &str, asked: &str, uncertain: bool) -> String {
     /// What is shown of the message that is answered, in columns.
     const ASKED_MAX: usize = 60;
     let asked = terminal::cut(&one_line(asked.lines().next().unwrap_or_default()), ASKED_MAX);
-    let again = if uncertain { " (perhaps shown before)" } else { "" };
-    format!("an answer from before{again}, to “{asked}”: {}\n", readable(text))
+    let again = if uncertain { " (you may have seen it)" } else { "" };
+    format!("an earlier answer{again}, to “{asked}”: {}\n", readable(text))
 }
 
 /// The lines of stdin, read where waiting for them holds up nothing else.

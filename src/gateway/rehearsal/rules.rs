@@ -74,7 +74,9 @@ pub(super) fn scene(heard: &Heard) -> Scene {
 fn help(heard: &Heard) -> String {
     let tries = tries(heard);
     let tools = if tries.is_empty() { "" } else { ", and the tools I call are real" };
-    format!("Hello! No real model is at work here: I follow a few rules{tools}.{tries}\n{REAL}")
+    format!(
+        "Hello! No real model is working on this project: I follow a few rules{tools}.{tries}\n{REAL}"
+    )
 }
 
 /// A list of what works with the tools that are offered; nothing where none are.

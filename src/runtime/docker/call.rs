@@ -97,10 +97,10 @@ impl From<Error> for Failure {
             Error::DockerStreamError { error } => Self::Refused(shortened(&error)),
             Error::DockerContainerWaitError { error, .. } => Self::Refused(shortened(&error)),
             Error::JsonDataError { message, .. } => {
-                Self::Nonsense(format!("the engine's answer is not understood: {message}"))
+                Self::Nonsense(format!("cannot understand the engine's answer: {message}"))
             }
             Error::JsonSerdeError { err } => {
-                Self::Nonsense(format!("the engine's answer is not understood: {err}"))
+                Self::Nonsense(format!("cannot understand the engine's answer: {err}"))
             }
             Error::SocketNotFoundError(path) => {
                 Self::Unreachable(format!("there is no socket {path}"))

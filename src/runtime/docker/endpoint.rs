@@ -63,12 +63,11 @@ fn hint(words: &str, url: &str) -> String {
     if words.contains("permission denied") {
         return match podman {
             true => "; run babybot as the user that the socket belongs to".to_owned(),
-            false => "; add yourself to the group `docker` and log in again (it gives all of \
-                      this machine), or use rootless Docker"
+            false => "; add yourself to the group `docker` and log in again (this is equivalent to root), or use rootless Docker"
                 .to_owned(),
         };
     }
-    let gone = ["refused", "no such file", "no socket", "closed", "did not end", "incomplete"];
+    let gone = ["refused", "no such file", "no socket", "closed", "did not finish", "incomplete"];
     match (gone.iter().any(|word| words.contains(word)), podman) {
         (false, _) => String::new(),
         (true, true) => "; start it: `systemctl --user start podman.socket`".to_owned(),
@@ -135,7 +134,7 @@ pub fn places(named: Option<&str>, recorded: Option<&str>, here: &dyn Surroundin
         let reason = format!("the Docker context `{name}`, by {from}");
         return match context_host(&name, here) {
             Some(host) => place(&host, &reason, Loopback::Refused),
-            None => Places::Unusable(format!("{reason}, says not where its engine is")),
+            None => Places::Unusable(format!("{reason}, does not say where its engine is")),
         };
     }
     match recorded {
@@ -288,15 +287,14 @@ pub async fn find_among(places: Places, program: Option<&str>) -> Found {
     for other in others {
         if let Ok((_, info)) = ask(other).await {
             silent.push(format!(
-                "{} answers at {}, and is another engine than the one that was applied: to go \
-                 there, name it (runtime.docker.host, or DOCKER_HOST) and apply",
+                "{} answers at {}, but another engine is applied; to use it, name it (runtime.docker.host or DOCKER_HOST) and apply",
                 info.version, info.endpoint
             ));
             break;
         }
     }
     match (silent.is_empty(), program) {
-        (false, _) => Found::Unknown(silent.join("\n")),
+        (false, _) => Found::Unknown(silent.join("; ")),
         (true, None) => Found::Absent,
         (true, Some(program)) => {
             let start = match program {

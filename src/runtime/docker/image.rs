@@ -138,7 +138,7 @@ async fn remove_once(
     let call = || client.list_containers(Some(options.clone()));
     // An engine takes a name away from an image even then, if it has another.
     if !call::listed("listing the containers", LIST_DEADLINE, call).await?.is_empty() {
-        return Err(Failure::Refused(format!("a container stands on the image {reference}")));
+        return Err(Failure::Refused(format!("a container uses the image {reference}")));
     }
     let latest = format!("{}:{}", LATEST.0, LATEST.1);
     if inspect(client, &latest).await?.is_some_and(|newest| newest.id.as_ref() == Some(&id)) {
@@ -403,7 +403,7 @@ async fn pull(
             Ok(None) => return Ok(()),
             Ok(Some(Ok(step))) => step,
             Ok(Some(Err(error))) => return Err(Failure::from(error).words()),
-            Err(_) => return Err("the pull stands still".to_owned()),
+            Err(_) => return Err("the pull does not progress".to_owned()),
         };
         if let Some(message) = step.error_detail.and_then(|detail| detail.message) {
             return Err(message);
@@ -565,7 +565,7 @@ async fn taken_out(client: &Client, reference: &str) -> Result<Binary, Failure> 
             let piece: Bytes = piece?;
             size += piece.len() as u64;
             if size > BINARY_MAX {
-                return Err(Failure::Refused("what was built is no program".to_owned()));
+                return Err(Failure::Refused("the build produced no program".to_owned()));
             }
             Ok(piece)
         })

@@ -214,7 +214,7 @@ async fn guard(
     };
     let exit = match exit {
         Ok(exit) => verdict(&client, &id, exit).await,
-        Err(failure) => Exit::Lost(format!("the container was lost: {}", failure.words())),
+        Err(failure) => Exit::Lost(format!("the container disappeared: {}", failure.words())),
     };
     let removed = remove(&client, &id).await;
     let _ = ended.send(exit);

@@ -106,17 +106,22 @@ fn warnings(info: &SystemInfo, unenforced: &[String]) -> Vec<String> {
     let seccomp = named("name=seccomp");
     let unconfined = seccomp.is_some_and(|option| option.split(',').any(|p| p == UNCONFINED));
     let walls = [
-        (seccomp.is_some(), "system calls are not filtered here: the engine has no seccomp"),
-        (!unconfined, "system calls are not filtered here: the engine's profile is `unconfined`"),
+        (seccomp.is_some(), "the engine does not filter system calls (no seccomp)"),
+        (
+            !unconfined,
+            "the engine does not filter system calls (its seccomp profile is `unconfined`)",
+        ),
         (
             named("name=selinux").is_none(),
-            "SELinux does not confine agents here: it would keep them from their folders",
+            "SELinux is switched off for agents: it would deny them their folders",
         ),
     ];
     let walls = walls.into_iter().filter(|(holds, _)| !holds).map(|(_, text)| text.to_owned());
     let limits = unenforced.iter();
     walls
-        .chain(limits.map(|limit| format!("{limit} is not enforced here: the engine cannot")))
+        .chain(
+            limits.map(|limit| format!("{limit} is not enforced: the engine does not support it")),
+        )
         .collect()
 }
 
@@ -188,7 +193,7 @@ fn seen(
         owner: if ours { Owner::Ours } else { Owner::Stranger },
         state: state(container.state)?,
         digest: digest.cloned(),
-        edits: if renamed { vec![format!("it is not called {own} any more")] } else { Vec::new() },
+        edits: if renamed { vec![format!("its name is no longer {own}")] } else { Vec::new() },
         processes: None,
     };
     Ok(Some((group, sandbox)))
@@ -252,7 +257,7 @@ pub(super) fn events(client: Client, instance: InstanceId) -> BoxStream<'static,
     futures_util::stream::select(ending(told.boxed()), ending(joined.boxed()))
         .take_while(|event| {
             if let Some(Err(error)) = event {
-                tracing::debug!(%error, "the engine's events broke off");
+                tracing::debug!(%error, "the engine's events stopped");
             }
             std::future::ready(matches!(event, Some(Ok(_))))
         })

@@ -243,13 +243,13 @@ async fn strike(image: &Image) {
     for hog in [one, many] {
         let events = played.call(shell(hog)).await;
         assert!(events.contains(&Event::Struck { limit: Limit::Memory }), "{events:?}");
-        let words = "[limits.memory: something was killed because the sandbox has no more memory]";
+        let words = "[limits.memory: a process was killed: the container is out of memory]";
         assert!(result_of(&events).ends_with(words), "{events:?}");
     }
     let forks = "i=0; while [ $i -lt 60 ]; do sleep 5 & i=$((i + 1)); done 2> /dev/null; exit 3";
     let events = played.call(shell(forks)).await;
     assert!(events.contains(&Event::Struck { limit: Limit::Pids }), "{events:?}");
-    assert!(result_of(&events).contains("[limits.pids: something could not be started"));
+    assert!(result_of(&events).contains("[limits.pids: a process could not start"));
     assert_eq!(played.run("echo alive").await, "alive");
 }
 

@@ -111,7 +111,7 @@ async fn only_what_is_the_gateways_passes() {
         assert_eq!(status, StatusCode::NOT_FOUND, "{path}");
         assert!(headers["content-type"].to_str().unwrap().starts_with("application/json"));
         let error: Value = serde_json::from_str(&text).unwrap();
-        assert!(error["error"].as_str().unwrap().contains("is not served here"), "{text}");
+        assert!(error["error"].as_str().unwrap().contains("is not available here"), "{text}");
     }
     // A whole address, as proxies are sent, and a tunnel.
     let whole = "GET http://localhost:11434/turns HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";

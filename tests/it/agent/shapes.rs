@@ -110,7 +110,7 @@ async fn whatever_a_server_sends_ends_in_a_right_answer_or_one_honest_line() {
             wrongs.extend(wrong(&shop, &shape, &played));
             let _ = std::fs::remove_file(shop.file(&format!("{}.txt", shape.name)));
             let now = shop.agent().await;
-            assert_eq!(*agent.get_or_insert(now), now, "{}: the agent ended", shape.name);
+            assert_eq!(*agent.get_or_insert(now), now, "{}: the agent stopped", shape.name);
         }
     }
     assert!(wrongs.is_empty(), "{} are wrong:\n{}", wrongs.len(), wrongs.join("\n"));

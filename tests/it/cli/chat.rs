@@ -91,7 +91,8 @@ async fn the_first_minute_of_a_conversation() {
         terminal.type_in("\u{1b}[A");
         terminal.see("the recall", |screen| last(screen) == "> what do we need");
         terminal.type_in("\r");
-        terminal.see("a turn", |screen| last(screen).trim_end() == ">" && screen.contains("…"));
+        terminal
+            .see("a turn", |screen| last(screen).trim_end() == ">" && screen.contains("thinking…"));
         // On an empty line it stops the answer, and the conversation goes on.
         terminal.type_in("\u{3}");
         let screen = terminal.see("the stop", |screen| screen.contains("stopped\n"));

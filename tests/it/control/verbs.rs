@@ -221,7 +221,7 @@ async fn down_returns_when_the_controller_is_gone() {
     let project = Project::open(&site.folder.path("")).unwrap();
     assert_eq!(project.lock_holder().unwrap(), None);
     let again = site.run(&["down"]).await;
-    assert_eq!((again.code, again.stderr.as_str()), (Some(0), "No controller runs.\n"));
+    assert_eq!((again.code, again.stderr.as_str()), (Some(0), "No controller is running.\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -229,7 +229,7 @@ async fn a_controller_that_does_not_end_in_time_is_named_with_what_helps() {
     let site = Site::open(Play::Silent).await;
     let ran = site.run(&["down", "--wait", "300ms"]).await;
     assert_eq!(ran.code, Some(1), "{ran:?}");
-    assert!(ran.stderr.contains("(pid 4242) still runs after 300ms"), "{ran:?}");
+    assert!(ran.stderr.contains("(pid 4242) is still running after 300ms"), "{ran:?}");
     assert!(ran.stderr.contains("kill -9 4242"), "{ran:?}");
     assert_eq!(site.run(&["down", "--wait", "soon"]).await.code, Some(64));
 }
@@ -238,16 +238,18 @@ async fn a_controller_that_does_not_end_in_time_is_named_with_what_helps() {
 async fn a_group_is_held_and_let_go() {
     let site = Site::open(Play::Well).await;
     for (verb, expected) in [
-        (["pause", "home"], "home is held. Its messages wait until `babybot resume home`.\n"),
-        (["pause", "home"], "home is held already.\n"),
-        (["resume", "home"], "home goes on. Nothing waits.\n"),
-        (["resume", "home"], "home is not held.\n"),
+        (
+            ["pause", "home"],
+            "home is paused. Its messages wait until you run `babybot resume home`.\n",
+        ),
+        (["pause", "home"], "home is already paused.\n"),
+        (["resume", "home"], "home resumed. No messages waiting.\n"),
+        (["resume", "home"], "home is not paused.\n"),
         (
             ["pause", "family"],
-            "family is held. It finishes its turn; then its messages wait until `babybot resume \
-             family`.\n",
+            "family is paused. It finishes its turn; then its messages wait until you run `babybot resume family`.\n",
         ),
-        (["resume", "family"], "family goes on. 12 messages wait.\n"),
+        (["resume", "family"], "family resumed. 12 messages waiting.\n"),
     ] {
         let ran = site.run(&verb).await;
         assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), expected), "{verb:?} {ran:?}");
@@ -277,11 +279,13 @@ async fn what_needs_a_controller_says_how_to_start_one() {
     for verb in [&["pause", "home"][..], &["resume", "home"]] {
         let ran = run(&folder, verb).await;
         assert_eq!(ran.code, Some(1), "{verb:?} {ran:?}");
-        assert!(ran.stderr.contains("no controller runs") && ran.stderr.contains("babybot up"));
+        assert!(
+            ran.stderr.contains("no controller is running") && ran.stderr.contains("babybot up")
+        );
     }
     let ran = run(&folder, &["exec", "home", "--", "true"]).await;
     assert_eq!(ran.code, Some(1), "{ran:?}");
-    assert!(ran.stderr.contains("nothing was applied yet") && ran.stderr.contains("babybot apply"));
+    assert!(ran.stderr.contains("nothing is applied yet") && ran.stderr.contains("babybot apply"));
     for wrong in [&["exec", "home"][..], &["exec", "home", "true"]] {
         assert_eq!(run(&folder, wrong).await.code, Some(64), "{wrong:?}");
     }
@@ -292,7 +296,7 @@ async fn a_command_that_cannot_be_run_gives_its_lease_back() {
     let site = Site::open(Play::Well).await;
     let ran = site.run(&["exec", "home", "--", "true"]).await;
     assert_eq!(ran.code, Some(1), "{ran:?}");
-    assert!(ran.stderr.contains("cannot run it: "), "{ran:?}");
+    assert!(ran.stderr.contains("cannot run the command: "), "{ran:?}");
     assert_eq!(site.fake.heard(), ["lease home"]);
     within(site.fake.dropped.notified()).await;
 }
@@ -314,7 +318,7 @@ fn line(group: &str, message: &str) -> String {
 async fn logs_are_shown_from_the_older_to_the_newer_by_group_and_by_count() {
     let folder = Arc::new(Folder::with(QUICK));
     let none = run(&folder, &["logs"]).await;
-    assert_eq!((none.code, none.stderr.as_str()), (Some(0), "Nothing was logged yet.\n"));
+    assert_eq!((none.code, none.stderr.as_str()), (Some(0), "Nothing has been logged yet.\n"));
     run(&folder, &["apply", "--yes=privileged"]).await;
     let before = line("home", "one") + &line("work", "two group=home");
     folder.write(&format!("data/logs/{LOG_BEFORE}"), &before);

@@ -149,7 +149,7 @@ fn a_group_that_is_taken_out_at_work_finishes_and_may_come_back() {
     let waits = home.say("home", "quick 2");
     home.place.write("babybot.toml", &without);
     let applied = home.apply();
-    assert!(applied.stdout.contains("stop waits for whoever is at work in it"), "{applied:?}");
+    assert!(applied.stdout.contains("will stop when the current work is done"), "{applied:?}");
     home.place.write("babybot.toml", &both);
     home.apply();
     home.let_go();

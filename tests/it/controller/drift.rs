@@ -71,7 +71,7 @@ fn a_container_that_was_killed_is_back_at_once() {
 
 #[test]
 fn a_container_that_was_removed_is_back_at_once() {
-    check_replaced("docker rm -f", "kill", "ended", |home, id| {
+    check_replaced("docker rm -f", "kill", "stopped", |home, id| {
         let id = id.to_owned();
         home.ask_engine(|client| async move {
             let options = RemoveContainerOptionsBuilder::default().force(true).build();
@@ -82,7 +82,7 @@ fn a_container_that_was_removed_is_back_at_once() {
 
 #[test]
 fn a_container_that_was_stopped_is_back_at_once() {
-    check_replaced("docker stop", "die", "ended", |home, id| {
+    check_replaced("docker stop", "die", "stopped", |home, id| {
         let id = id.to_owned();
         home.ask_engine(|client| async move {
             let options = StopContainerOptionsBuilder::default().t(5).build();

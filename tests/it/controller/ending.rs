@@ -89,7 +89,7 @@ fn an_end_ends_what_a_killed_controller_left() {
     assert!(ended.code == 0 && ended.stderr.contains(&told), "{ended:?}");
     assert_eq!(home.containers().len(), 0);
     let again = home.place.run(&["down"]);
-    assert_eq!((again.code, again.stderr.as_str()), (0, "No controller runs.\n"));
+    assert_eq!((again.code, again.stderr.as_str()), (0, "No controller is running.\n"));
 }
 
 /// Half of an apply is nobody's wish, whoever it goes through.
@@ -194,13 +194,13 @@ fn a_controller_in_the_background_is_seen_heard_and_ended() {
     let human = home.place.run(&["status"]);
     assert!(human.stdout.contains("home") && human.stdout.contains("always"), "{human:?}");
     let logs = home.place.run(&["logs"]);
-    assert!(logs.stdout.contains("the controller serves"), "{logs:?}");
+    assert!(logs.stdout.contains("the controller is ready"), "{logs:?}");
     let down = home.place.run(&["down"]);
     assert_eq!(down.code, 0, "{down:?}");
     home.place.wait_until_nothing_runs(PATIENCE);
     assert!(home.status()["controller"].is_null());
     let logs = home.place.run(&["logs"]);
-    assert!(logs.stdout.contains("the controller has ended"), "{logs:?}");
+    assert!(logs.stdout.contains("the controller has stopped"), "{logs:?}");
 }
 
 /// As systemd is told with `Type=notify` and `WatchdogSec=`.

@@ -139,12 +139,12 @@ fn a_group_is_held_and_let_go_in_the_middle_of_a_turn() {
     let said = home.say("home", "long 1");
     home.wait_until_begun(1);
     for (verb, words) in [
-        ("pause", "is held. It finishes its turn"),
-        ("pause", "is held already"),
-        ("resume", "goes on"),
-        ("resume", "is not held"),
-        ("pause", "is held."),
-        ("resume", "goes on"),
+        ("pause", "is paused. It finishes its turn"),
+        ("pause", "is already paused"),
+        ("resume", "resumed"),
+        ("resume", "is not paused"),
+        ("pause", "is paused."),
+        ("resume", "resumed"),
     ] {
         let ran = home.place.run(&[verb, "home"]);
         assert!(ran.code == 0 && ran.stdout.contains(words), "{verb} {words}: {ran:?}");

@@ -26,19 +26,19 @@ fn a_runtime_is_never_weaker_than_what_was_applied() {
     Auto, there, after docker → docker: auto: Docker 27.1 at /run/docker.sock
     Auto, absent, after - → none: auto: no container engine was found; install Docker or Podman to isolate agents
     Auto, absent, after none → none: auto: no container engine was found; install Docker or Podman to isolate agents
-    Auto, absent, after docker → docker: auto: it was applied before, and now no container engine was found; install Docker or Podman to isolate agents
+    Auto, absent, after docker → docker: auto: docker is applied, but no container engine was found; install Docker or Podman to isolate agents
     Auto, silent, after - → none (doubtful): auto: docker was found and does not answer: permission denied
     Auto, silent, after none → none: auto: docker was found and does not answer: permission denied
-    Auto, silent, after docker → docker: auto: it was applied before, and now docker was found and does not answer: permission denied
+    Auto, silent, after docker → docker: auto: docker is applied, but docker was found and does not answer: permission denied
     Docker, there, after - → docker: named: Docker 27.1 at /run/docker.sock
     Docker, there, after none → docker: named: Docker 27.1 at /run/docker.sock
     Docker, there, after docker → docker: named: Docker 27.1 at /run/docker.sock
-    Docker, absent, after - → docker: named, and no Docker engine was found
-    Docker, absent, after none → docker: named, and no Docker engine was found
-    Docker, absent, after docker → docker: named, and no Docker engine was found
-    Docker, silent, after - → docker: named, and it does not answer: permission denied
-    Docker, silent, after none → docker: named, and it does not answer: permission denied
-    Docker, silent, after docker → docker: named, and it does not answer: permission denied
+    Docker, absent, after - → docker: named, but no engine was found
+    Docker, absent, after none → docker: named, but no engine was found
+    Docker, absent, after docker → docker: named, but no engine was found
+    Docker, silent, after - → docker: named, but it does not answer: permission denied
+    Docker, silent, after none → docker: named, but it does not answer: permission denied
+    Docker, silent, after docker → docker: named, but it does not answer: permission denied
     None, there, after - → none: named
     None, there, after none → none: named
     None, there, after docker → none: named
@@ -64,7 +64,7 @@ fn where_nothing_less_will_do_there_is_an_error() {
     Auto, there, after - → docker: auto: Docker 27.1 at /run/docker.sock
     Auto, absent, after - → error: `runtime.fallback = "error"` needs a container engine, and no container engine was found; install Docker or Podman to isolate agents
     Auto, silent, after - → error: `runtime.fallback = "error"` needs a container engine, and docker was found and does not answer: permission denied
-    Auto, silent, after docker → docker: auto: it was applied before, and now docker was found and does not answer: permission denied
+    Auto, silent, after docker → docker: auto: docker is applied, but docker was found and does not answer: permission denied
     "#);
 }
 

@@ -43,7 +43,7 @@ fn a_first_plan_on_docker_builds_the_image_first() {
      +   channel/terminal     create: kind terminal                     safe
 
      ·   container/home, channel/terminal: starts with `babybot up`
-     ·   group/home: runtime docker: no network, and only the folders of its group
+     ·   group/home: runtime docker isolates: no network, only its group's folders
 
     7 to add, 0 to change, 0 to remove. Risk: all safe
     Next: babybot apply   (`plan -v` also shows 20 defaults)
@@ -89,7 +89,7 @@ fn an_image_that_is_named_is_not_fetched() {
      !   image/dbf9fd7d9735: there is no image example.org/agent:1:
          `docker pull example.org/agent:1`
      ·   container/home, channel/terminal: starts with `babybot up`
-     ·   group/home: runtime docker: no network, and only the folders of its group
+     ·   group/home: runtime docker isolates: no network, only its group's folders
 
     5 to add, 0 to change, 0 to remove. Risk: all safe
     Next: babybot apply   (`plan -v` also shows 1 default)
@@ -177,10 +177,10 @@ fn an_image_that_is_gone_is_built_again() {
     manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker
               20.10.24 at unix:///var/run/docker.sock)
 
-     ~   image/d16e6fc8eb67   mend: the image is gone            safe
+     ~   image/d16e6fc8eb67   repair: the image is missing       safe
 
      ·   container/home, channel/terminal: starts with `babybot up`
-     ·   group/home: runtime docker: no network, and only the folders of its group
+     ·   group/home: runtime docker isolates: no network, only its group's folders
 
     0 to add, 1 to change, 0 to remove. Risk: all safe
     Next: babybot apply
@@ -198,13 +198,13 @@ fn another_program_makes_another_image_and_the_old_one_goes() {
     manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker
               20.10.24 at unix:///var/run/docker.sock)
 
-     +   image/23dfd13488a2   create: base scratch (babybot.toml:2)   safe
-     ~   group/home           change: effective at next wake          safe
+     +   image/23dfd13488a2   create: base scratch (babybot.toml:2)             safe
+     ~   group/home           change: takes effect when the agent next starts   safe
            image   d16e6fc8eb67 → 23dfd13488a2
-     -   image/d16e6fc8eb67   remove: nothing stands on it any more   safe
+     -   image/d16e6fc8eb67   remove: no longer in use                          safe
 
      ·   container/home, channel/terminal: starts with `babybot up`
-     ·   group/home: runtime docker: no network, and only the folders of its group
+     ·   group/home: runtime docker isolates: no network, only its group's folders
 
     1 to add, 1 to change, 1 to remove. Risk: all safe
     Next: babybot apply   (`plan -v` also shows 3 defaults)
@@ -238,12 +238,12 @@ fn more_memory_under_a_controller_is_a_change_and_one_replacement() {
     manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker
               20.10.24 at unix:///var/run/docker.sock)
 
-     ~   group/home         change: effective at next wake     safe
+     ~   group/home         change: takes effect when the agent next starts   safe
            limits.memory   1GiB → 2GiB   babybot.toml:4
-     ~   container/home     change: replaced                   disruptive
+     ~   container/home     change: replaced                                  disruptive
            limits.memory   1GiB → 2GiB   babybot.toml:4
 
-     ·   group/home: runtime docker: no network, and only the folders of its group
+     ·   group/home: runtime docker isolates: no network, only its group's folders
 
     0 to add, 2 to change, 0 to remove. Risk: 1 disruptive
     Next: babybot apply
@@ -260,11 +260,11 @@ fn more_memory_without_a_controller_is_a_change_alone() {
     manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker
               20.10.24 at unix:///var/run/docker.sock)
 
-     ~   group/home         change: effective at next wake     safe
+     ~   group/home         change: takes effect when the agent next starts   safe
            limits.memory   1GiB → 2GiB   babybot.toml:4
 
      ·   container/home, channel/terminal: starts with `babybot up`
-     ·   group/home: runtime docker: no network, and only the folders of its group
+     ·   group/home: runtime docker isolates: no network, only its group's folders
 
     0 to add, 1 to change, 0 to remove. Risk: all safe
     Next: babybot apply
@@ -279,11 +279,11 @@ fn an_agent_at_work_is_replaced_when_it_is_done() {
     manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker
               20.10.24 at unix:///var/run/docker.sock)
 
-     ~   group/home         change: effective at next wake     safe
+     ~   group/home         change: takes effect when the agent next starts   safe
            limits.memory   1GiB → 2GiB   babybot.toml:4
 
-     !   container/home: replace waits for whoever is at work in it
-     ·   group/home: runtime docker: no network, and only the folders of its group
+     !   container/home: will be replaced when the current work is done
+     ·   group/home: runtime docker isolates: no network, only its group's folders
 
     0 to add, 1 to change, 0 to remove. Risk: all safe
     Next: babybot apply
@@ -312,9 +312,9 @@ fn what_a_person_did_to_a_sandbox_is_mended() {
     manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker
               20.10.24 at unix:///var/run/docker.sock)
 
-     ~   container/home     mend: it was paused from outside: replaced   disruptive
+     ~   container/home     repair: paused outside babybot: replaced   disruptive
 
-     ·   group/home: runtime docker: no network, and only the folders of its group
+     ·   group/home: runtime docker isolates: no network, only its group's folders
 
     0 to add, 1 to change, 0 to remove. Risk: 1 disruptive
     Next: babybot apply
@@ -329,9 +329,9 @@ fn what_a_person_did_to_a_sandbox_is_mended() {
     manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker
               20.10.24 at unix:///var/run/docker.sock)
 
-     ~   container/home     mend: edited from outside: memory is 512MiB: replaced   disruptive
+     ~   container/home     repair: changed outside babybot: memory is 512MiB: replaced   disruptive
 
-     ·   group/home: runtime docker: no network, and only the folders of its group
+     ·   group/home: runtime docker isolates: no network, only its group's folders
 
     0 to add, 1 to change, 0 to remove. Risk: 1 disruptive
     Next: babybot apply
@@ -355,9 +355,9 @@ fn a_second_sandbox_is_removed_and_nothing_is_started_beside_it() {
     manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker
               20.10.24 at unix:///var/run/docker.sock)
 
-     -   container/home     stop: 1 sandbox that no agent answers from   disruptive
+     -   container/home     stop: 1 leftover container without an agent   disruptive
 
-     ·   group/home: runtime docker: no network, and only the folders of its group
+     ·   group/home: runtime docker isolates: no network, only its group's folders
 
     0 to add, 0 to change, 1 to remove. Risk: 1 disruptive
     Next: babybot apply
@@ -415,9 +415,9 @@ fn a_stranger_with_our_name_is_left_alone() {
     assert_snapshot!(printed(&desired, &world.clone().controlled()), @"
     No changes can be made yet.
 
-     !   container/home: start waits for its name, which another's sandbox has
-     !   container/home: bb-0123abcd-home is another's and is left alone: the group
-         cannot start until it is renamed or removed
+     !   container/home: cannot start: another container has this name
+     !   container/home: bb-0123abcd-home belongs to someone else; the group cannot
+         start until you rename or remove that container
     ");
     assert!(plan_checked(&desired, &world).is_empty());
 }
@@ -435,14 +435,14 @@ fn a_group_that_is_no_longer_asked_for_ends_with_its_agent() {
      -   container/kids     stop: no longer in the manifest     disruptive
      -   group/kids         remove: no longer in the manifest   destructive
 
-     =   group/kids: retained: groups/kids, its sessions and its messages
-     ·   group/home: runtime docker: no network, and only the folders of its group
+     =   group/kids: kept: groups/kids, its sessions and its messages
+     ·   group/home: runtime docker isolates: no network, only its group's folders
 
     0 to add, 0 to change, 2 to remove. Risk: 1 destructive, 1 disruptive
     Next: babybot apply
     ");
     let busy = plan_checked(&now, &world.knowing("kids", "one busy"));
-    assert_eq!(waiting(&busy), ["stop waits for whoever is at work in it"]);
+    assert_eq!(waiting(&busy), ["will stop when the current work is done"]);
 }
 
 #[test]
@@ -467,11 +467,11 @@ fn folders_are_given_to_whom_the_agent_runs_as() {
     manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker
               20.10.24 at unix:///var/run/docker.sock)
 
-     ~   folder/home        mend: not its owner's: groups/home   safe
+     ~   folder/home        repair: wrong owner: groups/home   safe
            owner   10001:10001
 
      ·   container/home, channel/terminal: starts with `babybot up`
-     ·   group/home: runtime docker: no network, and only the folders of its group
+     ·   group/home: runtime docker isolates: no network, only its group's folders
 
     0 to add, 1 to change, 0 to remove. Risk: all safe
     Next: babybot apply
@@ -486,12 +486,12 @@ fn to_come_to_run_without_a_wall_is_privileged_even_for_a_rehearsal() {
     assert_snapshot!(printed(&none, &world), @"
     manifest  babybot.toml   generation 1 → 2   runtime none
 
-     ~   group/home           change: effective at next wake          PRIVILEGED
+     ~   group/home           change: takes effect when the agent next starts   PRIVILEGED
            runtime   docker → none           babybot.toml:2   PRIVILEGED
              does not isolate: the agent runs as you, on this machine
            image     d16e6fc8eb67 → (none)
            user      1000:1000 → (none)
-     -   image/d16e6fc8eb67   remove: nothing stands on it any more   safe
+     -   image/d16e6fc8eb67   remove: no longer in use                          safe
 
      ·   container/home, channel/terminal: starts with `babybot up`
      ·   group/home: runtime none does not isolate: the agent runs as you, on this
@@ -606,7 +606,7 @@ fn what_the_environment_says_is_shown_with_where_it_came_from() {
      ·   instance: CONTAINER_IMAGE in the environment: runtime.image.ref is
          example.org/agent:1
      ·   instance: CONTAINER_TIMEOUT in the environment: limits.turn is 10m
-     ·   group/home: runtime docker: no network, and only the folders of its group
+     ·   group/home: runtime docker isolates: no network, only its group's folders
 
     6 to add, 0 to change, 0 to remove, 1 to adopt. Risk: 1 privileged
     Next: babybot apply   (`plan -v` also shows 16 defaults)

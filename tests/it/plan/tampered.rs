@@ -316,8 +316,8 @@ fn a_finding_reads_as_a_sentence() {
     let findings = check(&plan, &desired(FAMILY), &before().observed).expect_err("tampered");
     let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
     insta::assert_snapshot!(lines.join("\n"), @"
-    the plan starts from another generation than the applied one
-    model/local says safe and is privileged
+    the plan does not start from the applied generation
+    model/local has risk safe and needs privileged
     ");
 }
 

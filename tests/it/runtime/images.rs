@@ -82,7 +82,7 @@ pub(super) async fn row_21(place: Place) {
     let held = client.create_container(None, held).await.unwrap().id;
     let refused = docker.remove_image(instance, &image.tag()).await;
     assert!(
-        matches!(&refused, Err(RuntimeError::Failed(why)) if why.contains("stands on")),
+        matches!(&refused, Err(RuntimeError::Failed(why)) if why.contains("uses the image")),
         "{refused:?}"
     );
     // Its own label is on the image, and on what a stranger made from it: that is not ours.

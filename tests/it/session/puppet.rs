@@ -97,7 +97,7 @@ async fn a_greeting_comes_first_and_once() {
         refused(link.orders().await.map(drop), "one reader");
         let unknown = TurnId::new("a".repeat(32)).unwrap();
         let text = Event::Text { text: "psst".into(), fresh: true };
-        refused(link.report(&unknown, &[text]).await, "not under way");
+        refused(link.report(&unknown, &[text]).await, "not running");
         (link, orders, puppet.log, puppet.exit)
     };
     let (woken, _agent) = tokio::join!(worker.wake(), agent);
@@ -165,7 +165,7 @@ async fn the_first_word_about_the_end_of_a_turn_counts() {
     let turn = agent.turn().await;
     let failed = Event::Failed { reason: Failure::Answer, message: "x".repeat(100_000) };
     let done = Event::Done { text: "after all".into(), steers: 0 };
-    refused(agent.link.report(&turn, &[failed, done]).await, "not under way");
+    refused(agent.link.report(&turn, &[failed, done]).await, "not running");
     let (_, worked) = finished(working).await;
     let Worked::GivenUp(why) = worked else { panic!("{worked:?}") };
     // However much an agent says, the chat is told a bearable part of it.
@@ -327,7 +327,7 @@ async fn a_link_that_is_dead_ends_the_turn_long_before_its_limit() {
             break why;
         }
     };
-    assert_eq!(why, "its link ended");
+    assert_eq!(why, "its connection closed");
     working.abort();
 }
 

@@ -10,7 +10,10 @@ fn heard(shop: &mut Workshop) -> Vec<Progress> {
         heard.push(step);
     }
     heard.retain(|step| {
-        matches!(step, Progress::Waits(_) | Progress::Back | Progress::Retry { .. })
+        matches!(
+            step,
+            Progress::Waits(_) | Progress::Back | Progress::Retry { .. } | Progress::Note(_)
+        )
     });
     heard
 }

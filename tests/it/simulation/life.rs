@@ -69,7 +69,7 @@ impl World {
         let held = self.facts().keepers.get(group).is_none_or(|keeper| keeper.held);
         match order {
             AgentOrder::Stop => Ok(()),
-            _ if held => Err("the group is held".to_owned()),
+            _ if held => Err("the group is paused".to_owned()),
             AgentOrder::Start | AgentOrder::Replace => self.wake_agent(group).await,
         }
     }

@@ -333,9 +333,16 @@ fn words(plan: &Plan) -> String {
 }
 
 fn is_refusal(why: &str) -> bool {
-    ["is planned although", "does something else", "out of order", "in use", "contrary", "not ours"]
-        .iter()
-        .any(|words| why.contains(words))
+    [
+        "is planned although",
+        "does not do what it says",
+        "out of order",
+        "in use",
+        "contradicts",
+        "not ours",
+    ]
+    .iter()
+    .any(|words| why.contains(words))
 }
 
 /// Whether a round found nothing to do, and could see everything.

@@ -350,10 +350,7 @@ async fn what_is_too_large_is_refused_by_name() {
     let store = open(&path);
     store.accept(message("fits", &"x".repeat(MESSAGE_TEXT_MAX))).await.unwrap();
     let refused = store.accept(message("m", &"x".repeat(MESSAGE_TEXT_MAX + 1))).await.unwrap_err();
-    assert_eq!(
-        refused.to_string(),
-        "the text of a message has 65537 bytes, more than the 65536 that are taken"
-    );
+    assert_eq!(refused.to_string(), "the text of a message has 65537 bytes; the limit is 65536");
     let sender = Incoming { sender: "x".repeat(2_000), ..message("m", "x") };
     assert!(matches!(store.accept(sender).await, Err(StoreError::TooLarge { .. })));
     let turn = running(&store, 1).await;

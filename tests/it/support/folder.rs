@@ -236,3 +236,8 @@ impl Terminal {
 fn settings(terminal: &impl std::os::fd::AsFd) -> String {
     format!("{:?}", rustix::termios::tcgetattr(terminal).unwrap())
 }
+
+/// A text without the places where its lines are broken.
+pub(crate) fn unbroken(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

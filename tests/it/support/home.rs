@@ -249,7 +249,7 @@ impl Home {
             [
                 shown,
                 kept.iter().any(|text| text.contains(words)),
-                logged.lines().any(|line| line.contains("drift repaired") && fits(line)),
+                logged.lines().any(|line| line.contains("repaired") && fits(line)),
             ]
         };
         let mut last = [false; 3];

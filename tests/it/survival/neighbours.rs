@@ -101,8 +101,9 @@ fn a_copy_refuses_to_act_and_leaves_the_original_alone() {
         for verb in [&["chat", "home", "hello"][..], &["apply", "--yes"], &["plan"]] {
             let ended = run(verb);
             assert_eq!((ended.code, ended.stdout.as_str()), (8, ""), "{verb:?}: {ended:?}");
-            let hint = format!("rm {}", copy.join("data/instance").display());
-            assert!(ended.stderr.contains(&hint), "{verb:?}: {ended:?}");
+            for way in ["babybot apply --reclaim", "babybot apply --new-instance"] {
+                assert!(ended.stderr.contains(way), "{verb:?}: {ended:?}");
+            }
             at_work.assert_untouched();
         }
 

@@ -1,12 +1,14 @@
 //! Rust source as words: enough of a lexer to see every path that code names.
 //!
-//! Comments and strings are gone, what macros are given is not: a path in one counts like any
-//! other. A parser would skip those, and needs a crate.
+//! Comments are left out and strings are one sign each. What macros are given counts like any other
+//! code: a parser would skip it, and needs a crate.
 
-/// A word or a sign of the code; what stands in quotes is one sign, without its text.
+/// A word or a sign of the code. A string is one sign, and its text is beside it.
 #[derive(Clone, Debug)]
 pub(crate) struct Token<'t> {
     pub(crate) text: &'t str,
+    /// The string as it is written, with its quotes.
+    pub(crate) quoted: Option<&'t str>,
     pub(crate) line: usize,
     /// The innermost `mod … {}` it stands in.
     scope: usize,
@@ -210,7 +212,8 @@ fn lex(text: &str) -> Vec<Token<'_>> {
         let (length, kept) = next(&text[at..], first);
         let piece = &text[at..at + length];
         if let Some(text) = kept {
-            tokens.push(Token { text, line, scope: 0 });
+            let quoted = (text == "\"").then_some(piece);
+            tokens.push(Token { text, quoted, line, scope: 0 });
         }
         line += piece.matches('\n').count();
         at += length;

@@ -173,7 +173,7 @@ fn the_environment_has_its_say_and_the_plan_says_so() {
     assert_eq!(applied.code, 0, "{applied:?}");
     house.installation.write("groups/home/run.sh", "tr '\\0' ' ' < /proc/1/cmdline; sleep 30\n");
     let ended = run(&["chat", "home", "run"]);
-    assert!(ended.stderr.contains("limits.turn struck"), "{ended:?}");
+    assert!(ended.stderr.contains("limits.turn reached"), "{ended:?}");
     house.installation.write("groups/home/run.sh", "tr '\\0' ' ' < /proc/1/cmdline\n");
     let ended = run(&["chat", "home", "run"]);
     assert_eq!(ended.stdout.trim(), AGENT, "{ended:?}");

@@ -175,7 +175,7 @@ impl House {
         let mut command = self.command(&["up", YES]);
         command.stdout(log.try_clone().unwrap()).stderr(log);
         let up = Up { house: self, child: Some(command.spawn().unwrap()) };
-        wait_until("the controller serves", || up.log().contains("Up: "));
+        wait_until("the controller is ready", || up.log().contains("Up: "));
         up
     }
 

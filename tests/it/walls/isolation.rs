@@ -289,25 +289,26 @@ fn links_that_an_agent_plants_lead_no_hand_of_the_host_anywhere() {
     for verb in [&["plan"][..], &["apply", YES], &["plan"]] {
         harmless(verb);
     }
-    std::fs::remove_file(house.root().join("data/sessions/home/.ollama")).unwrap();
-    std::fs::remove_file(house.root().join("data/sessions/home/.bb")).unwrap();
+    // Its own folder in the home was repaired; the tools' is the agent's to repair.
+    let session = house.root().join("data/sessions/home");
+    assert!(std::fs::symlink_metadata(session.join(".ollama")).unwrap().is_dir());
+    std::fs::remove_file(session.join(".bb")).unwrap();
     house.apply();
     let ended = house.chat("home", "hello");
     assert_eq!((ended.code, ended.stdout.as_str()), (0, "here\n"), "{ended:?}");
 
-    // A folder of a group that is a link, as an operator may have made it, is not entered.
+    // A folder of a group that is a link is not entered: it is moved aside, and a folder is made.
     let folder = house.root().join("groups/home");
     std::fs::rename(&folder, house.root().join("groups/away")).unwrap();
     symlink(&outside, &folder).unwrap();
     let applied = house.run(&["apply", YES]);
-    assert_ne!(applied.code, 0, "{applied:?}");
-    assert!(applied.stdout.contains("groups/home") || applied.stderr.contains("groups/home"));
-    let ended = house.run(&["chat", "--wait", "1s", "home", "hello"]);
-    assert_ne!(ended.code, 0, "{ended:?}");
-    assert!(
-        ended.stdout.contains("groups/home") || ended.stderr.contains("groups/home"),
-        "{ended:?}"
-    );
+    assert_eq!(applied.code, 0, "{applied:?}");
+    assert!(applied.stdout.contains("groups/home: a link is in its place"), "{applied:?}");
+    assert!(std::fs::symlink_metadata(&folder).unwrap().is_dir());
+    let aside = house.root().join("groups/home.moved-aside-1");
+    assert_eq!(std::fs::read_link(aside).unwrap(), outside);
+    let ended = house.chat("home", "hello");
+    assert_eq!((ended.code, ended.stdout.as_str()), (0, "here\n"), "{ended:?}");
     assert_eq!(contents(&outside), before);
     assert_eq!(house.containers(), []);
 }

@@ -24,11 +24,11 @@ fn a_tool_that_needs_too_much_memory_ends_and_everybody_is_told() {
         .write("groups/home/run.sh", "dd if=/dev/zero of=/dev/null bs=200M count=1; echo is $?\n");
     let ended = house.chat("home", "run");
     assert_eq!(ended.code, 0, "{ended:?}");
-    assert!(ended.stderr.contains("limits.memory struck"), "{ended:?}");
+    assert!(ended.stderr.contains("limits.memory reached"), "{ended:?}");
     // Whether the command or the shell that runs it is the kernel's choice.
     assert!(!ended.stdout.contains("is 0"), "{ended:?}");
-    assert!(ended.stdout.contains("[limits.memory: something was killed"), "{ended:?}");
-    up.wait_until_status_says("limits.memory struck");
+    assert!(ended.stdout.contains("[limits.memory: a process was killed"), "{ended:?}");
+    up.wait_until_status_says("limits.memory reached");
     // The agent itself goes on.
     let agent = house.container();
     assert_eq!(house.chat("home", "hello").stdout, "here\n");
@@ -57,10 +57,10 @@ fn an_agent_that_has_no_memory_left_is_given_up_with_the_limit_named() {
     assert_eq!(ended.code, 1, "{ended:?}");
     let notice = "I could not answer: it needed more memory than 48MiB (limits.memory).";
     assert!(format!("{}{}", ended.stdout, ended.stderr).contains(notice), "{ended:?}");
-    assert!(ended.stderr.contains("limits.memory struck"), "{ended:?}");
+    assert!(ended.stderr.contains("limits.memory reached"), "{ended:?}");
     let texts = house.installation.column("SELECT kind || ': ' || text FROM outbox");
     assert_eq!(texts, [format!("notice: {notice}")]);
-    up.wait_until_status_says("limits.memory struck");
+    up.wait_until_status_says("limits.memory reached");
     let ended = house.chat("home", "hello");
     assert_eq!((ended.code, ended.stdout.as_str()), (0, "here\n"), "{ended:?}");
     up.down();
@@ -97,9 +97,9 @@ fn a_fork_bomb_is_capped_and_the_host_stays_responsive() {
     house.installation.write("groups/home/seen", "");
     let ended = wait_for_end(chat, VERB_MAX);
     assert_eq!(ended.code, 0, "{ended:?}");
-    assert!(ended.stderr.contains("limits.pids struck"), "{ended:?}");
-    assert!(ended.stdout.contains("[limits.pids: something could not be started"), "{ended:?}");
-    up.wait_until_status_says("limits.pids struck");
+    assert!(ended.stderr.contains("limits.pids reached"), "{ended:?}");
+    assert!(ended.stdout.contains("[limits.pids: a process could not start"), "{ended:?}");
+    up.wait_until_status_says("limits.pids reached");
     let ended = house.chat("home", "hello");
     assert_eq!((ended.code, ended.stdout.as_str()), (0, "here\n"), "{ended:?}");
     up.down();
@@ -150,8 +150,8 @@ fn a_turn_that_takes_too_long_is_ended_with_all_that_it_started() {
     assert_eq!(ended.code, 1, "{ended:?}");
     let notice = "I could not answer: it took longer than 2s (limits.turn).";
     assert!(format!("{}{}", ended.stdout, ended.stderr).contains(notice), "{ended:?}");
-    assert!(ended.stderr.contains("limits.turn struck"), "{ended:?}");
-    up.wait_until_status_says("limits.turn struck");
+    assert!(ended.stderr.contains("limits.turn reached"), "{ended:?}");
+    up.wait_until_status_says("limits.turn reached");
     wait_until("nothing of it runs", || house.installation.sleepers().is_empty());
     let ended = house.chat("home", "hello");
     assert_eq!((ended.code, ended.stdout.as_str()), (0, "here\n"), "{ended:?}");
@@ -227,8 +227,8 @@ fn what_is_full_is_said_and_can_be_emptied_from_within() {
     assert_eq!(ended.code, 0, "{ended:?}");
     let notice = "filled\n\n[limits.disk: the folders of home hold more than 4MiB.";
     assert!(ended.stdout.starts_with(notice), "{ended:?}");
-    assert!(ended.stderr.contains("limits.disk struck"), "{ended:?}");
-    up.wait_until_status_says("limits.disk struck");
+    assert!(ended.stderr.contains("limits.disk reached"), "{ended:?}");
+    up.wait_until_status_says("limits.disk reached");
     wait_until("nothing of it runs", || house.installation.sleepers().is_empty());
     let ended = house.chat("home", "write");
     assert!(ended.stdout.contains("limits.disk: nothing was written"), "{ended:?}");
