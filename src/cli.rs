@@ -196,7 +196,7 @@ pub fn print(text: &str) -> Result<(), Error> {
 /// Prints the result of a verb for a program: JSON, equal to this.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_json(text: &str) -> Result<(), Error> {
     printed(&visible::json(text))
 }
