@@ -101,7 +101,7 @@ impl Folder {
 
     /// Runs at a terminal of its own.
     pub(crate) fn at_terminal(&self, arguments: &[&str]) -> Terminal {
-        Terminal::start(self.command(arguments))
+        Terminal::start(interruptible(self.command(arguments)))
     }
 }
 
@@ -116,6 +116,28 @@ pub(crate) fn command_in(folder: &Path, arguments: &[&str]) -> Command {
         .env_remove("OLLAMA_HOST")
         .env("TERM", "xterm");
     command
+}
+
+/// The same command with the default for Ctrl-C, as a shell at a terminal starts it. Tests that run in
+/// the background hand on that it is ignored.
+fn interruptible(command: Command) -> Command {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let interrupt = 1 << (rustix::process::Signal::INT.as_raw() - 1);
+    if ignored.unwrap_or_default() & interrupt == 0 {
+        return command;
+    }
+    let mut wrapped = Command::new("env");
+    wrapped.arg("--default-signal=INT").arg(command.get_program()).args(command.get_args());
+    wrapped.current_dir(command.get_current_dir().expect("a folder of its own"));
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => wrapped.env(name, value),
+            None => wrapped.env_remove(name),
+        };
+    }
+    wrapped
 }
 
 /// A command at a terminal: what a person would see, and a way to type.
