@@ -280,3 +280,13 @@ impl Failure {
         }
     }
 }
+
+/// A text of a prompt as it was before it was escaped for its place among the messages.
+#[must_use]
+pub fn unescaped(text: &str) -> String {
+    // The ampersand last, so that `&amp;lt;` is `&lt;`.
+    let entities =
+        [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&apos;", "'"), ("&#39;", "'")];
+    let text = entities.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to));
+    text.replace("&amp;", "&")
+}

@@ -28,7 +28,7 @@ use written::Written;
 pub(super) use mend::mend;
 pub(super) use quoted::is_quoted;
 
-/// What was found in an answer.
+/// The result of reading an answer.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Found {
     /// An answer and nothing else, as a person may read it.
@@ -92,7 +92,7 @@ pub(super) fn preview(text: &str, schema: &Value) -> String {
     shown(&parts[..last.map_or(0, |last| last + 1)])
 }
 
-/// What a person may read of these parts.
+/// The text of these parts that a person may read.
 fn shown(parts: &[Part]) -> String {
     let shown = parts.iter().map(|part| match part {
         Part::Text(text) => text,

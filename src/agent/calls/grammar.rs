@@ -7,9 +7,9 @@ use super::written::{Written, calls_in};
 
 /// A way to write calls.
 pub(super) struct Grammar {
-    /// What it begins with.
+    /// The mark that it begins with.
     pub(super) open: &'static str,
-    /// What may stand behind a call, or behind all of them.
+    /// The marks that may follow a call, or all calls.
     close: &'static [&'static str],
     /// Reads what follows the opening mark.
     body: Body,

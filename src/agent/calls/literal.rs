@@ -208,7 +208,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// What is JSON is read as JSON.
+        /// JSON is read as JSON.
         #[test]
         fn json_is_read_as_it_is(text in "[\\PC\\n]{0,20}", number in -1000i64..1000) {
             let value = json!({"text": text, "list": [number, {"x": text}]});

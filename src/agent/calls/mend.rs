@@ -175,7 +175,7 @@ mod tests {
         }
         check("bb_shell", json!({"command": 5}), r#"bb_shell {"command":"5"}"#);
         check("bb_shell", json!({"Command": "ls"}), r#"bb_shell {"command":"ls"}"#);
-        // What could mean something else stays, for the tool to refuse.
+        // An ambiguous value stays as it is, and the tool refuses it.
         for other in [json!(5.5), json!("soon"), json!([5]), json!(1e300), Value::Null] {
             let expected = format!("bb_shell {{\"command\":\"ls\",\"timeout_seconds\":{other}}}");
             check("bb_shell", shell(other), &expected);

@@ -33,7 +33,7 @@ pub(super) enum Kind {
     Fenced,
 }
 
-/// Whether more of the text may come.
+/// If more of the text may follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     Growing,
@@ -43,7 +43,7 @@ pub(super) enum Stage {
 const CUT_OFF: &str = "it ends in the middle";
 /// Longest special token: `<|…|>`.
 const TOKEN_MAX: usize = 48;
-/// What opens a thought, which is taken out before.
+/// The opening mark of a thought. Thoughts are taken out before.
 const THOUGHTS: &[&str] = &["<think>", "</think>", "<internal>", "</internal>"];
 /// Languages of blocks that may hold a call.
 const LANGUAGES: &[&str] =
@@ -76,7 +76,7 @@ pub(super) fn parts<'a>(text: &'a str, schema: &Value, stage: Stage) -> Vec<Part
     found
 }
 
-/// What stands at a place.
+/// The part at a place.
 enum At<'a> {
     /// This many bytes of words.
     Words(usize),

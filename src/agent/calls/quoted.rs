@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::super::model::Call;
 use super::mend;
 use super::parts::{Part, Stage, parts};
+use crate::protocol::unescaped;
 
 /// Says if one of these messages contains this call, in any form.
 pub(in super::super) fn is_quoted(call: &Call, messages: &[Value], schema: &Value) -> bool {
@@ -39,14 +40,6 @@ fn holds(text: &str, call: &Call, schema: &Value) -> bool {
 /// `text` without blanks and backslashes, which differ between two forms of the same call.
 fn bare(text: &str) -> String {
     text.chars().filter(|c| !c.is_whitespace() && *c != '\\').collect()
-}
-
-/// Messages of people are escaped.
-fn unescaped(text: &str) -> String {
-    let entities =
-        [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&apos;", "'"), ("&#39;", "'")];
-    let text = entities.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to));
-    text.replace("&amp;", "&")
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{Call, tokens};
 use crate::gateway::rules::kind;
 use crate::gateway::upstream::Refusal;
+use crate::protocol::unescaped;
 
 /// The end of a conversation.
 #[derive(Clone, Debug, PartialEq)]
@@ -132,15 +133,7 @@ fn last_message(text: &str) -> String {
     });
     let Some((_, rest)) = opened else { return text.trim().to_owned() };
     let inner = rest.split_once("</message>").map_or(rest, |(inner, _)| inner);
-    unescape(inner.trim())
-}
-
-fn unescape(text: &str) -> String {
-    // The ampersand last, so that `&amp;lt;` is `&lt;`.
-    let entities =
-        [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&apos;", "'"), ("&#39;", "'")];
-    let text = entities.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to));
-    text.replace("&amp;", "&")
+    unescaped(inner.trim())
 }
 
 #[cfg(test)]
