@@ -172,7 +172,7 @@ fn agents_are_root(desired: &Desired) -> Remark {
     let groups = desired.resources.keys().filter(|id| matches!(id, ResourceId::Group(_)));
     Remark {
         ids: groups.cloned().collect(),
-        text: "the agent runs as root (give the project folder to another user, and the agent runs as that user)"
+        text: "the agent runs as root, because root owns the project folder"
             .to_owned(),
     }
 }
