@@ -178,7 +178,7 @@ async fn serve(
     }
     let orders = link.orders().await?;
     let ended = tokio::select! {
-        ended = follow(&link, welcome, children, orders) => ended,
+        ended = obey_orders(&link, welcome, children, orders) => ended,
         ended = &mut connection => ended.unwrap_or(Ok(())).map_err(AgentError::from),
     };
     connection.abort();
@@ -222,7 +222,7 @@ impl<'a> Desk<'a> {
     }
 
     /// Goes on under another welcome.
-    fn settle(&mut self, welcome: Welcome) {
+    fn adopt_welcome(&mut self, welcome: Welcome) {
         start::limit_files(welcome.disk.limit);
         self.disk = Disk::new(&welcome.disk);
         self.bench = Arc::new(self.bench.settled(&welcome));
@@ -252,7 +252,7 @@ impl<'a> Desk<'a> {
 }
 
 /// Does what is ordered until the orders end.
-async fn follow(
+async fn obey_orders(
     link: &Link,
     welcome: Welcome,
     children: Children,
@@ -271,9 +271,9 @@ async fn follow(
                 None => return Ok(()),
             }
         }
-        let Some(Next { order, handle, welcome }) = later.next.take() else { continue };
+        let Some(PendingTurn { order, handle, welcome }) = later.next.take() else { continue };
         if let Some(welcome) = welcome {
-            desk.settle(*welcome);
+            desk.adopt_welcome(*welcome);
         }
         let mut work = std::pin::pin!(desk.answer(&order, handle.parts()));
         loop {
@@ -294,14 +294,14 @@ async fn follow(
 struct Later {
     /// The next turn. The host may order it as soon as it knows of the end of the turn before,
     /// which is before that end is through here.
-    next: Option<Next>,
+    next: Option<PendingTurn>,
     /// What the turns after that are answered under.
     welcome: Option<Box<Welcome>>,
     drain: bool,
 }
 
 /// A turn that was not begun yet.
-struct Next {
+struct PendingTurn {
     order: TurnOrder,
     handle: Handle,
     /// What the agent was told about itself since the turn before was ordered.
@@ -316,7 +316,7 @@ impl Later {
         match order {
             Order::Turn(order) => {
                 let handle = Handle::new(&order.turn);
-                self.next = Some(Next { order, handle, welcome: self.welcome.take() });
+                self.next = Some(PendingTurn { order, handle, welcome: self.welcome.take() });
             }
             Order::Steer { turn, prompt } => match meant(&turn) {
                 Some(handle) => handle.steering.push(prompt),

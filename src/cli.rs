@@ -241,13 +241,13 @@ pub fn interactive() -> bool {
 }
 
 /// How a verb ends when nothing went wrong.
-pub type Outcome = Result<Exit, Error>;
+pub type VerbResult = Result<Exit, Error>;
 
 /// Runs the verb that the command line names.
 ///
 /// # Errors
 /// Whatever keeps it from being done.
-pub async fn run(cli: &Cli) -> Outcome {
+pub async fn run(cli: &Cli) -> VerbResult {
     let context = Context::new(cli);
     match &cli.command {
         Command::Init(args) => init::run(args, &context).await,

@@ -30,7 +30,7 @@ use crate::resource::{Lifecycle, ResourceId, Risk, RuntimeKind};
 use crate::wire::Bounds;
 
 /// What is spoken over the socket. It grows with every change of a type that travels over it.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 /// Largest value that travels in either direction: what a generation may hold. In bytes.
 pub const BODY_MAX: usize = 64 << 20;
 /// Largest headers of a request, in bytes.
@@ -261,7 +261,7 @@ pub struct GroupStatus {
     /// What holds of it, and since when.
     pub conditions: BTreeMap<Condition, ConditionStatus>,
     /// What its agent does, in one word.
-    pub stage: Stage,
+    pub stage: AgentState,
     /// What it waits for, in words; nothing where it waits for nothing.
     pub waits_for: Option<String>,
     /// When its agent runs.
@@ -277,7 +277,7 @@ pub struct GroupStatus {
     /// The sandbox.
     pub sandbox: Option<SandboxId>,
     /// Limits that struck, newest last; a few of them.
-    pub strikes: Vec<Strike>,
+    pub limit_hits: Vec<LimitHit>,
     /// What it stands on that works with less than was asked for.
     #[serde(default)]
     pub remarks: Vec<String>,
@@ -286,7 +286,7 @@ pub struct GroupStatus {
 /// What a group's agent does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Stage {
+pub enum AgentState {
     /// No agent runs, and none is needed.
     Asleep,
     /// It is being started.
@@ -331,7 +331,7 @@ pub struct ConditionStatus {
 
 /// A limit that struck.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Strike {
+pub struct LimitHit {
     /// Its path in the manifest.
     pub limit: String,
     /// When.

@@ -41,7 +41,7 @@ use crate::reconcile::mend::Attempts;
 use crate::resource::{self, PARALLEL_DEFAULT, ResourceId, RuntimeKind, Spec};
 use crate::session::Parts;
 
-use group::{Ask, Cell, Until};
+use group::{GroupCommand, GroupHandle, Until};
 
 /// Entries of drift that a status shows.
 const DRIFT_SHOWN: usize = 8;
@@ -128,22 +128,22 @@ pub struct Controller {
 
 /// Hurries the end of a controller.
 #[derive(Clone)]
-pub struct Spur {
+pub struct ShutdownHandle {
     shared: Weak<Shared>,
 }
 
-impl Spur {
+impl ShutdownHandle {
     /// Ends at once what [`Controller::end`] still waits for.
     pub async fn hurry(&self) {
         let Some(shared) = self.shared.upgrade() else { return };
         shared.hurried.cancel();
-        for cell in shared.cells() {
-            let _ = cell.ask(Ask::Quit(Until::now())).await;
+        for handle in shared.groups() {
+            let _ = handle.ask(GroupCommand::Quit(Until::now())).await;
         }
     }
 }
 
-impl Spur {
+impl ShutdownHandle {
     /// Whether an apply goes on through it.
     #[must_use]
     pub fn applies(&self) -> bool {
@@ -152,17 +152,17 @@ impl Spur {
 
     /// Stops whatever of a group is not answered, before anything else is asked of it.
     pub async fn stop(&self, group: &GroupName) {
-        let cell = self.shared.upgrade().and_then(|shared| shared.cell(group));
-        if let Some(cell) = cell {
+        let handle = self.shared.upgrade().and_then(|shared| shared.handle(group));
+        if let Some(handle) = handle {
             let (reply, _) = oneshot::channel();
-            let _ = cell.ask(Ask::Cancel(reply)).await;
+            let _ = handle.ask(GroupCommand::Cancel(reply)).await;
         }
     }
 }
 
-impl fmt::Debug for Spur {
+impl fmt::Debug for ShutdownHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Spur").finish_non_exhaustive()
+        f.debug_struct("ShutdownHandle").finish_non_exhaustive()
     }
 }
 
@@ -175,7 +175,7 @@ struct Shared {
     binary: BinarySource,
     manifest: Manifest,
     find: FindRuntimes,
-    groups: RwLock<BTreeMap<GroupName, Arc<Cell>>>,
+    groups: RwLock<BTreeMap<GroupName, Arc<GroupHandle>>>,
     places: Arc<Semaphore>,
     parallel: Mutex<usize>,
     /// One apply at a time.
@@ -320,8 +320,8 @@ impl Controller {
 
     /// A way to hurry its end, which keeps nothing of it.
     #[must_use]
-    pub fn spur(&self) -> Spur {
-        Spur { shared: Arc::downgrade(&self.shared) }
+    pub fn shutdown(&self) -> ShutdownHandle {
+        ShutdownHandle { shared: Arc::downgrade(&self.shared) }
     }
 
     /// Lets what is under way finish within `patience`, ends all agents, and ends.
@@ -351,11 +351,11 @@ impl Shared {
         self.touched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn cell(&self, group: &GroupName) -> Option<Arc<Cell>> {
+    fn handle(&self, group: &GroupName) -> Option<Arc<GroupHandle>> {
         self.groups.read().unwrap_or_else(PoisonError::into_inner).get(group).cloned()
     }
 
-    fn cells(&self) -> Vec<Arc<Cell>> {
+    fn groups(&self) -> Vec<Arc<GroupHandle>> {
         self.groups.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
@@ -384,9 +384,9 @@ impl Shared {
         self.stale.notify_one();
     }
 
-    fn set_stage(&self, cell: &Cell, stage: crate::control::Stage) {
+    fn set_stage(&self, handle: &GroupHandle, stage: crate::control::AgentState) {
         {
-            let mut state = cell.state();
+            let mut state = handle.state();
             if state.stage == stage {
                 return;
             }
@@ -427,17 +427,19 @@ impl Shared {
         // Whoever is at work finishes first, and stays known until it has left.
         for (_, leaving) in groups.iter().filter(|(name, _)| !wanted.contains(*name)) {
             let leaving = Arc::clone(leaving);
-            tokio::spawn(async move { leaving.ask(Ask::Quit(Until::Over)).await });
+            tokio::spawn(async move { leaving.ask(GroupCommand::Quit(Until::Over)).await });
         }
         for name in wanted {
             match groups.get(&name) {
-                Some(cell) => {
-                    let (cell, host) = (Arc::clone(cell), host.clone());
-                    tokio::spawn(async move { cell.ask(Ask::Configure(Box::new(host))).await });
+                Some(handle) => {
+                    let (handle, host) = (Arc::clone(handle), host.clone());
+                    tokio::spawn(async move {
+                        handle.ask(GroupCommand::Configure(Box::new(host))).await
+                    });
                 }
                 None => {
-                    let cell = group::start(self, &host, &name)?;
-                    groups.insert(name, cell);
+                    let handle = group::start(self, &host, &name)?;
+                    groups.insert(name, handle);
                 }
             }
         }
@@ -447,12 +449,12 @@ impl Shared {
     }
 
     /// Forgets a group that has ended. If it came back meanwhile, another takes its place.
-    fn let_leave(self: &Arc<Self>, leaving: &Arc<Cell>) {
+    fn let_leave(self: &Arc<Self>, leaving: &Arc<GroupHandle>) {
         let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
         if self.closing.is_cancelled() {
             return;
         }
-        if groups.get(&leaving.group).is_some_and(|cell| Arc::ptr_eq(cell, leaving)) {
+        if groups.get(&leaving.group).is_some_and(|handle| Arc::ptr_eq(handle, leaving)) {
             groups.remove(&leaving.group);
         }
         drop(groups);
@@ -484,8 +486,8 @@ impl Shared {
         self.closing.cancel();
         self.tell();
         let until = Instant::now() + patience;
-        for cell in self.cells() {
-            let _ = cell.ask(Ask::Quit(Until::At(until))).await;
+        for handle in self.groups() {
+            let _ = handle.ask(GroupCommand::Quit(Until::At(until))).await;
         }
         let until = self.end_applies(until).await;
         self.tasks.close();

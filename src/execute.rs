@@ -16,7 +16,7 @@ use crate::name::{GroupName, ImageTag, InstanceId, SandboxId};
 use crate::observed::Owner;
 use crate::plan::{Plan, Step, Work};
 use crate::process;
-use crate::project::repair::Place;
+use crate::project::repair::InPlace;
 use crate::project::{Folder, Project, SettingsFile};
 use crate::resource::{ImageSpec, ResourceId, RuntimeKind, Spec, UserId};
 use crate::runtime::{Binary, Runtimes};
@@ -80,7 +80,7 @@ pub enum AgentOrder {
 
 /// How a step came out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum StepOutcome {
     /// It was done.
     Done,
     /// It failed, for this reason.
@@ -93,21 +93,21 @@ pub enum Outcome {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Step by step.
-    pub steps: Vec<(ResourceId, Outcome)>,
+    pub steps: Vec<(ResourceId, StepOutcome)>,
 }
 
 impl Report {
     /// The resources whose steps were done.
     #[must_use]
     pub fn done(&self) -> BTreeSet<ResourceId> {
-        let done = self.steps.iter().filter(|(_, outcome)| *outcome == Outcome::Done);
+        let done = self.steps.iter().filter(|(_, outcome)| *outcome == StepOutcome::Done);
         done.map(|(id, _)| id.clone()).collect()
     }
 
     /// Whether everything was done.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.steps.iter().all(|(_, outcome)| *outcome == Outcome::Done)
+        self.steps.iter().all(|(_, outcome)| *outcome == StepOutcome::Done)
     }
 }
 
@@ -115,18 +115,18 @@ impl Report {
 pub async fn execute(
     plan: &Plan,
     change: &dyn Change,
-    mut progress: impl FnMut(&ResourceId, &Outcome),
+    mut progress: impl FnMut(&ResourceId, &StepOutcome),
 ) -> Report {
     let mut report = Report::default();
     let mut failed: Vec<ResourceId> = Vec::new();
     for step in &plan.steps {
         let outcome = match failed.iter().find(|failed| holds_back(failed, step)) {
-            Some(failed) => Outcome::HeldBack(failed.clone()),
+            Some(failed) => StepOutcome::HeldBack(failed.clone()),
             None => match carry_out(&step.work, change).await {
-                Ok(()) => Outcome::Done,
+                Ok(()) => StepOutcome::Done,
                 Err(why) => {
                     failed.push(step.id.clone());
-                    Outcome::Failed(why)
+                    StepOutcome::Failed(why)
                 }
             },
         };
@@ -174,7 +174,7 @@ async fn carry_out(work: &Work, change: &dyn Change) -> Result<(), String> {
 
 /// Changes this machine.
 #[derive(Clone)]
-pub struct Machine {
+pub struct HostChange {
     project: Project,
     runtimes: Runtimes,
     tools: Tools,
@@ -208,9 +208,9 @@ pub trait Direct: Send + Sync {
     ) -> BoxFuture<'a, Result<(), String>>;
 }
 
-impl fmt::Debug for Machine {
+impl fmt::Debug for HostChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Machine").field("project", &self.project).finish_non_exhaustive()
+        f.debug_struct("HostChange").field("project", &self.project).finish_non_exhaustive()
     }
 }
 
@@ -220,7 +220,7 @@ impl fmt::Debug for Tools {
     }
 }
 
-impl Machine {
+impl HostChange {
     /// Changes to this project. The instance's lock must be held.
     #[must_use]
     pub fn new(project: Project, runtimes: Runtimes, tools: Tools) -> Self {
@@ -265,7 +265,7 @@ impl Machine {
         let write = || {
             let folder = self.project.folder(&path)?;
             folder.make_way_for_file("MEMORY.md")?;
-            if let Place::Right(()) = folder.place_of_file("MEMORY.md")? {
+            if let InPlace::Right(()) = folder.place_of_file("MEMORY.md")? {
                 return Ok(());
             }
             folder.write("MEMORY.md", GLOBAL_MEMORY.as_bytes(), 0o644, self.owner_like(&folder)?)
@@ -378,7 +378,7 @@ impl Machine {
     }
 }
 
-impl Change for Machine {
+impl Change for HostChange {
     fn make_folders<'a>(
         &'a self,
         group: &'a GroupName,

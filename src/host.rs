@@ -22,14 +22,15 @@ use crate::name::{ChannelName, ChatId, GroupName, InstanceId, MessageId, ModelNa
 use crate::process;
 use crate::project::Project;
 use crate::project::view::ViewSource;
-use crate::protocol::{Disk, Failure, JournalRound, Place, Welcome};
+use crate::protocol::{Disk, Failure, JournalRound, PathMapping, Welcome};
 use crate::resource::{
     ContainerSpec, GroupSpec, Lifecycle, ModelSpec, ResourceId, RuntimeKind, Spec,
 };
 use crate::route::prompt::{Said, prompt};
 use crate::runtime::{Access, Exit, Mount, RuntimeError, SandboxSpec};
 use crate::session::{
-    Audience, Grip, Helm, Parts, Progress, Purpose, Session, SessionError, TurnEnd,
+    AgentHandle, Parts, Progress, ProgressSender, Session, SessionError, SessionSpec, SteerHandle,
+    TurnEnd,
 };
 use crate::store::{Incoming, Message, MessageSeq, StoreError, TakenUp, Turn, TurnState};
 use crate::zone;
@@ -86,9 +87,9 @@ pub struct Worker {
     /// What the main group's copy of the project was made from.
     shown: Option<ViewSource>,
     /// Told whenever a turn begins on a session that can be steered.
-    helm: tokio::sync::watch::Sender<Option<Helm>>,
+    steer_handle: tokio::sync::watch::Sender<Option<SteerHandle>>,
     /// What to be from the next attempt on.
-    next: Next,
+    next: NextHost,
     /// Told whenever an agent starts, so that it can be ended whatever this is at, and is taken for
     /// nobody else's from its first moment.
     agent: tokio::sync::watch::Sender<Agent>,
@@ -97,9 +98,9 @@ pub struct Worker {
 /// What a worker is to be next: put there whatever it is at, and taken up before anything else is
 /// begun.
 #[derive(Clone, Debug, Default)]
-pub struct Next(Arc<(Mutex<Option<Host>>, Notify)>);
+pub struct NextHost(Arc<(Mutex<Option<Host>>, Notify)>);
 
-impl Next {
+impl NextHost {
     fn slot(&self) -> MutexGuard<'_, Option<Host>> {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -125,15 +126,15 @@ pub enum Agent {
     /// One that does not answer yet.
     Starting,
     /// One that answers.
-    Held(Arc<Grip>),
+    Held(Arc<AgentHandle>),
 }
 
 impl Agent {
     /// Reaches it, where it answers.
     #[must_use]
-    pub fn grip(&self) -> Option<&Grip> {
+    pub fn agent_handle(&self) -> Option<&AgentHandle> {
         match self {
-            Self::Held(grip) => Some(grip),
+            Self::Held(agent_handle) => Some(agent_handle),
             Self::None | Self::Starting => None,
         }
     }
@@ -141,7 +142,7 @@ impl Agent {
     /// Its sandbox, where it answers.
     #[must_use]
     pub fn sandbox(&self) -> Option<SandboxId> {
-        self.grip().map(|grip| grip.sandbox().clone())
+        self.agent_handle().map(|agent_handle| agent_handle.sandbox().clone())
     }
 }
 
@@ -342,8 +343,8 @@ impl Host {
             model,
             session: None,
             shown: None,
-            helm: tokio::sync::watch::Sender::new(None),
-            next: Next::default(),
+            steer_handle: tokio::sync::watch::Sender::new(None),
+            next: NextHost::default(),
             agent: tokio::sync::watch::Sender::new(Agent::None),
         })
     }
@@ -407,8 +408,8 @@ impl Host {
 impl Worker {
     /// Steers the turn under way, while there is one.
     #[must_use]
-    pub fn helm(&self) -> tokio::sync::watch::Receiver<Option<Helm>> {
-        self.helm.subscribe()
+    pub fn steer_handle(&self) -> tokio::sync::watch::Receiver<Option<SteerHandle>> {
+        self.steer_handle.subscribe()
     }
 
     /// Reaches the agent, while there is one, from another task.
@@ -419,7 +420,7 @@ impl Worker {
 
     /// A way to have it go on with another generation, whatever it is at.
     #[must_use]
-    pub fn next(&self) -> Next {
+    pub fn next(&self) -> NextHost {
         self.next.clone()
     }
 
@@ -427,12 +428,12 @@ impl Worker {
     pub fn take_up_next(&mut self) {
         let next = self.next.slot().take();
         if let Some(host) = next {
-            self.take_up(host);
+            self.adopt_generation(host);
         }
     }
 
     /// Goes on with another generation.
-    pub fn take_up(&mut self, host: Host) {
+    pub fn adopt_generation(&mut self, host: Host) {
         if let Err(error) = self.configure(host) {
             tracing::warn!(group = %self.group, %error, "it stays as it was");
         }
@@ -459,8 +460,8 @@ impl Worker {
         }
         let (welcome, model, limits) = (self.welcome(), self.model.clone(), self.spec.limits);
         if let Some(session) = &mut self.session {
-            session.settle(&self.host.parts.gateway, welcome, model, limits);
-            self.agent.send_replace(Agent::Held(Arc::new(session.grip())));
+            session.reconfigure(&self.host.parts.gateway, welcome, model, limits);
+            self.agent.send_replace(Agent::Held(Arc::new(session.agent_handle())));
         }
         Ok(())
     }
@@ -468,7 +469,8 @@ impl Worker {
     /// Whether the agent runs, and in what the generation says.
     #[must_use]
     pub fn is_as_applied(&self) -> bool {
-        let made_of = self.session.as_ref().map(|session| session.grip().container().clone());
+        let made_of =
+            self.session.as_ref().map(|session| session.agent_handle().container().clone());
         made_of == Some(ContainerSpec::of(&self.spec, &self.host.specs))
     }
 
@@ -481,7 +483,7 @@ impl Worker {
     }
 
     /// Gives up an agent that has ended.
-    pub fn bury(&mut self) {
+    pub fn clear_ended(&mut self) {
         self.session = None;
         self.agent.send_replace(Agent::None);
     }
@@ -492,10 +494,9 @@ impl Worker {
     /// Why there is none.
     pub async fn wake(&mut self) -> Result<(), SessionError> {
         // One that was given folders that are not those any more would go on in the old ones.
-        let ready = self
-            .session
-            .as_ref()
-            .is_some_and(|session| session.is_ready() && session.grip().displaced().is_empty());
+        let ready = self.session.as_ref().is_some_and(|session| {
+            session.is_ready() && session.agent_handle().displaced().is_empty()
+        });
         if self.spec.main {
             self.show_project(ready).await;
         }
@@ -507,9 +508,10 @@ impl Worker {
             useless.stop().await;
         }
         self.agent.send_replace(Agent::Starting);
-        let started = Session::start(&self.host.parts, self.purpose()).await;
-        let held =
-            started.as_ref().map_or(Agent::None, |session| Agent::Held(Arc::new(session.grip())));
+        let started = Session::start(&self.host.parts, self.session_spec()).await;
+        let held = started
+            .as_ref()
+            .map_or(Agent::None, |session| Agent::Held(Arc::new(session.agent_handle())));
         self.agent.send_replace(held);
         self.session = Some(started?);
         Ok(())
@@ -537,7 +539,7 @@ impl Worker {
     pub async fn work(
         &mut self,
         cancel: &CancellationToken,
-        audience: &Audience,
+        progress: &ProgressSender,
     ) -> Result<Option<Worked>, HostError> {
         let (mut retries, mut lost, mut waits) = (0, 0, Waits::default());
         // What whoever listens was told last that the turn waits for.
@@ -548,8 +550,8 @@ impl Worker {
             let next = store.take_up(&self.group, &clock.turn_id(), clock.now()).await?;
             let Some(TakenUp { turn, messages, journal }) = next else { return Ok(None) };
             let prompt = self.host.prompt_in(&messages, &self.zone());
-            let attempt = self.attempt(&turn, prompt, journal, cancel, audience).await?;
-            self.helm.send_replace(None);
+            let attempt = self.attempt(&turn, prompt, journal, cancel, progress).await?;
+            self.steer_handle.send_replace(None);
             let (store, now) = (&self.host.parts.store, self.host.parts.clock.now());
             let end = match attempt {
                 Attempt::Ended(end) => end,
@@ -559,14 +561,14 @@ impl Worker {
                         let news = told.as_ref() != Some(&missing.why);
                         if news {
                             told = Some(missing.why.clone());
-                            let _ = audience.try_send(Progress::Waits(missing.why.clone()));
+                            let _ = progress.try_send(Progress::Waits(missing.why.clone()));
                         }
                     };
                     match self.wait(&missing, &mut waits, cancel, tell).await {
                         Some(Waited::Over) => {
                             if missing.what != What::Loading {
                                 told = None;
-                                let _ = audience.try_send(Progress::Back);
+                                let _ = progress.try_send(Progress::Back);
                             }
                             continue;
                         }
@@ -594,10 +596,10 @@ impl Worker {
                     retries += 1;
                     (message, wait)
                 }
-                end => return self.give_up(&turn, &end, audience).await.map(Some),
+                end => return self.give_up(&turn, &end, progress).await.map(Some),
             };
             store.requeue(&turn.id, now).await?;
-            let _ = audience.try_send(Progress::Retry { why, wait });
+            let _ = progress.try_send(Progress::Retry { why, wait });
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = cancel.cancelled() => {
@@ -640,14 +642,14 @@ impl Worker {
         prompt: String,
         journal: Vec<JournalRound>,
         cancel: &CancellationToken,
-        audience: &Audience,
+        progress: &ProgressSender,
     ) -> Result<Attempt, HostError> {
         if let Some(why) = self.closed_folder() {
             return Ok(Attempt::Missing(Missing { what: What::Folder, why }));
         }
         let lost = |why: String| Ok(Attempt::Ended(TurnEnd::Lost(why)));
         if !self.session.as_ref().is_some_and(Session::is_ready) {
-            let _ = audience.try_send(Progress::Waking);
+            let _ = progress.try_send(Progress::Waking);
         }
         match self.wake().await {
             Ok(()) => {}
@@ -670,8 +672,8 @@ impl Worker {
         let Some(session) = self.session.as_mut() else {
             return lost("the agent did not start".to_owned());
         };
-        self.helm.send_replace(Some(session.helm()));
-        let end = session.run(turn.id.clone(), prompt, journal, cancel, audience).await;
+        self.steer_handle.send_replace(Some(session.steer_handle()));
+        let end = session.run(turn.id.clone(), prompt, journal, cancel, progress).await;
         Ok(match end {
             TurnEnd::Failed { reason: Failure::Absent, message } => {
                 Attempt::Missing(Missing { what: What::Model, why: message })
@@ -708,7 +710,7 @@ impl Worker {
         &self,
         turn: &Turn,
         end: &TurnEnd,
-        audience: &Audience,
+        progress: &ProgressSender,
     ) -> Result<Worked, HostError> {
         let limits = &self.spec.limits;
         let struck = match end {
@@ -718,7 +720,7 @@ impl Worker {
             _ => None,
         };
         if let Some(limit) = struck {
-            let _ = audience.try_send(Progress::Struck(limit));
+            let _ = progress.try_send(Progress::Struck(limit));
         }
         let why = match end {
             TurnEnd::TimedOut => format!("it took longer than {} (limits.turn)", limits.turn),
@@ -746,7 +748,7 @@ impl Worker {
     }
 
     /// What the group's agent is started as.
-    fn purpose(&self) -> Purpose {
+    fn session_spec(&self) -> SessionSpec {
         let Host { parts, instance, specs, generation, .. } = &self.host;
         let project = &parts.project;
         let container = ContainerSpec::of(&self.spec, specs);
@@ -754,7 +756,7 @@ impl Worker {
             RuntimeKind::None => project.owner(),
             RuntimeKind::Docker => container.user.map(|user| (user.uid, user.gid)),
         };
-        Purpose {
+        SessionSpec {
             sandbox: SandboxSpec {
                 instance: instance.clone(),
                 group: self.group.clone(),
@@ -828,8 +830,8 @@ impl Worker {
     }
 
     /// Where the guest paths of a container are on this machine.
-    fn places(&self) -> Vec<Place> {
-        let places = self.mounts().into_iter().map(|mount| Place {
+    fn places(&self) -> Vec<PathMapping> {
+        let places = self.mounts().into_iter().map(|mount| PathMapping {
             guest: mount.target,
             host: mount.source.to_string_lossy().into_owned(),
         });

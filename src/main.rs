@@ -32,7 +32,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli) -> cli::Outcome {
+fn run(cli: &Cli) -> cli::VerbResult {
     if let Command::Agent { parent, lock, loopback, command } = &cli.command {
         // Its first steps come before any other thread.
         if !command.is_empty() {

@@ -36,7 +36,7 @@ use crate::resource::{Binding, ChannelSpec, Lifecycle, Limits, ModelSpec};
 use codes::Code;
 pub use diagnostic::{Diagnostic, Label};
 pub use overrides::{Override, OverrideProblem, overrides};
-use syntax::{Fault, FaultKind, Mended};
+use syntax::{FaultKind, Mended, SyntaxFault};
 
 /// Reads a manifest.
 ///
@@ -91,7 +91,7 @@ pub(crate) fn too_large() -> Diagnostic {
         .helped("name the right file with --manifest, or make it smaller")
 }
 
-fn syntax_problem(fault: &Fault, text: &str, lines: &place::Lines<'_>) -> Diagnostic {
+fn syntax_problem(fault: &SyntaxFault, text: &str, lines: &place::Lines<'_>) -> Diagnostic {
     let line = &text[lines.range(lines.line(fault.at.start))];
     let at = lines.span(fault.at.clone());
     match &fault.kind {

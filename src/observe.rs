@@ -18,7 +18,7 @@ use crate::observed::{
     AgentSeen, Applied, Availability, Controller, Known, Observed, SandboxSeen, Seen,
 };
 use crate::process;
-use crate::project::repair::Place;
+use crate::project::repair::InPlace;
 use crate::project::{Folder, Project, SettingsFile};
 use crate::resource::{ImageSpec, ModelSpec, ResourceId, RuntimeKind, Spec, UserId};
 use crate::runtime::Runtimes;
@@ -128,31 +128,31 @@ fn groups(desired: &Desired) -> impl Iterator<Item = &GroupName> {
 }
 
 /// What the settings file says; nothing where it is not one of ours.
-fn settings_in(folder: &Folder) -> io::Result<Place<Option<BTreeMap<String, String>>>> {
+fn settings_in(folder: &Folder) -> io::Result<InPlace<Option<BTreeMap<String, String>>>> {
     match folder.read("settings.json", SETTINGS_MAX) {
         Ok(Some(bytes)) => {
             let file = serde_json::from_slice::<SettingsFile>(&bytes).ok();
-            Ok(Place::Right(file.map(|file| file.env)))
+            Ok(InPlace::Right(file.map(|file| file.env)))
         }
-        Ok(None) => Ok(Place::Empty),
+        Ok(None) => Ok(InPlace::Empty),
         // Too large, or something else since it was looked at.
-        Err(error) if walk::is_in_the_files(&error) => Ok(Place::Right(None)),
+        Err(error) if walk::is_in_the_files(&error) => Ok(InPlace::Right(None)),
         Err(error) => Err(error),
     }
 }
 
-fn known(look: io::Result<Place<Seen>>) -> Known<Seen> {
+fn known(look: io::Result<InPlace<Seen>>) -> Known<Seen> {
     match look {
-        Ok(Place::Right(seen)) => Known::Is(seen),
-        Ok(Place::Empty) => Known::Absent,
-        Ok(Place::Wrong(why)) => Known::Is(Seen::Wrong { why }),
+        Ok(InPlace::Right(seen)) => Known::Is(seen),
+        Ok(InPlace::Empty) => Known::Absent,
+        Ok(InPlace::Wrong(why)) => Known::Is(Seen::Wrong { why }),
         Err(error) => Known::Unknown(error.to_string()),
     }
 }
 
 /// Looks at this machine.
 #[derive(Debug)]
-pub struct Machine {
+pub struct HostLook {
     project: Project,
     gateway: Gateway,
     runtimes: Runtimes,
@@ -170,7 +170,7 @@ pub enum Holder {
     Another,
 }
 
-impl Machine {
+impl HostLook {
     /// A look at this project.
     #[must_use]
     pub fn new(project: Project, gateway: Gateway, runtimes: Runtimes, holder: Holder) -> Self {
@@ -189,7 +189,7 @@ impl Machine {
     }
 }
 
-impl Look for Machine {
+impl Look for HostLook {
     fn controller(&self) -> Controller {
         // Whoever holds the lock itself serves nobody yet.
         if self.holder == Holder::Ourselves {
@@ -219,7 +219,7 @@ impl Look for Machine {
 
     fn global_memory(&self) -> Known<Seen> {
         let look = || match self.project.place_of(&self.project.global())? {
-            Place::Right(folder) => folder.place_of_file("MEMORY.md"),
+            InPlace::Right(folder) => folder.place_of_file("MEMORY.md"),
             other => Ok(other.map(drop)),
         };
         known(look().map(|place| place.map(|()| Seen::GlobalMemory)))
@@ -231,7 +231,7 @@ impl Look for Machine {
         let mut wrong = None;
         for path in &folders {
             match self.project.place_of(path) {
-                Ok(Place::Right(folder)) => match (owner, folder.owner()) {
+                Ok(InPlace::Right(folder)) => match (owner, folder.owner()) {
                     (None, _) => {}
                     (Some(owner), Ok(found)) if owner == found => {}
                     (Some(_), Ok(_)) => {
@@ -239,10 +239,10 @@ impl Look for Machine {
                     }
                     (Some(_), Err(error)) => return Known::Unknown(error.to_string()),
                 },
-                Ok(Place::Empty) => {
+                Ok(InPlace::Empty) => {
                     missing.insert(self.relative(path));
                 }
-                Ok(Place::Wrong(why)) => {
+                Ok(InPlace::Wrong(why)) => {
                     wrong.get_or_insert(format!("{}: {why}", self.relative(path)));
                 }
                 Err(error) => return Known::Unknown(format!("{}: {error}", self.relative(path))),
@@ -253,7 +253,7 @@ impl Look for Machine {
         }
         // Made anew, it is whoever's who made it, and the main group keeps what is in it.
         let global = self.project.global();
-        if let (Some(owner), Ok(Place::Right(folder))) = (owner, self.project.place_of(&global))
+        if let (Some(owner), Ok(InPlace::Right(folder))) = (owner, self.project.place_of(&global))
             && folder.owner().is_ok_and(|found| found != owner)
         {
             foreign.insert(self.relative(&global));
@@ -268,18 +268,18 @@ impl Look for Machine {
     fn settings(&self, group: &GroupName) -> Known<Seen> {
         let look = || {
             let home = match self.project.place_of(&self.project.session(group))? {
-                Place::Right(home) => home,
+                InPlace::Right(home) => home,
                 // Of which the folder's own look tells.
-                Place::Wrong(why) => return Ok(Place::Wrong(format!("its folder: {why}"))),
-                Place::Empty => return Ok(Place::Empty),
+                InPlace::Wrong(why) => return Ok(InPlace::Wrong(format!("its folder: {why}"))),
+                InPlace::Empty => return Ok(InPlace::Empty),
             };
             let folder = match home.place_of_folder(".ollama")? {
-                Place::Right(folder) => folder,
-                Place::Wrong(why) => return Ok(Place::Wrong(format!(".ollama: {why}"))),
-                Place::Empty => return Ok(Place::Empty),
+                InPlace::Right(folder) => folder,
+                InPlace::Wrong(why) => return Ok(InPlace::Wrong(format!(".ollama: {why}"))),
+                InPlace::Empty => return Ok(InPlace::Empty),
             };
             match folder.place_of_file("settings.json")? {
-                Place::Right(()) => settings_in(&folder),
+                InPlace::Right(()) => settings_in(&folder),
                 other => Ok(other.map(|()| None)),
             }
         };

@@ -386,7 +386,7 @@ mod place {
     use crate::manifest::Span;
 
     #[derive(Serialize, Deserialize)]
-    struct Place {
+    struct WrittenSpan {
         line: usize,
         column: usize,
         offset: usize,
@@ -394,16 +394,20 @@ mod place {
     }
 
     pub(super) fn serialize<S: Serializer>(at: &Option<Span>, to: S) -> Result<S::Ok, S::Error> {
-        let place =
-            |&Span { offset, length, line, column }: &Span| Place { line, column, offset, length };
+        let place = |&Span { offset, length, line, column }: &Span| WrittenSpan {
+            line,
+            column,
+            offset,
+            length,
+        };
         at.as_ref().map(place).serialize(to)
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         from: D,
     ) -> Result<Option<Span>, D::Error> {
-        let place = Option::<Place>::deserialize(from)?;
-        Ok(place.map(|Place { line, column, offset, length }| Span {
+        let place = Option::<WrittenSpan>::deserialize(from)?;
+        Ok(place.map(|WrittenSpan { line, column, offset, length }| Span {
             offset,
             length,
             line,

@@ -52,7 +52,7 @@ pub struct Welcome {
     /// What its folders may hold.
     pub disk: Disk,
     /// Guest paths that are other paths here; empty in a container.
-    pub places: Vec<Place>,
+    pub places: Vec<PathMapping>,
     /// Environment of the tools.
     pub env: BTreeMap<String, String>,
 }
@@ -68,7 +68,7 @@ pub struct Disk {
 
 /// A path as the agent knows it and where it is in this sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct PathMapping {
     /// As in a container: `/workspace/group`.
     pub guest: String,
     /// Where that really is.
@@ -195,7 +195,7 @@ pub enum Event {
     },
 }
 
-/// A limit of a sandbox that strikes its tools rather than the agent.
+/// A limit of a sandbox that hits its tools rather than the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Limit {

@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::clock::Clock;
 use crate::desired::Desired;
-use crate::execute::{self, Change, Outcome, Report};
+use crate::execute::{self, Change, Report, StepOutcome};
 use crate::observe::{self, Look};
 use crate::observed::Known;
 use crate::plan::check::{self, Finding};
@@ -36,7 +36,7 @@ pub enum ApplyError {
 
 /// What an apply did.
 #[derive(Debug)]
-pub struct Applied {
+pub struct ApplyReport {
     /// The generation that now holds.
     pub generation: u64,
     /// Every resource as it recorded it.
@@ -71,8 +71,8 @@ pub async fn apply(
     change: &dyn Change,
     store: &Store,
     clock: &dyn Clock,
-    progress: impl FnMut(&ResourceId, &Outcome),
-) -> Result<Applied, ApplyError> {
+    progress: impl FnMut(&ResourceId, &StepOutcome),
+) -> Result<ApplyReport, ApplyError> {
     let observed = observe::observe(approved.desired, look).await;
     let now = plan(approved.desired, &observed);
     if !now.same_work(approved.plan) {
@@ -97,12 +97,12 @@ pub async fn apply(
             approved: approved.risks.clone(),
             tool: env!("CARGO_PKG_VERSION").to_owned(),
             outcome: if report.is_complete() {
-                store::Outcome::Applied
+                store::ApplyOutcome::Applied
             } else {
-                store::Outcome::Partial
+                store::ApplyOutcome::Partial
             },
         })
         .await?;
     let observed = observe::observe(approved.desired, look).await;
-    Ok(Applied { generation, specs, report, left: plan(approved.desired, &observed) })
+    Ok(ApplyReport { generation, specs, report, left: plan(approved.desired, &observed) })
 }

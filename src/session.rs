@@ -32,12 +32,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use self::steer::Helm;
+pub use self::steer::SteerHandle;
 
 use self::disk::{Fill, MEASURE_EVERY, Quota};
 use self::log::keep_log;
 use self::routes::routes;
-use self::state::{InFlight, Shared, Stage};
+use self::state::{InFlight, Shared, TurnStage};
 use self::usage::keep_usage;
 use crate::clock::Clock;
 use crate::gateway::{Caller, Gateway};
@@ -96,7 +96,7 @@ pub struct Parts {
 
 /// What one session is for.
 #[derive(Clone, Debug)]
-pub struct Purpose {
+pub struct SessionSpec {
     /// The sandbox.
     pub sandbox: SandboxSpec,
     /// What the agent is told.
@@ -174,12 +174,12 @@ pub enum Progress {
 }
 
 /// Where [`Progress`] goes. What nobody takes in time is dropped.
-pub type Audience = mpsc::Sender<Progress>;
+pub type ProgressSender = mpsc::Sender<Progress>;
 
 /// A running agent.
 pub struct Session {
     shared: Arc<Shared>,
-    grip: Grip,
+    agent_handle: AgentHandle,
     limits: Limits,
     /// What `limits.disk` was when the agent started: it cannot let go of the bound on one file.
     file_max: ByteSize,
@@ -194,22 +194,22 @@ pub struct Session {
 
 /// A folder that a sandbox was given, as it was then.
 #[derive(Clone, Debug)]
-struct Place {
+struct MountedFolder {
     path: PathBuf,
     identity: Option<(u64, u64)>,
 }
 
 /// Reaches a session from another task, whatever that session is at.
 #[derive(Clone, Debug)]
-pub struct Grip {
+pub struct AgentHandle {
     runtime: Arc<dyn Runtime>,
     sandbox: SandboxId,
     container: ContainerSpec,
     place: ExecPlace,
-    folders: Arc<[Place]>,
+    folders: Arc<[MountedFolder]>,
 }
 
-impl Grip {
+impl AgentHandle {
     /// The sandbox.
     #[must_use]
     pub fn sandbox(&self) -> &SandboxId {
@@ -273,7 +273,7 @@ impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
             .field("group", &self.shared.group)
-            .field("sandbox", self.grip.sandbox())
+            .field("sandbox", self.agent_handle.sandbox())
             .finish_non_exhaustive()
     }
 }
@@ -283,8 +283,8 @@ impl Session {
     ///
     /// # Errors
     /// Why there is none. Nothing of it is left running.
-    pub async fn start(parts: &Parts, purpose: Purpose) -> Result<Self, SessionError> {
-        let Purpose { sandbox: spec, welcome, model, limits } = purpose;
+    pub async fn start(parts: &Parts, session_spec: SessionSpec) -> Result<Self, SessionError> {
+        let SessionSpec { sandbox: spec, welcome, model, limits } = session_spec;
         let (group, incarnation) = (spec.group.clone(), spec.incarnation.clone());
         let mut place = spec.place();
         place.env.extend(welcome.env.clone());
@@ -293,7 +293,7 @@ impl Session {
         let folders = [&spec.workdir, &spec.home].into_iter();
         let folders = folders
             .chain(spec.mounts.iter().map(|mount| &mount.source))
-            .map(|path| Place::new(path));
+            .map(|path| MountedFolder::new(path));
         let folders = folders.collect();
         let writable = spec.mounts.iter().filter(|mount| mount.access == Access::Write);
         let writable = writable.map(|mount| &mount.source).chain([&spec.workdir, &spec.home]);
@@ -309,11 +309,19 @@ impl Session {
         tokio::spawn(keep_log(sandbox.log, group));
         let ended = watch_exit(Arc::clone(&shared), incarnation, sandbox.exit);
         let guard = DropGuard(stop, Arc::clone(&shared));
-        let grip = Grip { runtime, sandbox: sandbox.id, container, place, folders };
+        let agent_handle = AgentHandle { runtime, sandbox: sandbox.id, container, place, folders };
         let file_max = limits.disk;
         let (struck, measure_every) = (false, MEASURE_EVERY);
-        let session =
-            Self { shared, grip, limits, file_max, ended, struck, measure_every, _link: guard };
+        let session = Self {
+            shared,
+            agent_handle,
+            limits,
+            file_max,
+            ended,
+            struck,
+            measure_every,
+            _link: guard,
+        };
         session.wait_ready().await
     }
 
@@ -350,8 +358,8 @@ impl Session {
 
     /// A way to reach it from another task.
     #[must_use]
-    pub fn grip(&self) -> Grip {
-        self.grip.clone()
+    pub fn agent_handle(&self) -> AgentHandle {
+        self.agent_handle.clone()
     }
 
     /// Becomes ready when the agent has ended.
@@ -361,7 +369,7 @@ impl Session {
 
     /// Tells the agent what it is from the next turn on, and has another model answer it.
     /// Says whether the agent can still be told anything.
-    pub fn settle(
+    pub fn reconfigure(
         &mut self,
         gateway: &Gateway,
         welcome: Welcome,
@@ -372,7 +380,7 @@ impl Session {
         self.limits = limits;
         self.shared.quota.allow(limits.disk);
         self.file_max = self.file_max.min(limits.disk);
-        self.grip.place.env = welcome.env.clone();
+        self.agent_handle.place.env = welcome.env.clone();
         self.shared.welcome(welcome.clone());
         self.shared.orders.try_send(Order::Settle(Box::new(welcome))).is_ok()
     }
@@ -384,19 +392,19 @@ impl Session {
         prompt: String,
         journal: Vec<JournalRound>,
         cancel: &CancellationToken,
-        audience: &Audience,
+        progress: &ProgressSender,
     ) -> TurnEnd {
         let (events, mut inbox) = mpsc::channel(EVENTS_MAX);
-        let (steers, stage) = (VecDeque::new(), Stage::Open);
+        let (steers, stage) = (VecDeque::new(), TurnStage::Open);
         *self.shared.account() = Some(turn.clone());
         let ending = CancellationToken::new();
         let id = turn.clone();
         *self.shared.in_flight() =
             Some(InFlight { id, events, steers, stage, ending: ending.clone() });
         let order = Order::Turn(TurnOrder { turn: turn.clone(), prompt, journal });
-        let _ = audience.try_send(Progress::Thinking);
+        let _ = progress.try_send(Progress::Thinking);
         let end = if self.shared.orders.try_send(order).is_ok() {
-            self.follow(&turn, &mut inbox, (cancel, &ending), audience).await
+            self.run_to_end(&turn, &mut inbox, (cancel, &ending), progress).await
         } else {
             // It left so many orders unread that it is not worth waiting for.
             self.stop().await;
@@ -410,26 +418,26 @@ impl Session {
 
     /// Ends the turn for the routes. An answer that was stored meanwhile counts.
     async fn conclude(&self, end: TurnEnd) -> TurnEnd {
-        let _wheel = self.shared.wheel.lock().await;
+        let _turn_lock = self.shared.turn_lock.lock().await;
         match self.shared.in_flight().take().map(|turn| turn.stage) {
-            Some(Stage::Answered) => TurnEnd::Done,
+            Some(TurnStage::Answered) => TurnEnd::Done,
             _ => end,
         }
     }
 
     /// Follows a turn's events until one of them, or something else, ends it.
-    async fn follow(
+    async fn run_to_end(
         &mut self,
         turn: &TurnId,
         events: &mut mpsc::Receiver<Event>,
         (cancel, settled): (&CancellationToken, &CancellationToken),
-        audience: &Audience,
+        progress: &ProgressSender,
     ) -> TurnEnd {
         let overtime = Instant::now() + self.limits.turn.as_duration();
         // On its own, so that folders that take long to measure hold up nothing else.
         let quota = self.shared.quota.clone();
         let told = |fill: &Fill| {
-            let _ = audience.try_send(Progress::Measured(fill.unknown().map(str::to_owned)));
+            let _ = progress.try_send(Progress::Measured(fill.unknown().map(str::to_owned)));
         };
         let mut full = pin!(quota.outgrown(self.measure_every, told));
         // Once the turn is to end, how it will have ended, and until when the agent may obey.
@@ -439,8 +447,8 @@ impl Session {
             let wanted = tokio::select! {
                 biased;
                 event = events.recv() => match event {
-                    Some(event) => match self.look(event, audience) {
-                        Some(end) => return settle(end, ending),
+                    Some(event) => match self.look(event, progress) {
+                        Some(end) => return reconciled_end(end, ending),
                         None => continue,
                     },
                     None => return TurnEnd::Lost("the session was closed".to_owned()),
@@ -450,7 +458,7 @@ impl Session {
                         Exit::OutOfMemory => TurnEnd::OutOfMemory,
                         exit => TurnEnd::Lost(format!("the agent stopped: {exit}")),
                     };
-                    return settle(end, ending);
+                    return reconciled_end(end, ending);
                 }
                 () = cancel.cancelled(), if ending.is_none() => TurnEnd::Cancelled,
                 () = self.shared.orders.closed(), if ending.is_none() => {
@@ -478,32 +486,32 @@ impl Session {
     }
 
     /// Takes note of an event; gives how the turn ended, if it did.
-    fn look(&mut self, event: Event, audience: &Audience) -> Option<TurnEnd> {
+    fn look(&mut self, event: Event, progress: &ProgressSender) -> Option<TurnEnd> {
         match event {
             Event::Done { .. } => Some(TurnEnd::Done),
             Event::Failed { reason, message } => Some(TurnEnd::Failed { reason, message }),
             Event::Text { text, fresh } => {
-                let _ = audience.try_send(Progress::Text { text, fresh });
+                let _ = progress.try_send(Progress::Text { text, fresh });
                 None
             }
             Event::CallBegan { tool, arguments, .. } => {
                 let arguments = arguments.to_string();
-                let _ = audience.try_send(Progress::Tool { name: tool, arguments });
+                let _ = progress.try_send(Progress::Tool { name: tool, arguments });
                 None
             }
             Event::CallEnded { .. } => {
-                let _ = audience.try_send(Progress::ToolEnded);
+                let _ = progress.try_send(Progress::ToolEnded);
                 None
             }
             Event::Struck { limit } => {
                 self.struck |= limit == Limit::Memory;
-                let _ = audience.try_send(Progress::Struck(limit.path()));
+                let _ = progress.try_send(Progress::Struck(limit.path()));
                 None
             }
             Event::Toolless => {
                 let model = self.shared.told().model;
                 let text = format!("the model {model} cannot use tools and answers without them");
-                let _ = audience.try_send(Progress::Note(text));
+                let _ = progress.try_send(Progress::Note(text));
                 None
             }
             Event::Round { .. } => None,
@@ -529,7 +537,7 @@ impl Session {
     }
 
     async fn stop_within(&mut self, grace: Duration) {
-        if let Err(error) = self.grip.stop(grace).await {
+        if let Err(error) = self.agent_handle.stop(grace).await {
             tracing::warn!(%error, "the agent cannot be stopped");
         }
         let _ = tokio::time::timeout(STOP_MAX, ended(&mut self.ended)).await;
@@ -542,7 +550,7 @@ fn answer_by(shared: &Arc<Shared>, gateway: &Gateway, (name, spec): (ModelName, 
     shared.open_gateway(gateway, Caller { group: shared.group.clone(), name, spec, usage });
 }
 
-impl Place {
+impl MountedFolder {
     fn new(path: &Path) -> Self {
         Self { path: path.to_path_buf(), identity: identity(path) }
     }
@@ -559,7 +567,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 }
 
 /// How a turn ended that was told to: an answer that came all the same counts.
-fn settle(end: TurnEnd, ending: Option<(TurnEnd, Instant)>) -> TurnEnd {
+fn reconciled_end(end: TurnEnd, ending: Option<(TurnEnd, Instant)>) -> TurnEnd {
     match (end, ending) {
         (TurnEnd::Done, _) => TurnEnd::Done,
         // How the agent ended says more than that its link did.

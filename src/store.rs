@@ -41,8 +41,8 @@ use crate::unit::ByteSize;
 
 pub use drift::{DRIFT_KEPT, DRIFT_TEXT_MAX, Drift, ENDPOINTS_MAX};
 pub use generations::{
-    Applied, GENERATION_SIZE_MAX, GENERATIONS_KEPT, Generation, GenerationSummary,
-    HISTORY_LENGTH_MAX, NewGeneration, Outcome,
+    AppliedGeneration, ApplyOutcome, GENERATION_SIZE_MAX, GENERATIONS_KEPT, Generation,
+    GenerationSummary, HISTORY_LENGTH_MAX, NewGeneration,
 };
 pub use journal::{
     JOURNAL_CALLS_MAX, JOURNAL_ENTRY_SIZE_MAX, JOURNAL_ROUNDS_MAX, JOURNAL_SIZE_MAX, JOURNALS_KEPT,
@@ -302,12 +302,12 @@ impl StoreError {
 
 /// A failure inside a command, where the path of the database is not at hand.
 #[derive(Debug)]
-enum Fault {
+enum CommandError {
     Sqlite(rusqlite::Error),
     Refused(StoreError),
 }
 
-impl Fault {
+impl CommandError {
     fn at(self, path: &Path) -> StoreError {
         match self {
             Self::Sqlite(error) => StoreError::from_sqlite(path, error),
@@ -316,13 +316,13 @@ impl Fault {
     }
 }
 
-impl From<rusqlite::Error> for Fault {
+impl From<rusqlite::Error> for CommandError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(error)
     }
 }
 
-impl From<StoreError> for Fault {
+impl From<StoreError> for CommandError {
     fn from(error: StoreError) -> Self {
         Self::Refused(error)
     }
@@ -402,7 +402,7 @@ impl Store {
     async fn call<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: Fn(&Connection) -> Result<T, Fault> + Send + 'static,
+        F: Fn(&Connection) -> Result<T, CommandError> + Send + 'static,
     {
         self.queue.call(work).await
     }
@@ -419,7 +419,10 @@ pub struct Reader {
 
 impl Reader {
     /// Runs `work` on one consistent view of the database.
-    fn ask<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, StoreError> {
+    fn ask<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, CommandError>,
+    ) -> Result<T, StoreError> {
         let view = self
             .connection
             .unchecked_transaction()
@@ -459,7 +462,7 @@ fn make_private(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-fn writable(path: &Path, size: Option<ByteSize>) -> Result<Connection, Fault> {
+fn writable(path: &Path, size: Option<ByteSize>) -> Result<Connection, CommandError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | FLAGS;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
@@ -492,7 +495,7 @@ fn bound(connection: &Connection, size: ByteSize) -> rusqlite::Result<()> {
         .map(drop)
 }
 
-fn readable(path: &Path) -> Result<Option<Reader>, Fault> {
+fn readable(path: &Path) -> Result<Option<Reader>, CommandError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | FLAGS;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;

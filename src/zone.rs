@@ -36,7 +36,7 @@ pub fn rule(zone: &TimeZone, now: Timestamp) -> String {
 }
 
 /// One of the two changes of a year: the offset before it, and when it is.
-struct Change {
+struct Transition {
     before: Offset,
     day: Day,
     seconds: i32,
@@ -69,8 +69,8 @@ fn changing(zone: &TimeZone, now: Timestamp) -> Option<String> {
         changes.len() >= CHANGES_MIN && changes.iter().all(is_alike)
     };
     let regular = alike(&into, summer) && alike(&out_of, winter);
-    let begins = Change::of(&into, winter.offset())?;
-    let ends = Change::of(&out_of, summer.offset())?;
+    let begins = Transition::of(&into, winter.offset())?;
+    let ends = Transition::of(&out_of, summer.offset())?;
     regular.then(|| {
         format!(
             "{}{}{}{},{begins},{ends}",
@@ -93,7 +93,7 @@ fn before(change: &TimeZoneTransition<'_>) -> Timestamp {
     change.timestamp().saturating_sub(1.second()).unwrap_or(Timestamp::MIN)
 }
 
-impl Change {
+impl Transition {
     /// What these changes, one a year, have in common.
     fn of(changes: &[&TimeZoneTransition<'_>], before: Offset) -> Option<Self> {
         let local = || changes.iter().map(|at| before.to_datetime(at.timestamp()));

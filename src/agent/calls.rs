@@ -22,7 +22,7 @@ mod written;
 use serde_json::Value;
 
 use super::model::Call;
-use parts::{Kind, Part, Stage, parts};
+use parts::{Kind, Part, TextState, parts};
 use written::Written;
 
 pub(super) use mend::mend;
@@ -42,7 +42,7 @@ pub(super) enum Found {
 /// Finds the calls in the visible text of an answer. `schema` is the tools as the model was
 /// given them.
 pub(super) fn find(text: &str, schema: &Value) -> Found {
-    let parts = parts(text.trim_start(), schema, Stage::Whole);
+    let parts = parts(text.trim_start(), schema, TextState::Whole);
     let says_nothing = |part: &&Part| match part {
         Part::Text(text) => text.trim().is_empty(),
         Part::Mark(_) => true,
@@ -81,7 +81,7 @@ pub(super) fn find(text: &str, schema: &Value) -> Found {
 
 /// As much of a growing text as may be shown: what may yet become a call or a thought is held back.
 pub(super) fn preview(text: &str, schema: &Value) -> String {
-    let parts = parts(text.trim_start(), schema, Stage::Growing);
+    let parts = parts(text.trim_start(), schema, TextState::Growing);
     let words = |part: &Part| matches!(part, Part::Text(text) if !text.trim().is_empty());
     let first = parts.iter().find(|part| !matches!(part, Part::Mark(_)));
     if matches!(first, Some(Part::Calls { kind: Kind::Bare | Kind::Marked, .. })) {

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::children::Children;
 use super::clock;
 use super::disk::{Disk, Room};
-use crate::protocol::{Place, Welcome};
+use crate::protocol::{PathMapping, Welcome};
 
 /// Smallest and largest number of characters of a result that a model is given.
 const RESULT_CHARACTERS: (u64, u64) = (1_600, 24_000);
@@ -32,7 +32,7 @@ const SHELLS: &[&str] = &["/bin/sh", "/usr/bin/sh"];
 pub(super) struct Workbench {
     workdir: PathBuf,
     home: PathBuf,
-    places: Vec<Place>,
+    places: Vec<PathMapping>,
     env: Vec<(String, String)>,
     /// `None` in a sandbox that has no shell.
     shell: Option<PathBuf>,
@@ -90,7 +90,7 @@ const EDIT_FILE: Tool = Tool {
 
 /// How a tool call ended.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(super) enum CallOutcome {
     /// With this result, which may well be an error for the model to read.
     Result(String),
     /// It was cancelled, and nothing of it is left running.
@@ -221,7 +221,7 @@ impl Workbench {
         arguments: &Value,
         place: CallPlace<'_>,
         bounds: Bounds<'_>,
-    ) -> Outcome {
+    ) -> CallOutcome {
         let call = match tool {
             "bb_shell" if self.shell.is_some() => match parse(&SHELL, arguments) {
                 Ok(arguments) => return self.shell(arguments, place, bounds).await,
@@ -239,13 +239,13 @@ impl Workbench {
                 let (disk, room) = (bounds.disk.clone(), bounds.room);
                 let work = tokio::task::spawn_blocking(move || bench.file(&call, (&disk, room)));
                 tokio::select! {
-                    () = bounds.cancel.cancelled() => return Outcome::Cancelled,
+                    () = bounds.cancel.cancelled() => return CallOutcome::Cancelled,
                     result = work => result.unwrap_or_else(|error| Err(error.to_string())),
                 }
             }
             Err(message) => Err(message),
         };
-        Outcome::Result(result.unwrap_or_else(|message| format!("error: {message}")))
+        CallOutcome::Result(result.unwrap_or_else(|message| format!("error: {message}")))
     }
 
     fn file(&self, call: &FileCall, disk: (&Disk, Room)) -> Result<String, String> {
@@ -372,7 +372,7 @@ pub(super) mod tests {
             context: 4096,
             output: ByteSize::bytes(output),
             disk: crate::protocol::Disk { limit: ByteSize::bytes(1 << 30), folders: Vec::new() },
-            places: vec![Place {
+            places: vec![PathMapping {
                 guest: "/workspace/group".to_owned(),
                 host: root.join("group").to_str().unwrap().to_owned(),
             }],
@@ -393,8 +393,8 @@ pub(super) mod tests {
         let (room, cancel) = (disk.room().await, CancellationToken::new());
         let bounds = Bounds { disk: &disk, room, cancel: &cancel };
         match bench.call(tool, &arguments, place, bounds).await {
-            Outcome::Result(result) => result,
-            Outcome::Cancelled => panic!("nobody cancelled"),
+            CallOutcome::Result(result) => result,
+            CallOutcome::Cancelled => panic!("nobody cancelled"),
         }
     }
 

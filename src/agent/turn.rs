@@ -18,7 +18,7 @@ use super::context;
 use super::disk::Disk;
 use super::limits::{self, Limits};
 use super::model::{self, Call, ModelError, Reply};
-use super::tools::{Bounds, CallPlace, Outcome, Workbench};
+use super::tools::{Bounds, CallOutcome, CallPlace, Workbench};
 use super::transcript::{Ending, Transcript};
 use crate::link::LinkError;
 use crate::link::client::Link;
@@ -363,8 +363,8 @@ impl Turn<'_> {
         let room = disk.room().await;
         let bounds = Bounds { disk, room, cancel: &self.cancel };
         let mut result = match self.bench.call(&call.tool, &call.arguments, place, bounds).await {
-            Outcome::Result(result) => result,
-            Outcome::Cancelled => return Err(cancelled()),
+            CallOutcome::Result(result) => result,
+            CallOutcome::Cancelled => return Err(cancelled()),
         };
         let mut struck = limits.count().since(before);
         for limit in &struck {

@@ -6,17 +6,17 @@ use futures_util::StreamExt as _;
 
 use crate::cli::approve::{self, ApprovalArgs};
 use crate::cli::claim::{self, ClaimArgs};
-use crate::cli::ground::Ground;
+use crate::cli::ground::HostContext;
 use crate::cli::join::control_error;
 use crate::cli::load::load;
 use crate::cli::preview::{Preview, held_back, project_error};
 use crate::cli::progress::Build;
-use crate::cli::{Context, Outcome, print, tell};
+use crate::cli::{Context, VerbResult, print, tell};
 use crate::clock::{Clock, SystemClock};
 use crate::control::client::Client;
 use crate::control::{ApplyEvent, ApplyRequest};
 use crate::error::{Error, Exit};
-use crate::execute::{self, Outcome as StepOutcome};
+use crate::execute::{self, StepOutcome};
 use crate::observe::Holder;
 use crate::plan::render::{self, Color};
 use crate::plan::{NoteKind, Plan, Step};
@@ -46,7 +46,7 @@ pub struct ApplyArgs {
 ///
 /// # Errors
 /// Whatever keeps the machine from matching.
-pub async fn run(args: &ApplyArgs, context: &Context) -> Outcome {
+pub async fn run(args: &ApplyArgs, context: &Context) -> VerbResult {
     let source = match load(context) {
         Ok(source) => source,
         Err(exit) => return Ok(exit),
@@ -66,7 +66,7 @@ pub async fn run(args: &ApplyArgs, context: &Context) -> Outcome {
             let project = &preview.ground.project;
             let lock = project.lock("apply", SystemClock.now()).map_err(project_error)?;
             if let Some(relocation) = &preview.relocation {
-                project.settle(relocation, &lock).map_err(project_error)?;
+                project.relocate(relocation, &lock).map_err(project_error)?;
                 let instance = relocation.becomes.short().to_owned();
                 context.progress(&format!("This folder is instance {instance} now.\n"));
                 if preview.plan.is_empty() {
@@ -78,7 +78,7 @@ pub async fn run(args: &ApplyArgs, context: &Context) -> Outcome {
                 }
             }
             let store = open_store(project, &lock)?;
-            carry_out(&source, &preview, risks, &lock, &store, context).await
+            apply_plan(&source, &preview, risks, &lock, &store, context).await
         }
     }
 }
@@ -90,7 +90,7 @@ async fn through(
     preview: &Preview,
     risks: Vec<Risk>,
     context: &Context,
-) -> Outcome {
+) -> VerbResult {
     let request = ApplyRequest {
         desired: preview.desired.clone(),
         text: source.text.clone(),
@@ -150,17 +150,17 @@ pub fn store_error(doing: &str, error: &StoreError) -> Error {
 ///
 /// # Errors
 /// Whatever kept it from being carried out.
-pub async fn carry_out(
+pub async fn apply_plan(
     source: &Source,
     preview: &Preview,
     risks: Vec<Risk>,
     _lock: &InstanceLock,
     store: &Store,
     context: &Context,
-) -> Outcome {
+) -> VerbResult {
     let look = preview.ground.look(Holder::Ourselves);
     let build = Arc::new(Build::new(context));
-    let change = hands(&preview.ground, &build);
+    let change = executor(&preview.ground, &build);
     let approved =
         Approved { desired: &preview.desired, text: &source.text, plan: &preview.plan, risks };
     let progress = |id: &ResourceId, outcome: &StepOutcome| show(id, outcome, &build, context);
@@ -172,14 +172,14 @@ pub async fn carry_out(
 }
 
 /// Changes the machine where no controller runs, and reports how a build goes.
-pub fn hands(ground: &Ground, build: &Arc<Build>) -> execute::Machine {
+pub fn executor(ground: &HostContext, build: &Arc<Build>) -> execute::HostChange {
     let told = Arc::clone(build);
     let tools = execute::Tools {
         binary: Some(ground.binary()),
         agents: None,
         lines: Some(Arc::new(move |line: &str| told.line(line))),
     };
-    execute::Machine::new(ground.project.clone(), ground.runtimes.clone(), tools)
+    execute::HostChange::new(ground.project.clone(), ground.runtimes.clone(), tools)
 }
 
 fn show(id: &ResourceId, outcome: &StepOutcome, build: &Build, context: &Context) {
@@ -198,7 +198,7 @@ fn conclude(
     left: &Plan,
     preview: &Preview,
     context: &Context,
-) -> Outcome {
+) -> VerbResult {
     if !complete {
         let text = format!("generation {generation} is partly applied");
         return Err(Error::new(Exit::PartlyApplied, text)

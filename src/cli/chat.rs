@@ -20,7 +20,7 @@ use self::begin::{begin, choose_group, group_names};
 use self::talk::Talk;
 use crate::cli::approve::ApprovalArgs;
 use crate::cli::serve::REST_MAX;
-use crate::cli::{Context, Outcome, tell};
+use crate::cli::{Context, VerbResult, tell};
 use crate::error::{Error, Exit};
 use crate::store::MESSAGE_TEXT_MAX;
 use crate::unit::Period;
@@ -51,7 +51,7 @@ pub struct ChatArgs {
 ///
 /// # Errors
 /// Whatever kept the reply from being given.
-pub async fn run(args: &ChatArgs, context: &Context) -> Outcome {
+pub async fn run(args: &ChatArgs, context: &Context) -> VerbResult {
     let said = what_was_said(args)?;
     let (client, own, applied) = match begin(args, said.as_ref(), context).await? {
         Ok(begun) => begun,

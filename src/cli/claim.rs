@@ -1,7 +1,7 @@
 //! A project that was moved or copied: what a person may say of it, and what follows.
 
 use crate::cli::Context;
-use crate::cli::ground::Ground;
+use crate::cli::ground::HostContext;
 use crate::cli::preview::{Preview, project_error};
 use crate::clock::SystemClock;
 use crate::control::client::Client;
@@ -51,7 +51,7 @@ pub async fn preview(
     if claim == Claim::Moved {
         refuse_running(&project, &relocation).await?;
     }
-    let ground = Ground::of(project.claimed_by(&relocation))?;
+    let ground = HostContext::of(project.claimed_by(&relocation))?;
     let mut preview = Preview::on(ground, source, None, context).await?;
     preview.relocation = Some(relocation);
     Ok(preview)

@@ -3,7 +3,7 @@
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 
-use crate::cli::{Cli, Context, Outcome, print};
+use crate::cli::{Cli, Context, VerbResult, print};
 use crate::error::Exit;
 
 /// Prints the completions for a shell.
@@ -21,7 +21,7 @@ pub struct CompletionsArgs {
 ///
 /// # Errors
 /// When stdout cannot be written.
-pub fn run(args: &CompletionsArgs, _context: &Context) -> Outcome {
+pub fn run(args: &CompletionsArgs, _context: &Context) -> VerbResult {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "babybot", &mut script);
     print(&String::from_utf8_lossy(&script))?;

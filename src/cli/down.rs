@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::cli::join::{busy, control_error, join};
 use crate::cli::preview::project_error;
-use crate::cli::{Context, Outcome, serve};
+use crate::cli::{Context, VerbResult, serve};
 use crate::control::client::Client;
 use crate::error::{Error, Exit};
 use crate::project::Project;
@@ -33,7 +33,7 @@ pub struct DownArgs {
 ///
 /// # Errors
 /// When it refuses, or takes too long.
-pub async fn run(args: &DownArgs, context: &Context) -> Outcome {
+pub async fn run(args: &DownArgs, context: &Context) -> VerbResult {
     let (project, client) = join(context).await?;
     let Some(client) = client else {
         return match project.lock_holder().map_err(project_error)? {

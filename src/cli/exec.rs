@@ -12,11 +12,11 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::cli::ground::{Ground, SELF};
+use crate::cli::ground::{HostContext, SELF};
 use crate::cli::join::{busy, control_error, join, known_group, unknown_group};
 use crate::cli::preview::project_error;
 use crate::cli::serve::{self, Own, REST_MAX};
-use crate::cli::{Context, Outcome};
+use crate::cli::{Context, VerbResult};
 use crate::control::client::Client;
 use crate::control::{Lease, LeasedPlace};
 use crate::error::{Error, Exit};
@@ -56,7 +56,7 @@ pub struct ExecArgs {
 ///
 /// # Errors
 /// When nothing was applied, or the command cannot be started.
-pub async fn run(args: &ExecArgs, context: &Context) -> Outcome {
+pub async fn run(args: &ExecArgs, context: &Context) -> VerbResult {
     let (client, own) = begin(args, context).await?;
     let runtimes = own.as_ref().map(|own| own.runtimes.clone());
     let mut interrupts = Interrupts::new()?;
@@ -74,7 +74,7 @@ async fn begin(args: &ExecArgs, context: &Context) -> Result<(Client, Option<Own
     if let (_, Some(client)) = join(context).await? {
         return Ok((client, None));
     }
-    let ground = Ground::of_project(context.project())?;
+    let ground = HostContext::of_project(context.project())?;
     let Some(applied) = ground.applied() else {
         return match ground.project.lock_holder().map_err(project_error)? {
             Some(holder) => Err(busy(&holder)),
@@ -90,7 +90,7 @@ async fn begin(args: &ExecArgs, context: &Context) -> Result<(Client, Option<Own
     if !groups.clone().any(|name| name.as_str() == args.group) {
         return Err(unknown_group(&args.group, groups));
     }
-    let (lock, store, applied) = serve::take_up("exec", &ground)?;
+    let (lock, store, applied) = serve::open_instance("exec", &ground)?;
     let (client, own) = serve::serve_shortly(ground, lock, store, applied, context).await?;
     Ok((client, Some(own)))
 }
@@ -103,7 +103,7 @@ async fn look_inside(
     runtimes: Option<Runtimes>,
     interrupts: &mut Interrupts,
     context: &Context,
-) -> Outcome {
+) -> VerbResult {
     let failed = |error| control_error("run the command", &error);
     let status = client.status().await.map_err(failed)?;
     let (group, known) = known_group(&args.group, &status)?;
@@ -214,12 +214,11 @@ async fn carry(
     keys: mpsc::Receiver<Vec<u8>>,
     out: impl Write,
     complaints: impl Write,
-) -> Outcome {
+) -> VerbResult {
     let Exec { stdin, stdout, stderr, exit } = exec;
     let typing = tokio::spawn(carry_in(keys, stdin));
-    let said = tokio::try_join!(carry_out(stdout, out), carry_out(stderr, complaints), async {
-        Ok(exit.await)
-    },);
+    let said =
+        tokio::try_join!(pump(stdout, out), pump(stderr, complaints), async { Ok(exit.await) },);
     typing.abort();
     match said {
         Ok(((), (), Ok(code))) => Ok(Exit::Command(u8::try_from(code).unwrap_or(1))),
@@ -239,10 +238,7 @@ async fn carry_in(mut keys: mpsc::Receiver<Vec<u8>>, mut to: Box<dyn AsyncWrite 
     let _ = to.shutdown().await;
 }
 
-async fn carry_out(
-    mut from: Box<dyn AsyncRead + Send + Unpin>,
-    mut to: impl Write,
-) -> io::Result<()> {
+async fn pump(mut from: Box<dyn AsyncRead + Send + Unpin>, mut to: impl Write) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK];
     loop {
         match from.read(&mut buffer).await {

@@ -1,6 +1,6 @@
 //! `babybot explain`: what a code means and how to fix what it reports.
 
-use crate::cli::{Context, Outcome, print};
+use crate::cli::{Context, VerbResult, print};
 use crate::error::{Error, Exit};
 use crate::manifest::codes::Code;
 use crate::visible;
@@ -18,7 +18,7 @@ pub struct ExplainArgs {
 ///
 /// # Errors
 /// When the code does not exist, or stdout cannot be written.
-pub fn run(args: &ExplainArgs, _context: &Context) -> Outcome {
+pub fn run(args: &ExplainArgs, _context: &Context) -> VerbResult {
     let text = match &args.code {
         None => all(),
         Some(written) => one(Code::find(written).ok_or_else(|| unknown(written))?),

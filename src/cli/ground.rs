@@ -16,7 +16,7 @@ use crate::observe::{self, Holder};
 use crate::observed::{Applied, Known};
 use crate::project::Project;
 use crate::resource::{self, CONTAINER_LIMITS, ImageSpec, ResourceId, RuntimeKind, Spec, UserId};
-use crate::runtime::docker::endpoint::{self, Endpoint, Found, Machine, Places};
+use crate::runtime::docker::endpoint::{self, Endpoint, Found, HostEnvironment, Places};
 use crate::runtime::docker::{self, Docker, binary};
 use crate::runtime::process::{ProcessRuntime, Strays};
 use crate::runtime::{Binary, Runtime, RuntimeInfo, Runtimes};
@@ -41,7 +41,7 @@ const CARGO_MAX: u64 = 64 << 10;
 
 /// A machine, as far as it matters to one project.
 #[derive(Clone, Debug)]
-pub struct Ground {
+pub struct HostContext {
     /// The project's folders.
     pub project: Project,
     /// The way to the models.
@@ -64,7 +64,7 @@ enum Origin {
     Source(PathBuf),
 }
 
-impl Ground {
+impl HostContext {
     /// Looks at the project alone: no runtime is asked anything.
     ///
     /// # Errors
@@ -73,7 +73,7 @@ impl Ground {
         Self::of(Project::open(folder).map_err(project_error)?)
     }
 
-    /// As [`Ground::of_project`], for a project that is open already.
+    /// As [`HostContext::of_project`], for a project that is open already.
     ///
     /// # Errors
     /// When the project was moved or copied.
@@ -134,9 +134,9 @@ impl Ground {
 
     /// A look at this machine.
     #[must_use]
-    pub fn look(&self, holder: Holder) -> observe::Machine {
+    pub fn look(&self, holder: Holder) -> observe::HostLook {
         let runtimes = self.runtimes.clone();
-        observe::Machine::new(self.project.clone(), self.gateway.clone(), runtimes, holder)
+        observe::HostLook::new(self.project.clone(), self.gateway.clone(), runtimes, holder)
             .expecting(self.applied_kind)
     }
 
@@ -160,7 +160,7 @@ impl Ground {
     /// # Errors
     /// When the environment says something that cannot be, when there is no runtime that the
     /// manifest takes, or no binary for an image.
-    pub async fn settle(&mut self, written: &Manifest) -> Result<Desired, Error> {
+    pub async fn resolve(&mut self, written: &Manifest) -> Result<Desired, Error> {
         let environment = |name: &str| std::env::var(name).ok();
         let (manifest, overrides) =
             manifest::overrides(written, &environment).map_err(|problems| {
@@ -178,7 +178,7 @@ impl Ground {
             || applied == Some(RuntimeKind::Docker)
             || self.used_engines()
         {
-            let places = endpoint::places(named, recorded.as_deref(), &Machine);
+            let places = endpoint::places(named, recorded.as_deref(), &HostEnvironment);
             self.need_docker(places).await;
         }
         let runtime = desired::choose(wish, &self.docker, applied).map_err(|error| {

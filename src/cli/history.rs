@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::cli::join::one_line;
 use crate::cli::preview::project_error;
-use crate::cli::{Context, Outcome, apply, print, print_json, zone};
+use crate::cli::{Context, VerbResult, apply, print, print_json, zone};
 use crate::clock::Timestamp;
 use crate::error::Exit;
 use crate::project::Project;
@@ -46,7 +46,7 @@ enum Entry {
 ///
 /// # Errors
 /// When the store cannot be read, or stdout not be written.
-pub async fn run(args: &HistoryArgs, context: &Context) -> Outcome {
+pub async fn run(args: &HistoryArgs, context: &Context) -> VerbResult {
     let project = Project::open(context.project()).map_err(project_error)?;
     let read = |error| apply::store_error("read the history", &error);
     let Some(reader) = Store::read_only(&project.database()).map_err(read)? else {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::cli::{Context, Outcome, print};
+use crate::cli::{Context, VerbResult, print};
 use crate::error::{Error, Exit};
 use crate::manifest::starter::{Findings, OLLAMA_URL, Ollama, starter};
 use crate::resource::is_cloud_model;
@@ -31,7 +31,7 @@ pub struct InitArgs {}
 ///
 /// # Errors
 /// When there is a manifest already, or it cannot be written.
-pub async fn run(_args: &InitArgs, context: &Context) -> Outcome {
+pub async fn run(_args: &InitArgs, context: &Context) -> VerbResult {
     let path = context.manifest.as_path();
     // Asked again when writing; here it only spares the wait for Ollama.
     if path.symlink_metadata().is_ok() {

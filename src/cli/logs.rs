@@ -17,13 +17,13 @@ use tokio::sync::mpsc;
 use crate::cli::apply::store_error;
 use crate::cli::join::unknown_group;
 use crate::cli::preview::project_error;
-use crate::cli::{self, Context, Outcome, zone};
+use crate::cli::{self, Context, VerbResult, zone};
 use crate::error::{Error, Exit};
 use crate::logging::{LOG, LOG_BEFORE, LOG_SIZE_MAX, LogLine};
 use crate::name::GroupName;
 use crate::project::Project;
 use crate::resource::ResourceId;
-use crate::store::{Applied, Store};
+use crate::store::{AppliedGeneration, Store};
 use crate::visible;
 
 /// How often is looked where no event says that there is something to see.
@@ -108,7 +108,7 @@ fn at_in(zone: &TimeZone, at: &str) -> String {
 ///
 /// # Errors
 /// When it cannot be read, or there is no such group.
-pub async fn run(args: &LogsArgs, context: &Context) -> Outcome {
+pub async fn run(args: &LogsArgs, context: &Context) -> VerbResult {
     let project = Project::open(context.project()).map_err(project_error)?;
     project.known_instance().map_err(project_error)?;
     let folder = project.data().join("logs");
@@ -138,7 +138,7 @@ pub async fn run(args: &LogsArgs, context: &Context) -> Outcome {
 }
 
 /// What was applied last.
-fn applied(project: &Project) -> Result<Option<Applied>, Error> {
+fn applied(project: &Project) -> Result<Option<AppliedGeneration>, Error> {
     let read =
         || Store::read_only(&project.database())?.map_or(Ok(None), |reader| reader.applied());
     read().map_err(|error| store_error("read what was applied", &error))

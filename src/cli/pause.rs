@@ -1,7 +1,7 @@
 //! `babybot pause`: holds a group.
 
 use crate::cli::join::{control_error, controller, known_group};
-use crate::cli::{Context, Outcome, print};
+use crate::cli::{Context, VerbResult, print};
 use crate::error::Exit;
 
 /// Holds a group: its messages wait until `babybot resume`.
@@ -17,7 +17,7 @@ pub struct PauseArgs {
 ///
 /// # Errors
 /// When no controller runs, or it has no such group.
-pub async fn run(args: &PauseArgs, context: &Context) -> Outcome {
+pub async fn run(args: &PauseArgs, context: &Context) -> VerbResult {
     let client = controller(context).await?;
     let failed = |error| control_error("pause the group", &error);
     let status = client.status().await.map_err(failed)?;

@@ -2,7 +2,7 @@
 
 use crate::cli::load::load;
 use crate::cli::preview::{Preview, held_back};
-use crate::cli::{Context, Outcome, print, print_json};
+use crate::cli::{Context, VerbResult, print, print_json};
 use crate::error::{Error, Exit};
 use crate::plan::render;
 use crate::resource::Risk;
@@ -38,7 +38,7 @@ pub enum PlanFormat {
 ///
 /// # Errors
 /// When the machine cannot be looked at, or stdout cannot be written.
-pub async fn run(args: &PlanArgs, context: &Context) -> Outcome {
+pub async fn run(args: &PlanArgs, context: &Context) -> VerbResult {
     let source = match args.format {
         PlanFormat::Human => load(context),
         PlanFormat::Json => match source::read(&context.manifest) {

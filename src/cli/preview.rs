@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use crate::cli::Context;
-use crate::cli::ground::Ground;
+use crate::cli::ground::HostContext;
 use crate::cli::join::{control_error, join};
 use crate::control::client::Client;
 use crate::desired::{Desired, Remark};
@@ -23,7 +23,7 @@ use crate::source::Source;
 #[derive(Debug)]
 pub struct Preview {
     /// The project, and what of this machine matters to it.
-    pub ground: Ground,
+    pub ground: HostContext,
     /// The controller that runs, if one does: it made the look, and it has to make the changes.
     pub controller: Option<Client>,
     /// What the manifest asks for.
@@ -59,7 +59,7 @@ impl Preview {
         controller: Option<Client>,
         context: &Context,
     ) -> Result<Self, Error> {
-        Self::on(Ground::of_project(context.project())?, source, controller, context).await
+        Self::on(HostContext::of_project(context.project())?, source, controller, context).await
     }
 
     /// As [`Preview::with`], for a project that was opened already.
@@ -67,12 +67,12 @@ impl Preview {
     /// # Errors
     /// As [`Preview::make`].
     pub async fn on(
-        mut ground: Ground,
+        mut ground: HostContext,
         source: &Source,
         controller: Option<Client>,
         context: &Context,
     ) -> Result<Self, Error> {
-        let mut desired = ground.settle(&source.manifest).await?;
+        let mut desired = ground.resolve(&source.manifest).await?;
         remark_on_root(&mut desired, &ground);
         let observed = match &controller {
             Some(client) => client
@@ -160,7 +160,7 @@ pub fn held_back() -> Error {
 }
 
 /// Adds a remark where agents run as root.
-pub fn remark_on_root(desired: &mut Desired, ground: &Ground) {
+pub fn remark_on_root(desired: &mut Desired, ground: &HostContext) {
     let root = rustix::process::geteuid().is_root() && ground.project.owner().is_none();
     if root && desired.runtime.kind == RuntimeKind::None {
         desired.remarks.push(agents_are_root(desired));
@@ -172,8 +172,7 @@ fn agents_are_root(desired: &Desired) -> Remark {
     let groups = desired.resources.keys().filter(|id| matches!(id, ResourceId::Group(_)));
     Remark {
         ids: groups.cloned().collect(),
-        text: "the agent runs as root, because root owns the project folder"
-            .to_owned(),
+        text: "the agent runs as root, because root owns the project folder".to_owned(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `babybot resume`: lets a group go on that was held.
 
 use crate::cli::join::{control_error, controller, known_group};
-use crate::cli::{Context, Outcome, print};
+use crate::cli::{Context, VerbResult, print};
 use crate::error::Exit;
 
 /// Lets a group go on that `babybot pause` held: it answers what waits.
@@ -15,7 +15,7 @@ pub struct ResumeArgs {
 ///
 /// # Errors
 /// When no controller runs, or it has no such group.
-pub async fn run(args: &ResumeArgs, context: &Context) -> Outcome {
+pub async fn run(args: &ResumeArgs, context: &Context) -> VerbResult {
     let client = controller(context).await?;
     let failed = |error| control_error("resume the group", &error);
     let status = client.status().await.map_err(failed)?;

@@ -1,6 +1,6 @@
 //! `babybot schema`: the JSON Schema of the manifest, for editors.
 
-use crate::cli::{Context, Outcome, print_json};
+use crate::cli::{Context, VerbResult, print_json};
 use crate::error::{Error, Exit};
 use crate::manifest::schema;
 
@@ -15,7 +15,7 @@ pub struct SchemaArgs {}
 ///
 /// # Errors
 /// When stdout cannot be written.
-pub fn run(_args: &SchemaArgs, _context: &Context) -> Outcome {
+pub fn run(_args: &SchemaArgs, _context: &Context) -> VerbResult {
     let text = serde_json::to_string_pretty(&schema::json_schema())
         .map_err(|error| Error::failed("print the schema", &error))?;
     print_json(&format!("{text}\n"))?;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::Context;
 use crate::cli::apply;
-use crate::cli::ground::Ground;
+use crate::cli::ground::HostContext;
 use crate::cli::join::control_error;
 use crate::cli::preview::{project_error, remark_on_root};
 use crate::cli::progress::Build;
@@ -22,7 +22,7 @@ use crate::control::client::Client;
 use crate::control::place::{self, Bases};
 use crate::control::{Role, RuntimeStatus, server};
 use crate::controller::guard::{self, Belongings, Lost};
-use crate::controller::{Controller, FindRuntimes, Manifest, Setup, Spur, Trust, Unread};
+use crate::controller::{Controller, FindRuntimes, Manifest, Setup, ShutdownHandle, Trust, Unread};
 use crate::desired::Desired;
 use crate::error::{Error, Exit, chain};
 use crate::execute::Change as _;
@@ -34,7 +34,7 @@ use crate::observed::{Applied, Known, Owner};
 use crate::project::InstanceLock;
 use crate::resource::{self, ImageSpec, ResourceId, RuntimeKind, Spec};
 use crate::runtime::docker::Docker;
-use crate::runtime::docker::endpoint::{self, Endpoint, Machine, Places};
+use crate::runtime::docker::endpoint::{self, Endpoint, HostEnvironment, Places};
 use crate::runtime::{Runtime as _, Runtimes};
 use crate::session::Parts;
 use crate::source;
@@ -69,7 +69,7 @@ pub struct Start {
     /// What it is there for.
     pub role: Role,
     /// The project and its machine.
-    pub ground: Ground,
+    pub ground: HostContext,
     /// The instance's lock.
     pub lock: InstanceLock,
     /// The store.
@@ -140,7 +140,11 @@ pub async fn serve(start: Start, context: &Context) -> Result<Serving, Error> {
 
 /// Takes over from whoever was the controller before: ends what is left of it, here and at engines
 /// of old.
-async fn take_over(ground: &mut Ground, store: &Store, applied: &Applied) -> Result<Host, Error> {
+async fn take_over(
+    ground: &mut HostContext,
+    store: &Store,
+    applied: &Applied,
+) -> Result<Host, Error> {
     let instance = ground.project.instance(&SystemClock).map_err(project_error)?;
     let kind = resource::runtime(&applied.specs).unwrap_or(RuntimeKind::None);
     let recorded = resource::engine(&applied.specs);
@@ -173,7 +177,7 @@ async fn take_over(ground: &mut Ground, store: &Store, applied: &Applied) -> Res
 /// # Errors
 /// When whether there are any is unknown, or somebody else is at work.
 pub async fn end_what_is_left(context: &Context) -> Result<Vec<String>, Error> {
-    let mut ground = Ground::of_project(context.project())?;
+    let mut ground = HostContext::of_project(context.project())?;
     let Some(applied) = ground.applied() else { return Ok(Vec::new()) };
     if resource::runtime(&applied.specs) != Some(RuntimeKind::Docker) {
         return Ok(Vec::new());
@@ -190,7 +194,7 @@ pub async fn end_what_is_left(context: &Context) -> Result<Vec<String>, Error> {
     let ours = seen.into_values().flatten().filter(|seen| seen.owner == Owner::Ours);
     let left: Vec<String> = ours.map(|seen| seen.name).collect();
     if !left.is_empty() {
-        let (_lock, store, applied) = take_up("down", &ground)?;
+        let (_lock, store, applied) = open_instance("down", &ground)?;
         take_over(&mut ground, &store, &applied).await?;
         let _ = tokio::time::timeout(CLOSE_MAX, store.close()).await;
     }
@@ -199,7 +203,7 @@ pub async fn end_what_is_left(context: &Context) -> Result<Vec<String>, Error> {
 
 /// Builds the image that was applied, where it is gone: who does not last has nobody to mend it.
 async fn build_what_is_gone(
-    ground: &Ground,
+    ground: &HostContext,
     applied: &Applied,
     context: &Context,
 ) -> Result<(), Error> {
@@ -211,7 +215,7 @@ async fn build_what_is_gone(
         }
         context.progress("The agents' image is missing. Building it again.\n");
         let build = Arc::new(Build::new(context));
-        let built = apply::hands(ground, &build).build_image(image).await;
+        let built = apply::executor(ground, &build).build_image(image).await;
         build.end(built.is_err());
         built.map_err(|why| {
             Error::new(Exit::Failed, format!("the agents' image is missing: {why}"))
@@ -257,7 +261,7 @@ impl Serving {
 #[derive(Debug)]
 pub struct Own {
     /// Hurries its end.
-    pub spur: Spur,
+    pub shutdown: ShutdownHandle,
     /// What it makes sandboxes with.
     pub runtimes: Runtimes,
     /// Ends it, within this time.
@@ -269,8 +273,8 @@ impl Own {
     /// Lets what is under way finish within `patience`, and ends it; at once, where somebody
     /// insists.
     pub async fn end(self, patience: Duration, insisted: impl Future<Output = ()>, to: &Context) {
-        let Self { spur, end, ended, .. } = self;
-        if spur.applies() {
+        let Self { shutdown, end, ended, .. } = self;
+        if shutdown.applies() {
             to.progress("Waiting for a running apply to finish; press Ctrl-C to stop it.\n");
         }
         let _ = end.send(patience);
@@ -279,7 +283,7 @@ impl Own {
             _ = &mut ended => return,
             () = insisted => {}
         }
-        spur.hurry().await;
+        shutdown.hurry().await;
         let _ = ended.await;
     }
 }
@@ -288,7 +292,10 @@ impl Own {
 ///
 /// # Errors
 /// When somebody else is at work, or nothing was applied.
-pub fn take_up(verb: &str, ground: &Ground) -> Result<(InstanceLock, Store, Applied), Error> {
+pub fn open_instance(
+    verb: &str,
+    ground: &HostContext,
+) -> Result<(InstanceLock, Store, Applied), Error> {
     let gone = || Error::new(Exit::Failed, "cannot read the applied generation");
     if ground.applied().is_none() {
         // Before anything is made.
@@ -308,7 +315,7 @@ pub fn take_up(verb: &str, ground: &Ground) -> Result<(InstanceLock, Store, Appl
 /// # Errors
 /// As [`serve`], and when it ends at once.
 pub async fn serve_shortly(
-    ground: Ground,
+    ground: HostContext,
     lock: InstanceLock,
     store: Store,
     applied: Applied,
@@ -318,9 +325,9 @@ pub async fn serve_shortly(
     let (data, runtimes) = (ground.project.data(), ground.runtimes.clone());
     let start = Start { role: Role::Short, ground, lock, store, applied, follow: false };
     let serving = serve(start, context).await?;
-    let spur = serving.controller.spur();
+    let shutdown = serving.controller.shutdown();
     let (end, ending) = oneshot::channel();
-    let (asked, lost, hurry) = (serving.controller.clone(), serving.lost(), spur.clone());
+    let (asked, lost, hurry) = (serving.controller.clone(), serving.lost(), shutdown.clone());
     let ended = tokio::spawn(async move {
         let patience = tokio::select! {
             patience = asked.asked_to_end() => patience.unwrap_or(REST_MAX),
@@ -335,7 +342,7 @@ pub async fn serve_shortly(
         drop(asked);
         serving.end(patience).await;
     });
-    let own = Own { spur, runtimes, end, ended };
+    let own = Own { shutdown, runtimes, end, ended };
     let client = Client::connect(&data, &instance).await;
     match client.map_err(|error| control_error("reach the controller", &error))? {
         Some(client) => Ok((client, own)),
@@ -353,7 +360,7 @@ pub fn host_error(error: HostError) -> Error {
 }
 
 /// What is said where agents cannot be started, because their runtime does not answer.
-fn no_runtime(ground: &Ground) -> Error {
+fn no_runtime(ground: &HostContext) -> Error {
     let why = match &ground.docker {
         Known::Unknown(why) => why.clone(),
         _ => "no container engine was found".to_owned(),
@@ -369,13 +376,13 @@ fn no_runtime(ground: &Ground) -> Error {
 /// Where a controller looks for its engine: where it was applied, whatever its own environment says.
 fn served_from(recorded: Option<&str>) -> Places {
     match recorded {
-        Some(url) => endpoint::applied(url, &Machine),
-        None => endpoint::places(None, None, &Machine),
+        Some(url) => endpoint::applied(url, &HostEnvironment),
+        None => endpoint::places(None, None, &HostEnvironment),
     }
 }
 
 /// Ends what was left at engines that are not used any more.
-async fn reap_old_engines(ground: &Ground, used: Vec<String>, present: Option<&str>) {
+async fn reap_old_engines(ground: &HostContext, used: Vec<String>, present: Option<&str>) {
     let Ok(Some(instance)) = ground.project.known_instance() else { return };
     for url in used.into_iter().filter(|url| Some(url.as_str()) != present) {
         let reason = "agents used to run there".to_owned();
@@ -417,16 +424,16 @@ async fn read(
     let invalid = |report: source::Report| Unread::Invalid(report.human(Colors::Plain));
     let unsettled = |error: Error| Unread::Unsettled(error.to_string());
     let source = source::read(manifest).map_err(invalid)?;
-    let mut ground = Ground::of_project(project).map_err(unsettled)?;
-    let mut desired = ground.settle(&source.manifest).await.map_err(unsettled)?;
+    let mut ground = HostContext::of_project(project).map_err(unsettled)?;
+    let mut desired = ground.resolve(&source.manifest).await.map_err(unsettled)?;
     remark_on_root(&mut desired, &ground);
     Ok((desired, source.text))
 }
 
 /// Looks again whether the runtime answers, but not more often than it has to.
-fn finder(ground: Ground) -> FindRuntimes {
+fn finder(ground: HostContext) -> FindRuntimes {
     type Well = (RuntimeKind, Option<String>, Instant, RuntimeStatus);
-    let state: Arc<tokio::sync::Mutex<(Ground, Option<Well>)>> =
+    let state: Arc<tokio::sync::Mutex<(HostContext, Option<Well>)>> =
         Arc::new(tokio::sync::Mutex::new((ground, None)));
     Arc::new(move |kind, engine, trust| {
         let state = Arc::clone(&state);
@@ -450,7 +457,7 @@ fn finder(ground: Ground) -> FindRuntimes {
     })
 }
 
-fn status_of(ground: &Ground, kind: RuntimeKind) -> RuntimeStatus {
+fn status_of(ground: &HostContext, kind: RuntimeKind) -> RuntimeStatus {
     let (answers, detail) = match (kind, &ground.docker) {
         (RuntimeKind::None, _) => (true, "processes of this machine".to_owned()),
         (RuntimeKind::Docker, Known::Is(engine)) => (true, engine.clone()),

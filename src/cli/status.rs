@@ -13,14 +13,14 @@ use serde_json::{Value, json};
 use crate::cli::apply::store_error;
 use crate::cli::join::{control_error, join, one_line};
 use crate::cli::preview::project_error;
-use crate::cli::{self, Context, Outcome, print};
+use crate::cli::{self, Context, VerbResult, print};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::control::client::Client;
-use crate::control::{Condition, ControlError, GroupStatus, Pending, Role, Stage, Status};
+use crate::control::{AgentState, Condition, ControlError, GroupStatus, Pending, Role, Status};
 use crate::error::{Error, Exit};
 use crate::name::GroupName;
 use crate::resource::{GroupSpec, ResourceId, Spec};
-use crate::store::{Applied, Store};
+use crate::store::{AppliedGeneration, Store};
 use crate::visible;
 
 /// Shows what runs: each group, its state, and what it waits for.
@@ -49,7 +49,7 @@ pub enum StatusFormat {
 ///
 /// # Errors
 /// When a controller runs that does not answer, or what was applied cannot be read.
-pub async fn run(args: &StatusArgs, context: &Context) -> Outcome {
+pub async fn run(args: &StatusArgs, context: &Context) -> VerbResult {
     let (project, client) = join(context).await?;
     match client {
         Some(client) if args.watch => tokio::select! {
@@ -92,7 +92,7 @@ fn unanswered(error: ControlError) -> Error {
 }
 
 /// Shows what runs whenever it changes.
-async fn watch(client: &Client, args: &StatusArgs, context: &Context) -> Outcome {
+async fn watch(client: &Client, args: &StatusArgs, context: &Context) -> VerbResult {
     let mut changes = client.watch_status().await.map_err(unanswered)?;
     let mut first = true;
     while let Some(status) = changes.next().await {
@@ -128,7 +128,7 @@ async fn watch(client: &Client, args: &StatusArgs, context: &Context) -> Outcome
 /// What is known where no controller runs.
 struct Left {
     /// What was applied last.
-    applied: Applied,
+    applied: AppliedGeneration,
     /// The groups that the operator holds.
     holds: BTreeMap<GroupName, Timestamp>,
 }
@@ -144,7 +144,7 @@ impl Left {
     }
 }
 
-fn groups(applied: &Applied) -> impl Iterator<Item = (&GroupName, &GroupSpec)> {
+fn groups(applied: &AppliedGeneration) -> impl Iterator<Item = (&GroupName, &GroupSpec)> {
     applied.specs.iter().filter_map(|(id, spec)| match (id, spec) {
         (ResourceId::Group(name), Spec::Group(spec)) => Some((name, &**spec)),
         _ => None,
@@ -365,7 +365,7 @@ impl Page {
             group.turn.iter().map(|(_, since)| format!("turn started {}", self.ago(*since))),
         );
         beneath.extend(
-            group.strikes.iter().map(|strike| {
+            group.limit_hits.iter().map(|strike| {
                 format!("{} reached {}", one_line(&strike.limit), self.ago(strike.at))
             }),
         );
@@ -435,14 +435,14 @@ fn table(titles: &[&str], rows: &[Row], paint: &dyn Fn(usize, &str) -> String) -
     text
 }
 
-fn stage(stage: Stage) -> &'static str {
+fn stage(stage: AgentState) -> &'static str {
     match stage {
-        Stage::Asleep => "asleep",
-        Stage::Starting => "starting",
-        Stage::Idle => "idle",
-        Stage::Working => "working",
-        Stage::Queued => "queued",
-        Stage::Draining => "draining",
+        AgentState::Asleep => "asleep",
+        AgentState::Starting => "starting",
+        AgentState::Idle => "idle",
+        AgentState::Working => "working",
+        AgentState::Queued => "queued",
+        AgentState::Draining => "draining",
     }
 }
 

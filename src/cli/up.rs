@@ -9,12 +9,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::cli::approve::{self, ApprovalArgs};
-use crate::cli::ground::Ground;
+use crate::cli::ground::HostContext;
 use crate::cli::join::{busy, control_error, join};
 use crate::cli::load::stderr_colors;
 use crate::cli::preview::{Preview, project_error};
 use crate::cli::serve::{self, Serving, Start};
-use crate::cli::{Context, Outcome, apply, tell};
+use crate::cli::{Context, VerbResult, apply, tell};
 use crate::clock::{Clock, SystemClock};
 use crate::control::Role;
 use crate::control::client::Client;
@@ -65,7 +65,7 @@ pub struct UpArgs {
 ///
 /// # Errors
 /// Whatever keeps it from serving.
-pub async fn run(args: &UpArgs, context: &Context) -> Outcome {
+pub async fn run(args: &UpArgs, context: &Context) -> VerbResult {
     if std::env::var_os(DETACHED).is_some() {
         // A session of its own: what ends the terminal it was started from does not end it.
         let _ = rustix::process::setsid();
@@ -95,7 +95,7 @@ pub async fn run(args: &UpArgs, context: &Context) -> Outcome {
 
 /// What is there once everything that had to be applied is.
 struct Ready {
-    ground: Ground,
+    ground: HostContext,
     lock: InstanceLock,
     store: Store,
 }
@@ -106,7 +106,7 @@ async fn apply_at_start(
     args: &UpArgs,
     context: &Context,
 ) -> Result<Result<Ready, Exit>, Error> {
-    let ground = Ground::of_project(context.project())?;
+    let ground = HostContext::of_project(context.project())?;
     let before = match ground.look(Holder::Another).applied() {
         Known::Is(applied) => Some(applied.number),
         Known::Absent => None,
@@ -145,7 +145,7 @@ async fn apply_at_start(
         (Err(error), _) => return Err(error),
     };
     let ready = lock(preview.ground.clone(), args, context).await?;
-    match apply::carry_out(&source, &preview, risks, &ready.lock, &ready.store, context).await {
+    match apply::apply_plan(&source, &preview, risks, &ready.lock, &ready.store, context).await {
         Ok(Exit::Ok) => Ok(Ok(ready)),
         Ok(exit) => Ok(Err(exit)),
         // Whatever of it could not be done is tried again by the controller, and shown.
@@ -159,7 +159,7 @@ async fn apply_at_start(
 
 /// Takes the lock. A conversation that was not told in time makes way once more: where nobody
 /// serves for a moment, whoever talks does.
-async fn lock(ground: Ground, args: &UpArgs, context: &Context) -> Result<Ready, Error> {
+async fn lock(ground: HostContext, args: &UpArgs, context: &Context) -> Result<Ready, Error> {
     let until = Instant::now() + args.wait.as_duration();
     let lock = loop {
         let refused = match ground.project.lock("up", SystemClock.now()) {
@@ -183,7 +183,7 @@ async fn lock(ground: Ground, args: &UpArgs, context: &Context) -> Result<Ready,
 }
 
 /// Serves until somebody ends it.
-async fn serve(ready: Ready, args: &UpArgs, context: &Context) -> Outcome {
+async fn serve(ready: Ready, args: &UpArgs, context: &Context) -> VerbResult {
     let failed = |error: io::Error| Error::failed("listen for signals", &error);
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
@@ -259,14 +259,14 @@ fn stopped_by(lost: &Lost) -> Error {
 
 /// Ends the controller; at once, where somebody insists.
 async fn end(serving: Serving, patience: Duration, interrupt: &mut Signal, terminate: &mut Signal) {
-    let spur = serving.controller.spur();
+    let shutdown = serving.controller.shutdown();
     let mut ending = std::pin::pin!(serving.end(patience));
     tokio::select! {
         () = &mut ending => return,
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
-    spur.hurry().await;
+    shutdown.hurry().await;
     ending.await;
 }
 
@@ -307,7 +307,7 @@ async fn make_way(client: &Client, project: &Project, wait: Period) -> Result<()
 }
 
 /// Starts the controller in the background, and waits until it serves.
-async fn detach(args: &UpArgs, context: &Context, project: &Project) -> Outcome {
+async fn detach(args: &UpArgs, context: &Context, project: &Project) -> VerbResult {
     let failed = |error: io::Error| Error::failed("start in the background", &error);
     let mut command = Command::new("/proc/self/exe");
     command.arg0("babybot").arg("--manifest").arg(&context.manifest).arg("up");

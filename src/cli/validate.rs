@@ -1,7 +1,7 @@
 //! `babybot validate`: every problem of the manifest at once, or that there is none.
 
 use crate::cli::load::stderr_colors;
-use crate::cli::{Context, Outcome, print, print_json, tell};
+use crate::cli::{Context, VerbResult, print, print_json, tell};
 use crate::error::Exit;
 use crate::manifest::Manifest;
 use crate::manifest::render;
@@ -32,7 +32,7 @@ pub enum ValidateFormat {
 ///
 /// # Errors
 /// When stdout cannot be written.
-pub fn run(args: &ValidateArgs, context: &Context) -> Outcome {
+pub fn run(args: &ValidateArgs, context: &Context) -> VerbResult {
     match (args.format, source::read(&context.manifest)) {
         (ValidateFormat::Human, Ok(source)) => {
             print(&format!("{} is valid: {}\n", source.name, counted(&source.manifest)))?;

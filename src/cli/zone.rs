@@ -3,11 +3,11 @@
 use jiff::tz::TimeZone;
 
 use crate::resource::Spec;
-use crate::store::Applied;
+use crate::store::AppliedGeneration;
 
 /// The zone that was applied, else the machine's: the one in which agents are told the time.
 #[must_use]
-pub fn of(applied: Option<&Applied>) -> TimeZone {
+pub fn of(applied: Option<&AppliedGeneration>) -> TimeZone {
     let named = applied.and_then(|applied| {
         applied.specs.values().find_map(|spec| match spec {
             Spec::Group(group) => group.timezone.as_deref(),

@@ -88,7 +88,7 @@ impl Bases {
 /// A place that is taken: dropping it takes socket and notice away. To be dropped before the
 /// instance's lock.
 #[derive(Debug)]
-pub struct Place {
+pub struct ControlSocket {
     notice: Notice,
     /// Device and inode of the socket.
     socket: (u64, u64),
@@ -97,7 +97,7 @@ pub struct Place {
     owner: Option<(u32, u32)>,
 }
 
-impl Place {
+impl ControlSocket {
     /// What was written for those who look for it.
     #[must_use]
     pub fn notice(&self) -> &Notice {
@@ -146,7 +146,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ControlSocket {
     fn drop(&mut self) {
         // Another that took over meanwhile has a place of its own.
         if read_notice(&self.data).ok().flatten().as_ref() == Some(&self.notice) {
@@ -171,12 +171,12 @@ pub fn open(
     since: Timestamp,
     owner: Option<(u32, u32)>,
     bases: &Bases,
-) -> Result<(UnixListener, Place), ControlError> {
+) -> Result<(UnixListener, ControlSocket), ControlError> {
     let folder = open_data(data)?;
     let (listener, socket, identity) = listen(instance, bases)?;
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let notice = Notice { socket, pid: std::process::id(), version, role, since };
-    let place = Place { notice, socket: identity, data: folder, owner };
+    let place = ControlSocket { notice, socket: identity, data: folder, owner };
     // Where this fails, the place is dropped and the socket goes with it.
     write_notice(&place.data, &place.notice, owner)
         .map_err(|source| ControlError::Io { path: data.join(FILE), source })?;

@@ -191,7 +191,7 @@ async fn watch_status(State(desk): State<Desk>) -> Response {
         let line = Line::of(&**changes.borrow_and_update())?;
         Some((Ok(line.0), (changes, stop)))
     });
-    Work::nothing().lines(lines)
+    AnswerTask::nothing().lines(lines)
 }
 
 async fn observe(State(desk): State<Desk>, Json(desired): Json<Desired>) -> Response {
@@ -278,7 +278,7 @@ where
     let open = events.clone();
     let work = work(events);
     // Apart from the answer: a client that reads slowly does not hold up what is done.
-    let work = Work(Some(tokio::spawn(async move {
+    let work = AnswerTask(Some(tokio::spawn(async move {
         work.await;
         drop(open);
     })));
@@ -307,9 +307,9 @@ impl Line {
 }
 
 /// What is done for an answer: dropped with it.
-struct Work(Option<JoinHandle<()>>);
+struct AnswerTask(Option<JoinHandle<()>>);
 
-impl Work {
+impl AnswerTask {
     fn nothing() -> Self {
         Self(None)
     }
@@ -328,7 +328,7 @@ impl Work {
     }
 }
 
-impl Drop for Work {
+impl Drop for AnswerTask {
     fn drop(&mut self) {
         if let Some(work) = &self.0 {
             work.abort();

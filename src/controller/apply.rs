@@ -6,12 +6,12 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
-use super::group::{Ask, Cell};
-use super::look::Eyes;
+use super::group::{GroupCommand, GroupHandle};
+use super::look::ControllerLook;
 use super::{Shared, Trust};
 use crate::control::{ApplyEvent, ApplyRequest};
 use crate::error::chain;
-use crate::execute::{self, AgentOrder, Direct, Lines, Outcome, Tools};
+use crate::execute::{self, AgentOrder, Direct, Lines, StepOutcome, Tools};
 use crate::host::Host;
 use crate::name::GroupName;
 use crate::reconcile::mend::share;
@@ -30,12 +30,12 @@ pub(super) struct Orders {
 
 impl Orders {
     /// Asks a group; `None` where nobody serves it any more.
-    async fn order(&self, cell: &Cell, order: AgentOrder) -> Option<Result<(), String>> {
+    async fn order(&self, handle: &GroupHandle, order: AgentOrder) -> Option<Result<(), String>> {
         if let Some(next) = &self.next {
-            cell.ask(Ask::Configure(Box::new(next.clone()))).await.ok()?;
+            handle.ask(GroupCommand::Configure(Box::new(next.clone()))).await.ok()?;
         }
         let (reply, done) = oneshot::channel();
-        cell.ask(Ask::Order(order, reply)).await.ok()?;
+        handle.ask(GroupCommand::Order(order, reply)).await.ok()?;
         done.await.ok()
     }
 }
@@ -47,8 +47,8 @@ impl Direct for Orders {
         order: AgentOrder,
     ) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async move {
-            let cell = self.shared.cell(group).ok_or("the group is not ready yet")?;
-            match self.order(&cell, order).await {
+            let handle = self.shared.handle(group).ok_or("the group is not ready yet")?;
+            match self.order(&handle, order).await {
                 Some(done) => done,
                 // All agents end, and whatever starts one next makes it as it is to be.
                 None if self.shared.closing.is_cancelled() => Ok(()),
@@ -60,12 +60,12 @@ impl Direct for Orders {
 
 /// What becomes of an agent that is not made of what was applied; `None` where it is, or where none
 /// runs.
-fn way_back(cell: &Cell, host: &Host) -> Option<AgentOrder> {
-    let Some(Spec::Group(spec)) = host.specs().get(&ResourceId::Group(cell.group.clone())) else {
+fn way_back(handle: &GroupHandle, host: &Host) -> Option<AgentOrder> {
+    let Some(Spec::Group(spec)) = host.specs().get(&ResourceId::Group(handle.group.clone())) else {
         return None;
     };
-    let agent = cell.agent();
-    if *agent.grip()?.container() == ContainerSpec::of(spec, host.specs()) {
+    let agent = handle.agent();
+    if *agent.agent_handle()?.container() == ContainerSpec::of(spec, host.specs()) {
         return None;
     }
     Some(match spec.lifecycle {
@@ -86,20 +86,20 @@ impl Drop for Busy<'_> {
 
 impl Shared {
     /// What changes the machine, with everything that this controller has for it.
-    pub(super) fn hands(
+    pub(super) fn executor(
         self: &Arc<Self>,
         next: Option<Host>,
         lines: Option<Lines>,
-    ) -> execute::Machine {
+    ) -> execute::HostChange {
         let parts = self.parts();
         let orders = Orders { shared: Arc::clone(self), next };
         let tools =
             Tools { binary: Some(Arc::clone(&self.binary)), agents: Some(Arc::new(orders)), lines };
-        execute::Machine::new(parts.project.clone(), parts.runtimes.clone(), tools)
+        execute::HostChange::new(parts.project.clone(), parts.runtimes.clone(), tools)
     }
 
     /// Carries an approved plan out, tells how it goes, and goes on with what was applied.
-    pub(super) async fn carry_out(
+    pub(super) async fn serve_apply(
         self: &Arc<Self>,
         request: ApplyRequest,
         events: &mpsc::Sender<ApplyEvent>,
@@ -151,27 +151,27 @@ impl Shared {
                 let _ = told.try_send(ApplyEvent::Line { text: line.to_owned() });
             }
         });
-        let hands = self.hands(Some(next), Some(lines));
-        let eyes = Eyes::new(self);
+        let executor = self.executor(Some(next), Some(lines));
+        let eyes = ControllerLook::new(self);
         let parts = self.parts();
         let told = events.clone();
         let mut next = plan.steps.iter().skip(1);
-        let progress = |id: &ResourceId, outcome: &Outcome| {
+        let progress = |id: &ResourceId, outcome: &StepOutcome| {
             if let Some(next) = next.next() {
                 self.touched().insert(share(&next.id));
             }
             let id = id.clone();
             let event = match outcome {
-                Outcome::Done => ApplyEvent::Done { id },
-                Outcome::Failed(why) => ApplyEvent::Failed { id, why: why.clone() },
-                Outcome::HeldBack(by) => ApplyEvent::HeldBack { id, by: by.clone() },
+                StepOutcome::Done => ApplyEvent::Done { id },
+                StepOutcome::Failed(why) => ApplyEvent::Failed { id, why: why.clone() },
+                StepOutcome::HeldBack(by) => ApplyEvent::HeldBack { id, by: by.clone() },
             };
             let _ = told.try_send(event);
         };
         let approved = Approved { desired: &desired, text: &text, plan: &plan, risks };
         let clock = self.clock();
         let applied =
-            reconcile::apply(&approved, &eyes, &hands, &parts.store, &*clock, progress).await;
+            reconcile::apply(&approved, &eyes, &executor, &parts.store, &*clock, progress).await;
         let _changing = match still {
             Some(still) => still,
             None => self.changing.lock().await,
@@ -212,13 +212,13 @@ impl Shared {
             tracing::error!(error = chain(&error), "cannot serve a group");
         }
         let host = self.host();
-        let back = self.cells().into_iter().filter_map(|cell| {
-            let order = way_back(&cell, &host)?;
+        let back = self.groups().into_iter().filter_map(|handle| {
+            let order = way_back(&handle, &host)?;
             let orders = Orders { shared: Arc::clone(self), next: Some(host.clone()) };
             Some(async move {
-                tracing::warn!(group = %cell.group, "the agent goes back to what was applied");
-                if let Some(Err(error)) = orders.order(&cell, order).await {
-                    tracing::warn!(group = %cell.group, error, "cannot replace the agent");
+                tracing::warn!(group = %handle.group, "the agent goes back to what was applied");
+                if let Some(Err(error)) = orders.order(&handle, order).await {
+                    tracing::warn!(group = %handle.group, error, "cannot replace the agent");
                 }
             })
         });

@@ -11,8 +11,8 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::Shared;
-use super::group::{Cell, Happening};
-use crate::control::{ChatEnd, ChatEvent, ChatRequest, PostOutcome, Stage};
+use super::group::{GroupEvent, GroupHandle};
+use crate::control::{AgentState, ChatEnd, ChatEvent, ChatRequest, PostOutcome};
 use crate::error::chain;
 use crate::host::{self, Worked};
 use crate::name::ChannelName;
@@ -91,8 +91,8 @@ impl Shared {
     ) -> Result<ChatEnd, Broken> {
         let id = ResourceId::Group(request.group.clone());
         loop {
-            let talked = match self.cell(&request.group) {
-                Some(cell) => self.talk(&cell, &mut request, events).await,
+            let talked = match self.handle(&request.group) {
+                Some(handle) => self.talk(&handle, &mut request, events).await,
                 None => Err(Broken::Unknown),
             };
             match talked {
@@ -110,30 +110,30 @@ impl Shared {
 
     async fn talk(
         self: &Arc<Self>,
-        cell: &Arc<Cell>,
+        handle: &Arc<GroupHandle>,
         request: &mut ChatRequest,
         events: &mpsc::Sender<ChatEvent>,
     ) -> Result<ChatEnd, Broken> {
-        let _conversation = match cell.conversation.try_lock() {
+        let _conversation = match handle.conversation.try_lock() {
             Ok(turn) => turn,
             Err(_) => {
-                send(events, ChatEvent::Queued { behind: vec![cell.group.clone()] }).await?;
+                send(events, ChatEvent::Queued { behind: vec![handle.group.clone()] }).await?;
                 tokio::select! {
-                    turn = cell.conversation.lock() => turn,
+                    turn = handle.conversation.lock() => turn,
                     () = events.closed() => return Err(Broken::Gone),
                     () = self.closing.cancelled() => return Err(Broken::Closing),
                 }
             }
         };
-        if cell.is_gone() {
+        if handle.is_gone() {
             return Err(Broken::Removed);
         }
         // From here on: what happens to a message is heard from its first moment.
-        let mut happenings = cell.happenings.subscribe();
+        let mut group_events = handle.group_events.subscribe();
         let mut said = request.said.map(MessageSeq);
         // What was left unfinished is answered before, so that each has a reply of its own.
-        if said.is_none() && cell.state().away.is_none() {
-            let last = self.follow(cell, None, &mut happenings, events).await?;
+        if said.is_none() && handle.state().away.is_none() {
+            let last = self.follow_turns(handle, None, &mut group_events, events).await?;
             if last == Some(Worked::Cancelled) {
                 return Ok(ChatEnd::Cancelled);
             }
@@ -142,7 +142,7 @@ impl Shared {
             if self.closing.is_cancelled() {
                 return Err(Broken::Closing);
             }
-            let (shared, waking, id) = (Arc::clone(self), Arc::clone(cell), request.id.clone());
+            let (shared, waking, id) = (Arc::clone(self), Arc::clone(handle), request.id.clone());
             // Whoever talks may go away right now: what is stored is answered all the same.
             let accepted = tokio::spawn(async move {
                 let host = shared.host();
@@ -162,15 +162,15 @@ impl Shared {
         if said.is_none() {
             return Ok(ChatEnd::Nothing);
         }
-        let away = cell.state().away.clone();
+        let away = handle.state().away.clone();
         if let Some(why) = away {
             send(events, ChatEvent::Away { why }).await?;
         }
-        if cell.state().held {
-            let what = format!("`babybot resume {}`: the group is paused", cell.group);
+        if handle.state().held {
+            let what = format!("`babybot resume {}`: the group is paused", handle.group);
             send(events, ChatEvent::Waits { what }).await?;
         }
-        self.follow(cell, said, &mut happenings, events).await?;
+        self.follow_turns(handle, said, &mut group_events, events).await?;
         let turn = match said {
             Some(said) => self.parts().store.turn_of(said).await?,
             None => None,
@@ -184,29 +184,29 @@ impl Shared {
     }
 
     /// Follows a group until nothing of it waits, and hands over what there is to show.
-    async fn follow(
+    async fn follow_turns(
         self: &Arc<Self>,
-        cell: &Arc<Cell>,
+        handle: &Arc<GroupHandle>,
         said: Option<MessageSeq>,
-        happenings: &mut broadcast::Receiver<Happening>,
+        group_events: &mut broadcast::Receiver<GroupEvent>,
         events: &mpsc::Sender<ChatEvent>,
     ) -> Result<Option<Worked>, Broken> {
         let (mut last, mut waited) = (None, false);
-        if let Some(event) = self.under_way(cell) {
+        if let Some(event) = self.under_way(handle) {
             send(events, event).await?;
         }
         loop {
             // What ended before everything did is in the store, and is handed over still.
             let over = self.closed.is_cancelled();
-            let open = self.hand_over(cell, said, events).await?;
-            if cell.state().stage != Stage::Working && !open {
-                while let Ok(happening) = happenings.try_recv() {
-                    if let Happening::Ended(worked) = happening {
+            let open = self.hand_over(handle, said, events).await?;
+            if handle.state().stage != AgentState::Working && !open {
+                while let Ok(happening) = group_events.try_recv() {
+                    if let GroupEvent::Ended(worked) = happening {
                         last = Some(worked);
                     }
                 }
                 if said.is_none() && waited && last.is_none() {
-                    last = how_it_ended(happenings).await;
+                    last = how_it_ended(group_events).await;
                 }
                 return Ok(last);
             }
@@ -214,20 +214,20 @@ impl Shared {
             if over {
                 return Err(Broken::Closing);
             }
-            if cell.is_gone() && !self.closing.is_cancelled() {
+            if handle.is_gone() && !self.closing.is_cancelled() {
                 return Err(Broken::Removed);
             }
-            cell.nudge();
-            match self.next(happenings, events).await? {
-                Some(Happening::Ended(worked)) => {
+            handle.nudge();
+            match self.next(group_events, events).await? {
+                Some(GroupEvent::Ended(worked)) => {
                     let over = worked == Worked::Cancelled;
                     last = Some(worked);
                     if over {
-                        self.hand_over(cell, said, events).await?;
+                        self.hand_over(handle, said, events).await?;
                         return Ok(last);
                     }
                 }
-                Some(Happening::Progress(progress)) => {
+                Some(GroupEvent::Progress(progress)) => {
                     let away = matches!(progress, Progress::Waits(_));
                     if let Some(event) = event_of(progress) {
                         send(events, event).await?;
@@ -237,46 +237,46 @@ impl Shared {
                         return Ok(last);
                     }
                 }
-                Some(Happening::Waits(what)) => {
-                    let queued = self.under_way(cell);
+                Some(GroupEvent::Waits(what)) => {
+                    let queued = self.under_way(handle);
                     let queued = queued.filter(|event| matches!(event, ChatEvent::Queued { .. }));
                     send(events, queued.unwrap_or(ChatEvent::Waits { what })).await?;
                 }
-                Some(Happening::Rests) | None => {}
+                Some(GroupEvent::Rests) | None => {}
             }
         }
     }
 
     /// What a group is at, where that began before anybody listened.
-    fn under_way(&self, cell: &Cell) -> Option<ChatEvent> {
-        let at_work = |other: &&Arc<Cell>| {
-            other.group != cell.group
-                && matches!(other.state().stage, Stage::Working | Stage::Starting)
+    fn under_way(&self, handle: &GroupHandle) -> Option<ChatEvent> {
+        let at_work = |other: &&Arc<GroupHandle>| {
+            other.group != handle.group
+                && matches!(other.state().stage, AgentState::Working | AgentState::Starting)
         };
-        let state = cell.state();
+        let state = handle.state();
         let (stage, away) = (state.stage, state.away.is_some());
         drop(state);
         match stage {
             // That was told, and nothing else is under way.
             _ if away => None,
-            Stage::Working => Some(ChatEvent::Thinking),
-            Stage::Starting => Some(ChatEvent::Waking),
-            Stage::Queued => {
-                let cells = self.cells();
-                let behind = cells.iter().filter(at_work).map(|other| other.group.clone());
+            AgentState::Working => Some(ChatEvent::Thinking),
+            AgentState::Starting => Some(ChatEvent::Waking),
+            AgentState::Queued => {
+                let groups = self.groups();
+                let behind = groups.iter().filter(at_work).map(|other| other.group.clone());
                 Some(ChatEvent::Queued { behind: behind.collect() })
             }
-            Stage::Asleep | Stage::Idle | Stage::Draining => None,
+            AgentState::Asleep | AgentState::Idle | AgentState::Draining => None,
         }
     }
 
     async fn next(
         &self,
-        happenings: &mut broadcast::Receiver<Happening>,
+        group_events: &mut broadcast::Receiver<GroupEvent>,
         events: &mpsc::Sender<ChatEvent>,
-    ) -> Result<Option<Happening>, Broken> {
+    ) -> Result<Option<GroupEvent>, Broken> {
         tokio::select! {
-            happening = happenings.recv() => match happening {
+            happening = group_events.recv() => match happening {
                 Ok(happening) => Ok(Some(happening)),
                 // What was missed is only progress, or is in the store.
                 Err(RecvError::Lagged(_)) => Ok(None),
@@ -293,15 +293,15 @@ impl Shared {
     /// of the group was not answered yet.
     async fn hand_over(
         self: &Arc<Self>,
-        cell: &Cell,
+        handle: &GroupHandle,
         said: Option<MessageSeq>,
         events: &mpsc::Sender<ChatEvent>,
     ) -> Result<bool, Broken> {
         let store = self.parts().store;
-        let chat = host::terminal_chat(&cell.group);
+        let chat = host::terminal_chat(&handle.group);
         loop {
             let Unsettled { due, open } =
-                store.unsettled(&ChannelName::terminal(), &chat, &cell.group).await?;
+                store.unsettled(&ChannelName::terminal(), &chat, &handle.group).await?;
             // There may be more than are given at once.
             let last = due.len() < OUTBOX_DUE_MAX as usize;
             for post in due {
@@ -345,12 +345,12 @@ impl Shared {
         match outcome {
             Ok(Ok(PostOutcome::Shown)) => {
                 store.delivered(post.id, self.clock().now()).await?;
-                doubt.settle();
+                doubt.resolve();
                 Ok(())
             }
             Ok(Ok(PostOutcome::NotShown { why })) => {
                 store.undelivered(post.id, &why).await?;
-                doubt.settle();
+                doubt.resolve();
                 Err(Broken::NotShown)
             }
             Ok(Err(_)) | Err(_) => Err(Broken::Gone),
@@ -378,7 +378,7 @@ struct Doubt {
 }
 
 impl Doubt {
-    fn settle(mut self) {
+    fn resolve(mut self) {
         if let Some(post) = self.post.take() {
             self.shared.acknowledgements().remove(&post.0);
         }
@@ -399,12 +399,12 @@ impl Drop for Doubt {
 }
 
 /// How what a group was at ended: whoever comes to rest tells it a moment later.
-async fn how_it_ended(happenings: &mut broadcast::Receiver<Happening>) -> Option<Worked> {
+async fn how_it_ended(group_events: &mut broadcast::Receiver<GroupEvent>) -> Option<Worked> {
     let told = async {
         loop {
-            match happenings.recv().await {
-                Ok(Happening::Ended(worked)) => return Some(worked),
-                Ok(Happening::Rests) | Err(RecvError::Closed) => return None,
+            match group_events.recv().await {
+                Ok(GroupEvent::Ended(worked)) => return Some(worked),
+                Ok(GroupEvent::Rests) | Err(RecvError::Closed) => return None,
                 Ok(_) | Err(RecvError::Lagged(_)) => {}
             }
         }

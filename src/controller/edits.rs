@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::look::Eyes;
+use super::look::ControllerLook;
 use super::{Shared, Unread};
 use crate::control::{ApplyEvent, ApplyRequest, Pending};
 use crate::observe;
@@ -84,7 +84,7 @@ async fn look(shared: &Arc<Shared>, before: &mut Before) {
             return;
         }
     };
-    let observed = observe::observe(&desired, &Eyes::toward(shared, &desired)).await;
+    let observed = observe::observe(&desired, &ControllerLook::toward(shared, &desired)).await;
     let plan = plan(&desired, &observed);
     // What only drifted is mended anyway, and waits for nobody.
     let own: Vec<&Step> = plan.steps.iter().filter(|step| step.action != Action::Mend).collect();
@@ -111,7 +111,7 @@ async fn look(shared: &Arc<Shared>, before: &mut Before) {
             return;
         }
         let request = ApplyRequest { desired, text, plan, risks: vec![Risk::Safe] };
-        match follow(shared, request).await {
+        match apply_followed(shared, request).await {
             Followed::Whole => {
                 shared.known().pending = None;
                 return;
@@ -131,10 +131,10 @@ async fn look(shared: &Arc<Shared>, before: &mut Before) {
     }
 }
 
-async fn follow(shared: &Arc<Shared>, request: ApplyRequest) -> Followed {
+async fn apply_followed(shared: &Arc<Shared>, request: ApplyRequest) -> Followed {
     let (events, mut inbox) = tokio::sync::mpsc::channel(EVENTS_MAX);
     let carrying = Arc::clone(shared);
-    let work = shared.applies.spawn(async move { carrying.carry_out(request, &events).await });
+    let work = shared.applies.spawn(async move { carrying.serve_apply(request, &events).await });
     let mut followed = Followed::Failed;
     while let Some(event) = inbox.recv().await {
         match event {

@@ -95,7 +95,7 @@ impl Folders {
     }
 
     /// Watches the folders that are there by now, those that were made anew among them.
-    pub(super) fn follow(&mut self, shared: &Arc<Shared>) {
+    pub(super) fn refresh(&mut self, shared: &Arc<Shared>) {
         let Some(watcher) = &mut self.watcher else { return };
         let project = shared.parts().project;
         let root = project.root();
@@ -104,8 +104,8 @@ impl Folders {
             .chain(["data/sessions", "data/ipc"])
             .map(|below| root.join(below))
             .collect();
-        for cell in shared.cells() {
-            wanted.insert(settings_folder(&project.session(&cell.group)));
+        for handle in shared.groups() {
+            wanted.insert(settings_folder(&project.session(&handle.group)));
         }
         let mut watched = BTreeMap::new();
         for folder in wanted {

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use crate::control::{Lease, LeasedPlace, Stage, Strike};
+use crate::control::{AgentState, Lease, LeasedPlace, LimitHit};
 use crate::error::chain;
 use crate::execute::AgentOrder;
 use crate::host::{Agent, Host, HostError, Worked, Worker};
@@ -25,7 +25,7 @@ use crate::process;
 use crate::resource::Lifecycle;
 use crate::runtime::Exit;
 use crate::runtime::process::MARKER;
-use crate::session::{Grip, Progress};
+use crate::session::{AgentHandle, Progress};
 
 /// Requests to a group that wait for it to look at them.
 const ASKS_MAX: usize = 64;
@@ -39,7 +39,7 @@ const STRIKES_KEPT: usize = 5;
 const STORE_WAIT: Duration = Duration::from_secs(5);
 
 /// What is asked of a group.
-pub(super) enum Ask {
+pub(super) enum GroupCommand {
     /// What a plan asks for.
     Order(AgentOrder, oneshot::Sender<Result<(), String>>),
     /// Go on with what another generation says.
@@ -67,7 +67,7 @@ pub(super) enum Until {
 
 /// What happens to a group.
 #[derive(Clone, Debug)]
-pub(super) enum Happening {
+pub(super) enum GroupEvent {
     /// A turn goes on.
     Progress(Progress),
     /// A turn came to its end.
@@ -80,10 +80,10 @@ pub(super) enum Happening {
 
 /// A group as everybody but its own task sees it.
 #[derive(Debug)]
-pub(super) struct Cell {
+pub(super) struct GroupHandle {
     pub(super) group: GroupName,
-    asks: mpsc::Sender<Ask>,
-    pub(super) happenings: broadcast::Sender<Happening>,
+    asks: mpsc::Sender<GroupCommand>,
+    pub(super) group_events: broadcast::Sender<GroupEvent>,
     state: Mutex<State>,
     agent: watch::Receiver<Agent>,
     /// Something may wait in the store.
@@ -97,7 +97,7 @@ pub(super) struct Cell {
 /// What is known of a group.
 #[derive(Clone, Debug)]
 pub(super) struct State {
-    pub(super) stage: Stage,
+    pub(super) stage: AgentState,
     pub(super) waits_for: Option<String>,
     /// What a turn needs that is not there yet.
     pub(super) away: Option<String>,
@@ -108,13 +108,13 @@ pub(super) struct State {
     pub(super) since: crate::clock::Timestamp,
     /// How the agent ended that nobody had asked to.
     pub(super) lost: Option<String>,
-    pub(super) strikes: Vec<Strike>,
+    pub(super) limit_hits: Vec<LimitHit>,
     pub(super) failure: Option<String>,
     /// Why it is not known how full its folders are.
     pub(super) unmeasured: Option<String>,
 }
 
-impl std::fmt::Debug for Ask {
+impl std::fmt::Debug for GroupCommand {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Order(..) => "Order",
@@ -128,7 +128,7 @@ impl std::fmt::Debug for Ask {
     }
 }
 
-impl Cell {
+impl GroupHandle {
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -136,7 +136,7 @@ impl Cell {
     /// Whether a plan has to wait for it.
     pub(super) fn is_busy(&self) -> bool {
         let state = self.state();
-        state.leases > 0 || matches!(state.stage, Stage::Working | Stage::Starting)
+        state.leases > 0 || matches!(state.stage, AgentState::Working | AgentState::Starting)
     }
 
     /// Its agent as it is right now.
@@ -145,7 +145,7 @@ impl Cell {
     }
 
     /// Asks, and waits only for room to ask.
-    pub(super) async fn ask(&self, ask: Ask) -> Result<(), String> {
+    pub(super) async fn ask(&self, ask: GroupCommand) -> Result<(), String> {
         self.asks.send(ask).await.map_err(|_| "the group was removed".to_owned())
     }
 
@@ -169,12 +169,12 @@ impl Cell {
 }
 
 /// The task of one group.
-pub(super) struct Keeper {
+pub(super) struct GroupActor {
     shared: Arc<Shared>,
-    cell: Arc<Cell>,
+    handle: Arc<GroupHandle>,
     worker: Worker,
     agent: watch::Receiver<Agent>,
-    inbox: mpsc::Receiver<Ask>,
+    inbox: mpsc::Receiver<GroupCommand>,
     /// Whether something may wait in the store.
     pending: bool,
     /// What a plan asked for while the group was at work.
@@ -188,11 +188,11 @@ pub(super) fn start(
     shared: &Arc<Shared>,
     host: &Host,
     group: &GroupName,
-) -> Result<Arc<Cell>, HostError> {
+) -> Result<Arc<GroupHandle>, HostError> {
     let worker = host.worker(group)?;
     let (asks, inbox) = mpsc::channel(ASKS_MAX);
     let state = State {
-        stage: Stage::Asleep,
+        stage: AgentState::Asleep,
         waits_for: None,
         away: None,
         held: false,
@@ -200,23 +200,23 @@ pub(super) fn start(
         leased: 0,
         since: shared.clock().now(),
         lost: None,
-        strikes: Vec::new(),
+        limit_hits: Vec::new(),
         failure: None,
         unmeasured: None,
     };
-    let cell = Arc::new(Cell {
+    let handle = Arc::new(GroupHandle {
         group: group.clone(),
         asks,
-        happenings: broadcast::Sender::new(HAPPENINGS_MAX),
+        group_events: broadcast::Sender::new(HAPPENINGS_MAX),
         state: Mutex::new(state),
         agent: worker.agent(),
         work: Notify::new(),
         holding: tokio::sync::Mutex::default(),
         conversation: tokio::sync::Mutex::default(),
     });
-    let keeper = Keeper {
+    let keeper = GroupActor {
         shared: Arc::clone(shared),
-        cell: Arc::clone(&cell),
+        handle: Arc::clone(&handle),
         agent: worker.agent(),
         worker,
         inbox,
@@ -224,26 +224,26 @@ pub(super) fn start(
         later: None,
         quit: None,
     };
-    let (shared, leaving) = (Arc::clone(shared), Arc::clone(&cell));
+    let (shared, leaving) = (Arc::clone(shared), Arc::clone(&handle));
     let tasks = shared.tasks.clone();
     tasks.spawn(async move {
         keeper.run().await;
         shared.let_leave(&leaving);
     });
-    Ok(cell)
+    Ok(handle)
 }
 
-impl Keeper {
+impl GroupActor {
     async fn run(mut self) {
         self.remember_hold().await;
         while !self.is_over() {
-            if self.pending && self.quit.is_none() && !self.cell.state().held {
+            if self.pending && self.quit.is_none() && !self.handle.state().held {
                 self.work().await;
             } else {
                 self.rest().await;
             }
         }
-        self.set_stage(Stage::Draining);
+        self.set_stage(AgentState::Draining);
         let insists = || self.quit.is_some_and(Until::is_past);
         if insists() {
             self.worker.end().await;
@@ -255,38 +255,38 @@ impl Keeper {
             }
             self.worker.end().await;
         }
-        self.set_stage(Stage::Asleep);
+        self.set_stage(AgentState::Asleep);
     }
 
     /// Whether it is time to end. Who looks inside is not cut short, unless there is a deadline.
     fn is_over(&self) -> bool {
         match self.quit {
             None => false,
-            Some(Until::Over) => self.cell.state().leases == 0,
+            Some(Until::Over) => self.handle.state().leases == 0,
             Some(Until::At(_)) => true,
         }
     }
 
     /// Waits for something to do.
     async fn rest(&mut self) {
-        let running = self.cell.agent().sandbox().is_some();
-        let leases = self.cell.state().leases;
-        self.set_stage(if running { Stage::Idle } else { Stage::Asleep });
+        let running = self.handle.agent().sandbox().is_some();
+        let leases = self.handle.state().leases;
+        self.set_stage(if running { AgentState::Idle } else { AgentState::Asleep });
         let idle = if leases == 0 { self.worker.idle_after() } else { Duration::MAX };
         tokio::select! {
             ask = self.inbox.recv() => match ask {
                 Some(ask) => self.answer(ask).await,
                 None => quit(&mut self.quit, Until::now()),
             },
-            () = self.cell.work.notified() => self.pending = true,
+            () = self.handle.work.notified() => self.pending = true,
             exit = self.worker.ended() => {
-                tracing::info!(group = %self.cell.group, %exit, "the agent stopped");
-                self.worker.bury();
+                tracing::info!(group = %self.handle.group, %exit, "the agent stopped");
+                self.worker.clear_ended();
                 self.lose(&exit).await;
                 self.shared.nudge();
             }
             () = sleep(idle), if running => {
-                tracing::info!(group = %self.cell.group, "the agent was idle and stops");
+                tracing::info!(group = %self.handle.group, "the agent was idle and stops");
                 self.worker.rest().await;
             }
         }
@@ -296,53 +296,53 @@ impl Keeper {
     async fn lose(&self, exit: &Exit) {
         let how = format!("the agent stopped: {exit}");
         match self.worker.spec().lifecycle {
-            Lifecycle::Always => self.cell.state().lost = Some(how),
+            Lifecycle::Always => self.handle.state().lost = Some(how),
             Lifecycle::OnDemand => {
                 let text = format!("{how}; starts again with the next message");
-                self.shared.tell_of_drift(&self.cell.group, text).await;
+                self.shared.tell_of_drift(&self.handle.group, text).await;
             }
         }
     }
 
     /// Does what is asked while nothing is under way.
-    async fn answer(&mut self, ask: Ask) {
+    async fn answer(&mut self, ask: GroupCommand) {
         match ask {
             // Somebody looks inside: it is done once they have gone.
-            Ask::Order(order @ (AgentOrder::Replace | AgentOrder::Stop), reply)
-                if self.cell.state().leases > 0 && !self.is_halted().await =>
+            GroupCommand::Order(order @ (AgentOrder::Replace | AgentOrder::Stop), reply)
+                if self.handle.state().leases > 0 && !self.is_halted().await =>
             {
                 self.later = Some(order);
                 let _ = reply.send(Ok(()));
             }
-            Ask::Order(order, reply) => {
-                let done = self.carry_out(order).await;
+            GroupCommand::Order(order, reply) => {
+                let done = self.obey(order).await;
                 let _ = reply.send(done);
             }
-            Ask::Configure(host) => self.worker.take_up(*host),
-            Ask::Held => self.heed_hold(),
-            Ask::Lease(reply) => {
+            GroupCommand::Configure(host) => self.worker.adopt_generation(*host),
+            GroupCommand::Held => self.heed_hold(),
+            GroupCommand::Lease(reply) => {
                 // Where nobody waits for it any more, it is given back as it is dropped.
                 let _ = reply.send(self.lease().await);
             }
-            Ask::Return(marker) => {
-                self.cell.give_back(marker);
-                if self.cell.state().leases == 0 {
+            GroupCommand::Return(marker) => {
+                self.handle.give_back(marker);
+                if self.handle.state().leases == 0 {
                     self.catch_up().await;
                 }
             }
-            Ask::Cancel(reply) => {
-                let cancelled = self.shared.host().cancel_all(&self.cell.group).await;
+            GroupCommand::Cancel(reply) => {
+                let cancelled = self.shared.host().cancel_all(&self.handle.group).await;
                 let _ = reply.send(cancelled.map_err(|error| chain(&error)));
             }
-            Ask::Quit(until) => quit(&mut self.quit, until),
+            GroupCommand::Quit(until) => quit(&mut self.quit, until),
         }
     }
 
-    async fn carry_out(&mut self, order: AgentOrder) -> Result<(), String> {
+    async fn obey(&mut self, order: AgentOrder) -> Result<(), String> {
         match order {
             AgentOrder::Start => {}
             AgentOrder::Replace | AgentOrder::Stop => {
-                self.set_stage(Stage::Draining);
+                self.set_stage(AgentState::Draining);
                 let halted = self.is_halted().await;
                 if halted {
                     // It can neither finish nor be told to.
@@ -352,7 +352,7 @@ impl Keeper {
                 }
             }
         }
-        let held = self.cell.state().held;
+        let held = self.handle.state().held;
         match order {
             AgentOrder::Stop => Ok(()),
             _ if held => Err("the group is paused".to_owned()),
@@ -362,14 +362,16 @@ impl Keeper {
 
     /// Whether somebody halted its sandbox from outside.
     async fn is_halted(&self) -> bool {
-        match self.cell.agent().grip() {
-            Some(grip) => grip.is_halted(self.shared.host().instance(), &self.cell.group).await,
+        match self.handle.agent().agent_handle() {
+            Some(agent_handle) => {
+                agent_handle.is_halted(self.shared.host().instance(), &self.handle.group).await
+            }
             None => false,
         }
     }
 
     async fn wake(&mut self) -> Result<(), String> {
-        self.set_stage(Stage::Starting);
+        self.set_stage(AgentState::Starting);
         let woken = self.worker.wake().await.map_err(|error| chain(&error));
         self.set_failure(woken.as_ref().err().cloned());
         woken
@@ -380,17 +382,17 @@ impl Keeper {
             return Err("the group is being removed".to_owned());
         }
         self.wake().await?;
-        lease_of(&self.shared, &self.cell)
+        lease_of(&self.shared, &self.handle)
     }
 
     /// Goes on holding a group that an earlier controller was told to hold.
     async fn remember_hold(&mut self) {
-        let group = &self.cell.group;
+        let group = &self.handle.group;
         // Whoever holds it or lets it go right now does so before or after.
-        let holding = self.cell.holding.lock().await;
+        let holding = self.handle.holding.lock().await;
         match self.shared.parts().store.holds().await {
             Ok(holds) if holds.contains_key(group) => {
-                self.cell.state().held = true;
+                self.handle.state().held = true;
                 drop(holding);
                 self.heed_hold();
             }
@@ -400,7 +402,7 @@ impl Keeper {
     }
 
     fn heed_hold(&mut self) {
-        self.pending |= !self.cell.state().held;
+        self.pending |= !self.handle.state().held;
         self.wait_for_hold();
         self.shared.nudge();
     }
@@ -411,8 +413,8 @@ impl Keeper {
         let ended = self.turn().await;
         // Before its place is another's, and before anybody hears of the end: whoever looks then
         // must not find it at work any more.
-        self.set_stage(Stage::Idle);
-        self.cell.state().away = None;
+        self.set_stage(AgentState::Idle);
+        self.handle.state().away = None;
         self.wait_for_hold();
         drop(place);
         match ended {
@@ -422,18 +424,18 @@ impl Keeper {
                     _ => None,
                 };
                 self.set_failure(failure);
-                let _ = self.cell.happenings.send(Happening::Ended(worked));
+                let _ = self.handle.group_events.send(GroupEvent::Ended(worked));
             }
             Some(Ok(None)) => {
                 self.pending = false;
-                let _ = self.cell.happenings.send(Happening::Rests);
+                let _ = self.handle.group_events.send(GroupEvent::Rests);
             }
             Some(Err(error)) => {
-                tracing::error!(group = %self.cell.group, error = chain(&error), "a turn waits");
+                tracing::error!(group = %self.handle.group, error = chain(&error), "a turn waits");
                 let why = chain(&error);
                 self.set_failure(Some(why.clone()));
                 let retry = Progress::Retry { why, wait: STORE_WAIT };
-                let _ = self.cell.happenings.send(Happening::Progress(retry));
+                let _ = self.handle.group_events.send(GroupEvent::Progress(retry));
                 self.pause(STORE_WAIT).await;
             }
             // It ends before its time, and the next controller goes on with the turn.
@@ -445,7 +447,7 @@ impl Keeper {
     /// Waits, and answers what is asked meanwhile.
     async fn pause(&mut self, time: Duration) {
         let until = Instant::now() + time;
-        while self.quit.is_none() && !self.cell.state().held {
+        while self.quit.is_none() && !self.handle.state().held {
             tokio::select! {
                 ask = self.inbox.recv() => match ask {
                     Some(ask) => self.answer(ask).await,
@@ -468,7 +470,7 @@ impl Keeper {
     }
 
     async fn queue(&mut self, places: Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
-        self.set_stage(Stage::Queued);
+        self.set_stage(AgentState::Queued);
         self.set_waiting(Some("a free place (runtime.parallel)".to_owned()));
         let mut waiting = std::pin::pin!(places.acquire_owned());
         loop {
@@ -479,10 +481,10 @@ impl Keeper {
                     None => quit(&mut self.quit, Until::now()),
                 }
             }
-            if self.quit.is_some() || self.cell.state().held {
+            if self.quit.is_some() || self.handle.state().held {
                 return None;
             }
-            self.set_stage(Stage::Queued);
+            self.set_stage(AgentState::Queued);
         }
     }
 
@@ -491,8 +493,8 @@ impl Keeper {
         let (audience, mut progress) = mpsc::channel(PROGRESS_MAX);
         let cancel = CancellationToken::new();
         let shared = Arc::clone(&self.shared);
-        let cell = Arc::clone(&self.cell);
-        shared.set_stage(&cell, Stage::Working);
+        let handle = Arc::clone(&self.handle);
+        shared.set_stage(&handle, AgentState::Working);
         let Self { worker, inbox, agent, later, quit: ending, pending, .. } = self;
         let next = worker.next();
         let mut work = std::pin::pin!(worker.work(&cancel, &audience));
@@ -505,50 +507,50 @@ impl Keeper {
                 biased;
                 worked = &mut work => {
                     while let Ok(step) = progress.try_recv() {
-                        shared.take_note(&cell, &step);
-                        let _ = cell.happenings.send(Happening::Progress(step));
+                        shared.take_note(&handle, &step);
+                        let _ = handle.group_events.send(GroupEvent::Progress(step));
                     }
                     while let Some((order, _, reply)) = orders.next().await {
                         *later = Some(order);
                         let _ = reply.send(Ok(()));
                     }
                     if !cancelled.is_empty() {
-                        let rest = shared.host().cancel_all(&cell.group).await;
+                        let rest = shared.host().cancel_all(&handle.group).await;
                         let rest = rest.map_err(|error| chain(&error));
                         cancelled.drain(..).for_each(|reply| drop(reply.send(rest.clone())));
                     }
                     return Some(worked);
                 }
                 step = progress.recv() => if let Some(step) = step {
-                    shared.take_note(&cell, &step);
+                    shared.take_note(&handle, &step);
                     lost.take_note(&step);
-                    let _ = cell.happenings.send(Happening::Progress(step));
+                    let _ = handle.group_events.send(GroupEvent::Progress(step));
                 },
                 changed = agent.changed() => if changed.is_ok() {
                     let present = agent.borrow_and_update().clone();
                     if let Some(text) = lost.replaced(&present) {
-                        shared.tell_of_drift(&cell.group, text).await;
+                        shared.tell_of_drift(&handle.group, text).await;
                     }
                 },
                 ask = inbox.recv() => match ask {
                     None => quit(ending, Until::now()),
-                    Some(Ask::Quit(until)) => quit(ending, until),
-                    Some(Ask::Configure(host)) => next.put(*host),
-                    Some(Ask::Return(marker)) => cell.give_back(marker),
-                    Some(Ask::Held) => *pending |= !cell.state().held,
-                    Some(Ask::Cancel(reply)) => {
+                    Some(GroupCommand::Quit(until)) => quit(ending, until),
+                    Some(GroupCommand::Configure(host)) => next.put(*host),
+                    Some(GroupCommand::Return(marker)) => handle.give_back(marker),
+                    Some(GroupCommand::Held) => *pending |= !handle.state().held,
+                    Some(GroupCommand::Cancel(reply)) => {
                         cancel.cancel();
                         cancelled.push(reply);
                     }
-                    Some(Ask::Lease(reply)) => drop(reply.send(lease_of(&shared, &cell))),
-                    Some(Ask::Order(order, reply)) => {
-                        let held = agent.borrow().grip().cloned();
-                        let (shared, cell) = (&shared, &cell);
+                    Some(GroupCommand::Lease(reply)) => drop(reply.send(lease_of(&shared, &handle))),
+                    Some(GroupCommand::Order(order, reply)) => {
+                        let held = agent.borrow().agent_handle().cloned();
+                        let (shared, handle) = (&shared, &handle);
                         // Beside the turn: an engine may take its time to say.
                         orders.push(Box::pin(async move {
                             let halted = match (order, &held) {
-                                (AgentOrder::Replace | AgentOrder::Stop, Some(grip)) => {
-                                    grip.is_halted(shared.host().instance(), &cell.group).await
+                                (AgentOrder::Replace | AgentOrder::Stop, Some(agent_handle)) => {
+                                    agent_handle.is_halted(shared.host().instance(), &handle.group).await
                                 }
                                 _ => false,
                             };
@@ -559,9 +561,9 @@ impl Keeper {
                 Some((order, halted, reply)) = orders.next(), if !orders.is_empty() => {
                     let done = match halted {
                         // It cannot finish. The turn goes on in the next.
-                        Some(grip) => {
+                        Some(agent_handle) => {
                             lost.expected = true;
-                            grip.stop(Duration::ZERO).await.map_err(|error| error.to_string())
+                            agent_handle.stop(Duration::ZERO).await.map_err(|error| error.to_string())
                         }
                         None => {
                             *later = Some(order);
@@ -573,7 +575,7 @@ impl Keeper {
                 () = past(until) => {
                     // What was stopped does not come back at the next start.
                     if !cancelled.is_empty() {
-                        let _ = shared.host().cancel_all(&cell.group).await;
+                        let _ = shared.host().cancel_all(&handle.group).await;
                     }
                     return None;
                 }
@@ -585,44 +587,44 @@ impl Keeper {
     async fn catch_up(&mut self) {
         self.worker.take_up_next();
         let well = self.later.is_none() && self.worker.is_as_applied();
-        let looked_into = self.cell.state().leases > 0;
+        let looked_into = self.handle.state().leases > 0;
         if !looked_into
             && let Some(order) = self.later.take()
             && self.quit.is_none()
             && order != AgentOrder::Start
-            && let Err(error) = self.carry_out(order).await
+            && let Err(error) = self.obey(order).await
         {
-            tracing::warn!(group = %self.cell.group, %error, "cannot replace the agent");
+            tracing::warn!(group = %self.handle.group, %error, "cannot replace the agent");
         }
         self.shared.note_rest(well);
     }
 
-    fn set_stage(&self, stage: Stage) {
-        self.shared.set_stage(&self.cell, stage);
+    fn set_stage(&self, stage: AgentState) {
+        self.shared.set_stage(&self.handle, stage);
     }
 
     fn set_waiting(&self, what: Option<String>) {
         if let Some(what) = &what {
-            let _ = self.cell.happenings.send(Happening::Waits(what.clone()));
+            let _ = self.handle.group_events.send(GroupEvent::Waits(what.clone()));
         }
-        self.cell.state().waits_for = what;
+        self.handle.state().waits_for = what;
         self.shared.tell();
     }
 
     /// Waits for the operator, where they hold it, and otherwise for nothing.
     fn wait_for_hold(&self) {
-        let held = self.cell.state().held;
+        let held = self.handle.state().held;
         self.set_waiting(held.then(|| "`babybot resume`: it is paused".to_owned()));
     }
 
     fn set_failure(&self, failure: Option<String>) {
-        self.cell.state().failure = failure;
+        self.handle.state().failure = failure;
         self.shared.tell();
     }
 }
 
 /// What a plan asks for in the middle of a turn, with the agent where somebody halted it.
-type Judged = (AgentOrder, Option<Grip>, oneshot::Sender<Result<(), String>>);
+type Judged = (AgentOrder, Option<AgentHandle>, oneshot::Sender<Result<(), String>>);
 
 /// The agents that a turn loses, so that each is told of once another is in its place.
 #[derive(Default)]
@@ -679,10 +681,10 @@ async fn past(until: Option<Until>) {
 }
 
 /// Becomes ready when somebody does not want to wait any longer.
-async fn insisted(inbox: &mut mpsc::Receiver<Ask>) {
+async fn insisted(inbox: &mut mpsc::Receiver<GroupCommand>) {
     loop {
         match inbox.recv().await {
-            Some(Ask::Quit(until)) if until.is_past() => return,
+            Some(GroupCommand::Quit(until)) if until.is_past() => return,
             Some(_) => {}
             None => return std::future::pending().await,
         }
@@ -693,33 +695,33 @@ async fn insisted(inbox: &mut mpsc::Receiver<Ask>) {
 #[derive(Debug)]
 pub(super) struct Leased {
     pub(super) lease: Lease,
-    cell: Arc<Cell>,
+    handle: Arc<GroupHandle>,
 }
 
 impl Drop for Leased {
     fn drop(&mut self) {
-        let (cell, marker) = (Arc::clone(&self.cell), self.lease.place.marker.clone());
+        let (handle, marker) = (Arc::clone(&self.handle), self.lease.place.marker.clone());
         tokio::spawn(async move {
-            if cell.ask(Ask::Return(marker.clone())).await.is_err() {
+            if handle.ask(GroupCommand::Return(marker.clone())).await.is_err() {
                 // The group is served no more; what was started under the lease may still run.
-                cell.give_back(marker);
+                handle.give_back(marker);
             }
         });
     }
 }
 
 /// A lease of the agent that runs.
-fn lease_of(shared: &Shared, cell: &Arc<Cell>) -> Result<Leased, String> {
-    let grip = cell.agent().grip().cloned();
-    let grip = grip.ok_or("the agent is starting or stopping")?;
-    let runtime = shared.runtime_of(&cell.group);
+fn lease_of(shared: &Shared, handle: &Arc<GroupHandle>) -> Result<Leased, String> {
+    let agent_handle = handle.agent().agent_handle().cloned();
+    let agent_handle = agent_handle.ok_or("the agent is starting or stopping")?;
+    let runtime = shared.runtime_of(&handle.group);
     let number = {
-        let mut state = cell.state();
+        let mut state = handle.state();
         state.leases += 1;
         state.leased += 1;
         state.leased
     };
-    let place = grip.place().clone();
+    let place = agent_handle.place().clone();
     let place = LeasedPlace {
         // All that is marked as the agent's is ended with it, and this is too.
         marker: format!("{}/lease-{number}/", place.marker),
@@ -728,9 +730,9 @@ fn lease_of(shared: &Shared, cell: &Arc<Cell>) -> Result<Leased, String> {
         user: place.user,
         env: place.env,
     };
-    let sandbox = grip.sandbox().clone();
-    let lease = Lease { runtime, endpoint: grip.endpoint(), sandbox, place };
-    Ok(Leased { lease, cell: Arc::clone(cell) })
+    let sandbox = agent_handle.sandbox().clone();
+    let lease = Lease { runtime, endpoint: agent_handle.endpoint(), sandbox, place };
+    Ok(Leased { lease, handle: Arc::clone(handle) })
 }
 
 async fn sleep(time: Duration) {
@@ -743,20 +745,20 @@ async fn sleep(time: Duration) {
 
 impl Shared {
     /// Takes note of what a turn reports of limits.
-    fn take_note(&self, cell: &Cell, progress: &Progress) {
+    fn take_note(&self, handle: &GroupHandle, progress: &Progress) {
         match progress {
             Progress::Struck(limit) => {
                 let at = self.clock().now();
-                tracing::info!(group = %cell.group, limit, "a limit was reached");
-                let mut state = cell.state();
-                state.strikes.push(Strike { limit: (*limit).to_owned(), at });
-                let extra = state.strikes.len().saturating_sub(STRIKES_KEPT);
-                state.strikes.drain(..extra);
+                tracing::info!(group = %handle.group, limit, "a limit was reached");
+                let mut state = handle.state();
+                state.limit_hits.push(LimitHit { limit: (*limit).to_owned(), at });
+                let extra = state.limit_hits.len().saturating_sub(STRIKES_KEPT);
+                state.limit_hits.drain(..extra);
             }
             Progress::Retry { why, wait } => {
-                tracing::info!(group = %cell.group, why, wait = wait.as_secs(), "trying a turn again");
+                tracing::info!(group = %handle.group, why, wait = wait.as_secs(), "trying a turn again");
                 {
-                    let mut state = cell.state();
+                    let mut state = handle.state();
                     state.failure = Some(why.clone());
                     state.waits_for = Some(format!("another attempt, in {} s", wait.as_secs()));
                 }
@@ -764,9 +766,9 @@ impl Shared {
                 self.wake.notify_one();
             }
             Progress::Waits(why) => {
-                tracing::info!(group = %cell.group, why, "a turn waits");
+                tracing::info!(group = %handle.group, why, "a turn waits");
                 {
-                    let mut state = cell.state();
+                    let mut state = handle.state();
                     state.away = Some(why.clone());
                     state.failure = Some(why.clone());
                     state.waits_for = Some(why.clone());
@@ -775,7 +777,7 @@ impl Shared {
                 self.wake.notify_one();
             }
             Progress::Back | Progress::Tool { .. } | Progress::Text { .. } => {
-                let mut state = cell.state();
+                let mut state = handle.state();
                 state.away = None;
                 // Told only of what changed: a text comes in many pieces.
                 if state.failure.take().is_none() & state.waits_for.take().is_none() {
@@ -783,7 +785,7 @@ impl Shared {
                 }
             }
             Progress::Measured(why) => {
-                let mut state = cell.state();
+                let mut state = handle.state();
                 if state.unmeasured == *why {
                     return;
                 }

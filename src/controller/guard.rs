@@ -18,7 +18,7 @@ use tokio::net::UnixListener;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::control::place::{Bases, FILE, Place};
+use crate::control::place::{Bases, ControlSocket, FILE};
 use crate::error::chain;
 use crate::name::InstanceId;
 use crate::project::{InstanceLock, Project};
@@ -43,7 +43,7 @@ pub struct Belongings {
     /// The lock of the instance.
     pub lock: InstanceLock,
     /// The socket and the notice.
-    pub place: Place,
+    pub place: ControlSocket,
     /// Where the socket may be.
     pub bases: Bases,
 }
@@ -82,7 +82,7 @@ pub async fn look_after(
             tracing::error!(why, "the controller cannot be found by other commands");
         }
         trouble = now;
-        watcher.follow(own.watched());
+        watcher.watch(own.watched());
         let every = if watcher.is_blind() { EVERY_UNWATCHED } else { EVERY };
         tokio::select! {
             () = watcher.changed() => tokio::time::sleep(QUIET).await,
@@ -188,7 +188,7 @@ impl Watcher {
     }
 
     /// Watches these from now on, those that were made anew among them.
-    fn follow(&mut self, wanted: Vec<PathBuf>) {
+    fn watch(&mut self, wanted: Vec<PathBuf>) {
         self.wanted = wanted.len();
         let Some(watcher) = &mut self.watcher else { return };
         let before = std::mem::take(&mut self.watched);

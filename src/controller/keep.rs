@@ -13,7 +13,7 @@ use futures_util::stream::{BoxStream, SelectAll};
 use tokio::time::Instant;
 
 use super::folders::Folders;
-use super::look::Eyes;
+use super::look::ControllerLook;
 use super::{Shared, Trust};
 use crate::control::{Drift, RuntimeStatus};
 use crate::desired::Desired;
@@ -53,7 +53,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
     let mut hindered = false;
     let mut tidied = 0;
     loop {
-        folders.follow(&shared);
+        folders.refresh(&shared);
         let next = due.unwrap_or_else(|| Instant::now() + EVERY).min(Instant::now() + EVERY);
         tokio::select! {
             () = shared.wake.notified() => {}
@@ -63,7 +63,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
             () = tokio::time::sleep_until(next) => {}
             () = shared.closing.cancelled() => return,
         }
-        settle(&shared, &mut events, &mut folders).await;
+        debounce(&shared, &mut events, &mut folders).await;
         let rests = shared.known().rests;
         let round = {
             let _changing = shared.changing.lock().await;
@@ -114,7 +114,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
 }
 
 /// Waits until events that belong together are over.
-async fn settle(shared: &Arc<Shared>, events: &mut Events, folders: &mut Folders) {
+async fn debounce(shared: &Arc<Shared>, events: &mut Events, folders: &mut Folders) {
     let most = Instant::now() + QUIET_MAX;
     loop {
         let quiet = (Instant::now() + QUIET).min(most);
@@ -136,8 +136,8 @@ async fn round(shared: &Arc<Shared>, mender: &mut Mender) -> Round {
     let status = shared.turn_to(host.specs(), Trust::Recent).await;
     shared.note_runtime(status);
     let desired = Desired::of_applied(shared.name.clone(), host.specs());
-    let eyes = Eyes::new(shared);
-    let hands: Arc<dyn Change> = Arc::new(shared.hands(None, None));
+    let eyes = ControllerLook::new(shared);
+    let executor: Arc<dyn Change> = Arc::new(shared.executor(None, None));
     let clock = shared.clock();
     let now = || clock.now();
     let bits = Arc::clone(&clock);
@@ -145,7 +145,7 @@ async fn round(shared: &Arc<Shared>, mender: &mut Mender) -> Round {
         let digits = bits.random_bits();
         u64::from_str_radix(&digits[..16], 16).unwrap_or_default()
     };
-    let round = mender.round(&desired, &eyes, &hands, &now, &mut random).await;
+    let round = mender.round(&desired, &eyes, &executor, &now, &mut random).await;
     if !round.unknown.is_empty() {
         // Whether it is the runtime that does not answer is said at once.
         let status = shared.turn_to(host.specs(), Trust::Nothing).await;
@@ -241,13 +241,13 @@ impl Shared {
 
     /// What was started because it had been lost is drift, and no ordinary start.
     fn with_loss(&self, mended: Mended) -> Mended {
-        let cell = match &mended.id {
-            ResourceId::Container(group) if !mended.drift => self.cell(group),
+        let handle = match &mended.id {
+            ResourceId::Container(group) if !mended.drift => self.handle(group),
             _ => None,
         };
         // What could not be started yet is told of when it is.
-        let lost = match (cell, &mended.failure) {
-            (Some(cell), None) => cell.state().lost.take(),
+        let lost = match (handle, &mended.failure) {
+            (Some(handle), None) => handle.state().lost.take(),
             _ => None,
         };
         match lost {

@@ -23,15 +23,15 @@ use crate::runtime::{RuntimeError, Runtimes};
 const LOOKS_AT_ONCE: usize = 8;
 
 /// Looks at the machine from within its controller.
-pub(super) struct Eyes {
+pub(super) struct ControllerLook {
     shared: Arc<Shared>,
-    machine: observe::Machine,
+    machine: observe::HostLook,
     runtimes: Runtimes,
     /// What was known of agents right after their sandboxes were listed.
     agents: Mutex<Option<BTreeMap<GroupName, AgentSeen>>>,
 }
 
-impl Eyes {
+impl ControllerLook {
     /// A look from within this controller.
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
         Self::through(shared, shared.parts().runtimes)
@@ -59,7 +59,7 @@ impl Eyes {
 
     fn through(shared: &Arc<Shared>, runtimes: Runtimes) -> Self {
         let parts = shared.parts();
-        let machine = observe::Machine::new(
+        let machine = observe::HostLook::new(
             parts.project.clone(),
             parts.gateway.clone(),
             runtimes.clone(),
@@ -71,20 +71,20 @@ impl Eyes {
 
     /// Agents at an engine that is not looked at: what is held is there all the same.
     fn add_elsewhere(&self, all: &mut BTreeMap<GroupName, Vec<SandboxSeen>>) {
-        for cell in self.shared.cells() {
-            let agent = cell.agent();
-            let Some(grip) = agent.grip() else { continue };
-            let runtime = self.runtimes.get(grip.container().runtime).ok();
-            let seen = all.entry(cell.group.clone()).or_default();
-            if runtime.and_then(|runtime| runtime.endpoint()) != grip.endpoint()
-                && !seen.iter().any(|seen| seen.id == *grip.sandbox())
+        for handle in self.shared.groups() {
+            let agent = handle.agent();
+            let Some(agent_handle) = agent.agent_handle() else { continue };
+            let runtime = self.runtimes.get(agent_handle.container().runtime).ok();
+            let seen = all.entry(handle.group.clone()).or_default();
+            if runtime.and_then(|runtime| runtime.endpoint()) != agent_handle.endpoint()
+                && !seen.iter().any(|seen| seen.id == *agent_handle.sandbox())
             {
                 seen.push(SandboxSeen {
-                    id: grip.sandbox().clone(),
-                    name: grip.sandbox().to_string(),
+                    id: agent_handle.sandbox().clone(),
+                    name: agent_handle.sandbox().to_string(),
                     owner: Owner::Ours,
                     state: SandboxState::Running,
-                    digest: Some(grip.container().digest()),
+                    digest: Some(agent_handle.container().digest()),
                     edits: Vec::new(),
                     processes: None,
                 });
@@ -94,37 +94,41 @@ impl Eyes {
 
     /// What is known of agents at this moment.
     fn agents_now(&self) -> BTreeMap<GroupName, AgentSeen> {
-        let cells = self.shared.cells().into_iter();
-        let agents = cells.map(|cell| {
-            let busy = cell.is_busy();
-            let agent = cell.agent();
+        let groups = self.shared.groups().into_iter();
+        let agents = groups.map(|handle| {
+            let busy = handle.is_busy();
+            let agent = handle.agent();
             let seen = AgentSeen {
                 starting: matches!(agent, Agent::Starting),
                 sandbox: agent.sandbox(),
                 busy,
-                held: cell.state().held,
+                held: handle.state().held,
             };
-            (cell.group.clone(), seen)
+            (handle.group.clone(), seen)
         });
         agents.collect()
     }
 
     /// Adds to what a runtime shows of an agent what the controller knows of it.
     async fn complete(&self, group: &GroupName, seen: &mut SandboxSeen) {
-        let Some(cell) = self.shared.cell(group) else { return };
-        let agent = cell.agent();
-        let Some(grip) = agent.grip().filter(|grip| *grip.sandbox() == seen.id) else { return };
-        let container = grip.container();
+        let Some(handle) = self.shared.handle(group) else { return };
+        let agent = handle.agent();
+        let Some(agent_handle) =
+            agent.agent_handle().filter(|agent_handle| *agent_handle.sandbox() == seen.id)
+        else {
+            return;
+        };
+        let container = agent_handle.container();
         // A process carries no label.
         seen.digest.get_or_insert_with(|| container.digest());
-        let gone = grip.displaced().into_iter();
+        let gone = agent_handle.displaced().into_iter();
         let gone = gone.map(|path| format!("{} was replaced by another folder", path.display()));
         seen.edits.extend(gone);
         if seen.owner != Owner::Ours || seen.state != SandboxState::Running {
             return;
         }
         let Ok(runtime) = self.runtimes.get(container.runtime) else { return };
-        if runtime.endpoint() != grip.endpoint() {
+        if runtime.endpoint() != agent_handle.endpoint() {
             return;
         }
         match runtime.edits(&seen.id, container).await {
@@ -134,7 +138,7 @@ impl Eyes {
     }
 }
 
-impl Look for Eyes {
+impl Look for ControllerLook {
     fn controller(&self) -> Controller {
         Controller::Running
     }

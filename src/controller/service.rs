@@ -7,8 +7,8 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Shared;
-use super::group::{Ask, Cell};
-use super::look::Eyes;
+use super::group::{GroupCommand, GroupHandle};
+use super::look::ControllerLook;
 use crate::control::{
     ApplyEvent, ApplyRequest, ChatEvent, ChatRequest, Lease, PostOutcome, Refusal, Service, Status,
 };
@@ -22,9 +22,9 @@ use crate::observed::Observed;
 const TOLD_MAX: Duration = Duration::from_secs(1);
 
 impl Shared {
-    fn served(&self, group: &GroupName) -> Result<Arc<Cell>, Refusal> {
+    fn served(&self, group: &GroupName) -> Result<Arc<GroupHandle>, Refusal> {
         let unknown = || Refusal { why: format!("there is no group {group}") };
-        self.cell(group).ok_or_else(unknown)
+        self.handle(group).ok_or_else(unknown)
     }
 }
 
@@ -43,7 +43,7 @@ impl Service for Served {
 
     fn observe(&self, desired: Desired) -> BoxFuture<'_, Result<Observed, Refusal>> {
         Box::pin(async move {
-            let eyes = Eyes::toward(&self.0, &desired);
+            let eyes = ControllerLook::toward(&self.0, &desired);
             Ok(observe::observe(&desired, &eyes).await)
         })
     }
@@ -53,7 +53,7 @@ impl Service for Served {
         Box::pin(async move {
             // What was approved is carried out, whether or not somebody goes on listening.
             let applies = shared.applies.clone();
-            let work = applies.spawn(async move { shared.carry_out(request, &events).await });
+            let work = applies.spawn(async move { shared.serve_apply(request, &events).await });
             let _ = work.await;
         })
     }
@@ -75,9 +75,9 @@ impl Service for Served {
 
     fn cancel(&self, group: GroupName) -> BoxFuture<'_, Result<(), Refusal>> {
         Box::pin(async move {
-            let cell = self.0.served(&group)?;
+            let handle = self.0.served(&group)?;
             let (reply, done) = oneshot::channel();
-            cell.ask(Ask::Cancel(reply)).await.map_err(refused)?;
+            handle.ask(GroupCommand::Cancel(reply)).await.map_err(refused)?;
             match done.await {
                 Ok(cancelled) => cancelled.map_err(refused),
                 Err(_) => Err(refused("the group was removed".to_owned())),
@@ -87,9 +87,9 @@ impl Service for Served {
 
     fn hold(&self, group: GroupName, held: bool) -> BoxFuture<'_, Result<bool, Refusal>> {
         Box::pin(async move {
-            let cell = self.0.served(&group)?;
+            let handle = self.0.served(&group)?;
             // One after the other, so that the store and the group end up with the same.
-            let holding = cell.holding.lock().await;
+            let holding = handle.holding.lock().await;
             tracing::info!(%group, "{}", if held { "group paused" } else { "group resumed" });
             let (store, now) = (self.0.parts().store, self.0.clock().now());
             // Stored first: a controller that dies forgets no hold that somebody was told of.
@@ -97,10 +97,10 @@ impl Service for Served {
                 if held { store.hold(&group, now).await } else { store.let_go(&group).await };
             stored.map_err(|error| refused(chain(&error)))?;
             // At once, whatever the group is at: whoever asks next is told what holds by now.
-            let before = std::mem::replace(&mut cell.state().held, held);
+            let before = std::mem::replace(&mut handle.state().held, held);
             self.0.tell();
             drop(holding);
-            cell.ask(Ask::Held).await.map_err(refused)?;
+            handle.ask(GroupCommand::Held).await.map_err(refused)?;
             // Whoever looks next finds it so.
             let mut status = self.0.status.subscribe();
             let told = status.wait_for(|status| {
@@ -118,9 +118,9 @@ impl Service for Served {
     ) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             let leased = async {
-                let cell = self.0.served(&group)?;
+                let handle = self.0.served(&group)?;
                 let (reply, lease) = oneshot::channel();
-                cell.ask(Ask::Lease(reply)).await.map_err(refused)?;
+                handle.ask(GroupCommand::Lease(reply)).await.map_err(refused)?;
                 let lease = lease.await;
                 let lease = lease.map_err(|_| refused("the group was removed".into()))?;
                 lease.map_err(refused)

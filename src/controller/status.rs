@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::group::Cell;
+use super::group::GroupHandle;
 use super::{DRIFT_SHOWN, Shared};
 use crate::clock::Timestamp;
-use crate::control::{Condition, ConditionStatus, GroupStatus, Role, RuntimeStatus, Stage, Status};
+use crate::control::{
+    AgentState, Condition, ConditionStatus, GroupStatus, Role, RuntimeStatus, Status,
+};
 use crate::host::Host;
 use crate::name::{GroupName, TurnId};
 use crate::reconcile::mend::CRASH_LOOP;
@@ -51,15 +53,15 @@ async fn make(shared: &Shared) {
     let now = shared.clock().now();
     let host = shared.host();
     let mut groups = BTreeMap::new();
-    let work = Work::look(&host).await;
-    for cell in shared.cells() {
-        let spec = match host.specs().get(&ResourceId::Group(cell.group.clone())) {
+    let work = Backlog::look(&host).await;
+    for handle in shared.groups() {
+        let spec = match host.specs().get(&ResourceId::Group(handle.group.clone())) {
             Some(Spec::Group(spec)) => &**spec,
             _ => continue,
         };
         let status =
-            group(shared, &cell, spec, &host, &work, before.groups.get(&cell.group), now).await;
-        groups.insert(cell.group.clone(), status);
+            group(shared, &handle, spec, &host, &work, before.groups.get(&handle.group), now).await;
+        groups.insert(handle.group.clone(), status);
     }
     let known = shared.known();
     let status = Status {
@@ -84,12 +86,12 @@ async fn make(shared: &Shared) {
 }
 
 /// What the store has to do for all groups, asked for at once: most of them have nothing.
-struct Work {
+struct Backlog {
     turns: BTreeMap<GroupName, (TurnId, Timestamp)>,
     waiting: BTreeSet<GroupName>,
 }
 
-impl Work {
+impl Backlog {
     async fn look(host: &Host) -> Self {
         let store = &host.parts().store;
         let turns = store.unfinished(None).await.unwrap_or_default().into_iter();
@@ -112,18 +114,18 @@ impl Work {
 
 async fn group(
     shared: &Shared,
-    cell: &Cell,
+    handle: &GroupHandle,
     spec: &GroupSpec,
     host: &Host,
-    work: &Work,
+    work: &Backlog,
     before: Option<&GroupStatus>,
     now: Timestamp,
 ) -> GroupStatus {
-    let messages = work.waiting(&cell.group, host).await;
-    let turn = work.turns.get(&cell.group).cloned();
-    let state = cell.state().clone();
-    let sandbox = cell.agent().sandbox();
-    let troubles = Troubles::of(shared, &cell.group, spec, host);
+    let messages = work.waiting(&handle.group, host).await;
+    let turn = work.turns.get(&handle.group).cloned();
+    let state = handle.state().clone();
+    let sandbox = handle.agent().sandbox();
+    let troubles = Troubles::of(shared, &handle.group, spec, host);
     let conditions = conditions(shared, &state, sandbox.is_some(), &troubles, before, now);
     let model = match host.specs().get(&ResourceId::Model(spec.model.clone())) {
         Some(Spec::Model(ModelSpec::Ollama { model, .. })) => format!("{} ({model})", spec.model),
@@ -142,7 +144,7 @@ async fn group(
         messages,
         turn,
         sandbox,
-        strikes: state.strikes,
+        limit_hits: state.limit_hits,
         remarks: limited.map(|(id, text)| format!("{id} {text}")).collect(),
     }
 }
@@ -196,7 +198,8 @@ fn conditions(
     now: Timestamp,
 ) -> BTreeMap<Condition, ConditionStatus> {
     let known = shared.known();
-    let moving = matches!(state.stage, Stage::Starting | Stage::Draining | Stage::Queued);
+    let moving =
+        matches!(state.stage, AgentState::Starting | AgentState::Draining | AgentState::Queued);
     // One that runs after all has left its crashes behind, until the next.
     let wrong = troubles
         .crashing
@@ -220,7 +223,7 @@ fn conditions(
         true => format!("{} changes are not applied", pending.changes),
         false => "the manifest is not valid".to_owned(),
     });
-    let draining = state.stage == Stage::Draining || shared.closing.is_cancelled();
+    let draining = state.stage == AgentState::Draining || shared.closing.is_cancelled();
     let all = [
         (Condition::Ready, ready.is_ok(), ready.err()),
         (Condition::Progressing, moving, state.waits_for.clone()),

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use self::heard::Heard;
 use self::script::Script;
-use self::stage::{Stage, plain};
+use self::stage::{AnswerContext, plain};
 use super::upstream::{Answer, Endpoint, Refusal, Upstream};
 use super::{ModelFacts, ModelState};
 
@@ -61,13 +61,13 @@ impl From<Play> for Scene {
 enum Play {
     Reply(String),
     Calls(Vec<Call>),
-    Fault(Fault),
+    ServerFault(ServerFault),
 }
 
 /// A way in which a real server fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Fault {
+enum ServerFault {
     /// The stream ends without `done`.
     Eof,
     /// 500, and words about the runner.
@@ -149,17 +149,17 @@ impl Rehearsal {
             Endpoint::Generate => Heard::prompt(request)?,
             _ => Heard::conversation(request)?,
         };
-        let stage = Stage::new(endpoint, request, &heard, self.context);
+        let stage = AnswerContext::new(endpoint, request, &heard, self.context);
         let Some(heard) = heard else {
             // Ollama's answer to a request that only wants the model loaded.
             return Ok(stage.one(&stage.last("load", None)));
         };
         if heard.tokens > u64::from(self.context) {
-            return Ok(stage.refuse(Fault::Overflow));
+            return Ok(stage.refuse(ServerFault::Overflow));
         }
         let scene = self.read_script().await?.scene(&heard);
         let scene = scene.unwrap_or_else(|| rules::scene(&heard));
-        if scene.play == Play::Fault(Fault::Hang) {
+        if scene.play == Play::ServerFault(ServerFault::Hang) {
             return future::pending().await;
         }
         Ok(stage.perform(&scene))

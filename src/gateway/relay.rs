@@ -173,15 +173,15 @@ impl Relay {
             // Whatever it was, the client gets a last line that it can read.
             let (lines, next) = judged.unwrap_or_else(|words| {
                 tracing::debug!(words, "a model's stream broke off");
-                (vec![with_line_feed(error_body(&words))], Next::End)
+                (vec![with_line_feed(error_body(&words))], AfterLine::End)
             });
             let mut sent = true;
             for line in lines {
                 sent = sent && send(client, line).await;
             }
             match next {
-                Next::Line if sent => {}
-                Next::End if sent => return true,
+                AfterLine::Line if sent => {}
+                AfterLine::End if sent => return true,
                 _ => return false,
             }
         }
@@ -211,15 +211,15 @@ impl Relay {
     }
 
     /// Reads a line for what it means to the gateway, or says in words why it cannot.
-    fn judge(&mut self, line: &[u8]) -> Result<(Vec<Bytes>, Next), String> {
+    fn judge(&mut self, line: &[u8]) -> Result<(Vec<Bytes>, AfterLine), String> {
         let (mut open, spread) = std::mem::take(&mut self.open);
         let alone = open.is_empty();
         open.extend_from_slice(line);
         match shape::read(&open) {
-            Line::Blank => Ok((Vec::new(), Next::Line)),
+            Line::Blank => Ok((Vec::new(), AfterLine::Line)),
             Line::Open if spread < SPREAD_LINES_MAX && open.len() <= SPREAD_MAX => {
                 self.open = (open, spread + 1);
-                Ok((Vec::new(), Next::Line))
+                Ok((Vec::new(), AfterLine::Line))
             }
             Line::Open | Line::Strange => {
                 let is_page = words::is_markup(&String::from_utf8_lossy(&open));
@@ -235,16 +235,20 @@ impl Relay {
     }
 
     /// What is sent for these objects of one line, which is `as_it_came` where that is well formed.
-    fn pass(&mut self, objects: Vec<Value>, as_it_came: Option<Vec<u8>>) -> (Vec<Bytes>, Next) {
+    fn pass(
+        &mut self,
+        objects: Vec<Value>,
+        as_it_came: Option<Vec<u8>>,
+    ) -> (Vec<Bytes>, AfterLine) {
         let mut lines = Vec::new();
         for mut object in objects {
             let next = self.weigh(&object);
             // What ends an answer says so in Ollama's own word.
-            let ends = next == Next::End && shape::error(&object).is_none();
+            let ends = next == AfterLine::End && shape::error(&object).is_none();
             let worded = !ends || object["done"] == Value::Bool(true);
             lines.push(match &as_it_came {
                 // The last line may lack its line feed, which no other may.
-                Some(bytes) if worded && (next == Next::End || bytes.ends_with(b"\n")) => {
+                Some(bytes) if worded && (next == AfterLine::End || bytes.ends_with(b"\n")) => {
                     bytes.clone().into()
                 }
                 _ => {
@@ -254,18 +258,18 @@ impl Relay {
                     with_line_feed(object.to_string().into())
                 }
             });
-            if next == Next::Cut {
+            if next == AfterLine::Cut {
                 lines.push(with_line_feed(self.last("repeat").to_string().into()));
             }
-            if next != Next::Line {
+            if next != AfterLine::Line {
                 return (lines, next);
             }
         }
-        (lines, Next::Line)
+        (lines, AfterLine::Line)
     }
 
     /// The end of the body, which is not always that of the answer.
-    fn judge_end(&mut self) -> Result<(Vec<Bytes>, Next), String> {
+    fn judge_end(&mut self) -> Result<(Vec<Bytes>, AfterLine), String> {
         if self.objects == 1 && self.whole && self.open.0.is_empty() {
             return Ok(self.end("stop"));
         }
@@ -276,17 +280,17 @@ impl Relay {
     }
 
     /// Accounts for one object of the stream.
-    fn weigh(&mut self, value: &Value) -> Next {
+    fn weigh(&mut self, value: &Value) -> AfterLine {
         self.objects += 1;
         self.whole = shape::may_be_whole(value);
         if let Some(error) = shape::error(value) {
             tracing::debug!(error = error_words(error), "the model failed in mid-answer");
             self.meter.failed();
-            return Next::End;
+            return AfterLine::End;
         }
         if shape::is_end(value) {
             self.meter.done(value);
-            return Next::End;
+            return AfterLine::End;
         }
         // One line is about one token: a count for answers that never reach their own.
         self.meter.completion_tokens += 1;
@@ -297,14 +301,14 @@ impl Relay {
         self.same.take_note(&text);
         let repeats = said["tool_calls"].is_null() && self.guard.tripped_by(&text);
         self.before = value.clone();
-        if repeats { Next::Cut } else { Next::Line }
+        if repeats { AfterLine::Cut } else { AfterLine::Line }
     }
 
     /// An end of our own: the answer is whole, or the server itself saw it turn in circles.
-    fn end(&mut self, reason: &str) -> (Vec<Bytes>, Next) {
+    fn end(&mut self, reason: &str) -> (Vec<Bytes>, AfterLine) {
         let last = self.last(reason);
         self.meter.done(&last);
-        (vec![with_line_feed(last.to_string().into())], Next::End)
+        (vec![with_line_feed(last.to_string().into())], AfterLine::End)
     }
 
     /// A last line of our own. Where a model turned in circles, what was said so far stands, and
@@ -326,7 +330,7 @@ impl Relay {
 
 /// What comes after a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
+enum AfterLine {
     /// The next line.
     Line,
     /// Nothing: it was the last.

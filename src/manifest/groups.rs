@@ -460,25 +460,26 @@ impl Draft {
         let mut places = BTreeMap::new();
         let own = self.part;
         let defaults = &inherited.defaults;
-        let main = settle(&mut places, "main", &[&self.main]).unwrap_or(false);
+        let main = first_written(&mut places, "main", &[&self.main]).unwrap_or(false);
         if let Some(at) = self.bind_at {
             places.insert("bind".to_owned(), at);
         }
-        let model = settle(&mut places, "model", &[&own.model, &defaults.model]);
+        let model = first_written(&mut places, "model", &[&own.model, &defaults.model]);
         let model = match model {
             Some(model) => ModelName::new(model).ok(),
             None => inherited.only_model.clone(),
         };
-        let trigger = settle(&mut places, "trigger", &[&own.trigger, &defaults.trigger])
+        let trigger = first_written(&mut places, "trigger", &[&own.trigger, &defaults.trigger])
             .unwrap_or_else(|| trigger.to_owned());
-        let requires_trigger = settle(
+        let requires_trigger = first_written(
             &mut places,
             "requires_trigger",
             &[&own.requires_trigger, &defaults.requires_trigger],
         )
         .unwrap_or(!main);
-        let lifecycle = settle(&mut places, "lifecycle", &[&own.lifecycle, &defaults.lifecycle])
-            .unwrap_or_default();
+        let lifecycle =
+            first_written(&mut places, "lifecycle", &[&own.lifecycle, &defaults.lifecycle])
+                .unwrap_or_default();
         let limits = limits(&mut places, &[&own.limits, &defaults.limits, &inherited.limits]);
         let mut env = defaults.env.clone();
         env.extend(own.env);
@@ -502,7 +503,7 @@ impl Draft {
 }
 
 /// The first value that was written, its place noted.
-fn settle<T: Clone>(
+fn first_written<T: Clone>(
     places: &mut BTreeMap<String, Span>,
     key: &str,
     candidates: &[&Option<Written<T>>],
@@ -516,8 +517,12 @@ fn limits(places: &mut BTreeMap<String, Span>, parts: &[&LimitParts; 3]) -> Limi
     let built_in = Limits::default();
     macro_rules! limit {
         ($key:ident) => {
-            settle(places, concat!("limits.", stringify!($key)), &parts.map(|part| &part.$key))
-                .unwrap_or(built_in.$key)
+            first_written(
+                places,
+                concat!("limits.", stringify!($key)),
+                &parts.map(|part| &part.$key),
+            )
+            .unwrap_or(built_in.$key)
         };
     }
     Limits {

@@ -25,7 +25,7 @@ pub(crate) struct Mended {
     /// Offsets in the mended text of the bytes that were added, rising.
     insertions: Vec<usize>,
     /// The syntax errors of the original text.
-    pub(crate) faults: Vec<Fault>,
+    pub(crate) faults: Vec<SyntaxFault>,
     /// Paths (`models.local.kind`) of which something was written that is not in the tree.
     pub(crate) lost: BTreeSet<String>,
     /// Past this offset the tree may say what nobody wrote.
@@ -34,7 +34,7 @@ pub(crate) struct Mended {
 
 /// One syntax error.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Fault {
+pub(crate) struct SyntaxFault {
     pub(crate) kind: FaultKind,
     /// Where, in the original text.
     pub(crate) at: Range<usize>,
@@ -99,7 +99,7 @@ impl Mended {
             let doubtful = self.original_offset(line_start);
             self.doubtful_from =
                 Some(self.doubtful_from.map_or(doubtful, |from| from.min(doubtful)));
-            self.faults.push(Fault {
+            self.faults.push(SyntaxFault {
                 kind: FaultKind::Other,
                 at: fault,
                 message: first.message().to_owned(),
@@ -141,7 +141,7 @@ impl Mended {
                 || message.to_owned(),
                 |path| format!("{} is written twice", quote(path)),
             );
-            self.faults.push(Fault { kind: FaultKind::Duplicate(first), at, message });
+            self.faults.push(SyntaxFault { kind: FaultKind::Duplicate(first), at, message });
         }
     }
 }
@@ -206,7 +206,7 @@ fn mend(text: &str, statements: &[Range<usize>]) -> Mended {
 }
 
 /// The first syntax error of one statement that starts at `offset`.
-fn first_fault(statement: &str, offset: usize) -> Option<Fault> {
+fn first_fault(statement: &str, offset: usize) -> Option<SyntaxFault> {
     let (_, errors) = DeTable::parse_recoverable(statement);
     let first = errors
         .iter()
@@ -215,7 +215,7 @@ fn first_fault(statement: &str, offset: usize) -> Option<Fault> {
     let message = first.message().to_owned();
     if let Some(at) = foreign_letter(statement) {
         let at = offset + at.start..offset + at.end;
-        return Some(Fault { kind: FaultKind::ForeignLetter, at, message });
+        return Some(SyntaxFault { kind: FaultKind::ForeignLetter, at, message });
     }
     let own = lacks_value(statement);
     let kind = if own || NO_VALUE.iter().any(|words| message.starts_with(words)) {
@@ -234,7 +234,7 @@ fn first_fault(statement: &str, offset: usize) -> Option<Fault> {
         }
         _ => 0..statement.lines().next().unwrap_or_default().trim_end().len(),
     };
-    Some(Fault { kind, at: offset + at.start..offset + at.end, message })
+    Some(SyntaxFault { kind, at: offset + at.start..offset + at.end, message })
 }
 
 /// The first character beyond ASCII in the bare key or name that a statement begins with.

@@ -47,12 +47,12 @@ pub(super) enum Wish<'a> {
 pub(super) enum Verdict {
     Nothing,
     Wait(&'static str),
-    Do(Change),
+    Do(SandboxStep),
 }
 
 /// A step on the sandboxes of a group.
 #[derive(Debug)]
-pub(super) struct Change {
+pub(super) struct SandboxStep {
     pub(super) action: Action,
     pub(super) reason: String,
     pub(super) fields: Vec<FieldChange>,
@@ -155,7 +155,7 @@ impl Sandboxes<'_> {
         fields: Vec<FieldChange>,
         work: Work,
     ) -> Verdict {
-        Verdict::Do(Change { action, reason, fields, work })
+        Verdict::Do(SandboxStep { action, reason, fields, work })
     }
 
     /// What differs, where the sandbox is the one that was asked for before.

@@ -33,14 +33,14 @@ struct Draft<'a> {
 #[allow(clippy::large_enum_variant, reason = "one is made, and taken apart at once")]
 enum Verdict {
     Nothing,
-    Change(Change),
+    Do(StepDraft),
     Unknown(String),
     /// Somebody else has to get it, and this says how.
     Missing(String),
 }
 
 /// A step before it knows its place, its fields' risks and its id.
-struct Change {
+struct StepDraft {
     action: Action,
     reason: String,
     /// What the fields are compared with; not always what was applied.
@@ -89,7 +89,7 @@ impl Draft<'_> {
                     self.held.insert(id.clone());
                     self.note(NoteKind::Missing, id, how);
                 }
-                Verdict::Change(change) => match self.in_the_way(id, &wanted.spec) {
+                Verdict::Do(change) => match self.in_the_way(id, &wanted.spec) {
                     Some(below) => {
                         self.held.insert(id.clone());
                         self.note(
@@ -135,7 +135,7 @@ impl Draft<'_> {
         foundations(id, spec).into_iter().find(|below| !ready(below))
     }
 
-    fn step(&self, id: &ResourceId, wanted: &Wanted, change: Change) -> Step {
+    fn step(&self, id: &ResourceId, wanted: &Wanted, change: StepDraft) -> Step {
         let sides = Sides { before: self.before, after: &self.after };
         let mut fields = risk::changes(change.from.as_ref(), wanted, sides);
         self.mark_overrides(id, &mut fields);
@@ -277,11 +277,11 @@ impl Draft<'_> {
             let agent = self.observed.agents.get(group).unwrap_or(&nobody);
             let verdict = Sandboxes { group, seen: sandboxes(look), agent, wish }.verdict();
             let at = wanted.and_then(|wanted| wanted.at);
-            self.settle(&id, at, verdict);
+            self.take_verdict(&id, at, verdict);
         }
     }
 
-    fn settle(&mut self, id: &ResourceId, at: Option<Span>, verdict: containers::Verdict) {
+    fn take_verdict(&mut self, id: &ResourceId, at: Option<Span>, verdict: containers::Verdict) {
         let change = match verdict {
             containers::Verdict::Nothing => return,
             containers::Verdict::Wait(text) => {
@@ -571,7 +571,7 @@ fn image(spec: &ImageSpec, before: Option<&Spec>, look: Option<&Known<Seen>>) ->
     match (spec, look) {
         (_, Some(Known::Is(Seen::Image))) if before.is_some() => Verdict::Nothing,
         // What is in it has to be approved all the same.
-        (_, Some(Known::Is(Seen::Image))) => Verdict::Change(Change {
+        (_, Some(Known::Is(Seen::Image))) => Verdict::Do(StepDraft {
             action: Action::Adopt,
             reason: "the image is already there".to_owned(),
             from: None,
@@ -625,7 +625,7 @@ fn folder(
         None if !missing.contains(&format!("groups/{group}")) => {
             let reason = "the folder is already there".to_owned();
             let from = Some(if given { Spec::Folder } else { spec });
-            Verdict::Change(Change { action: Action::Adopt, reason, from, work, risk: Risk::Safe })
+            Verdict::Do(StepDraft { action: Action::Adopt, reason, from, work, risk: Risk::Safe })
         }
         _ if !missing.is_empty() => mend(&format!("without {}", listed(missing)), Some(spec), work),
         _ => mend(&format!("wrong owner: {}", listed(foreign)), Some(Spec::Folder), work),
@@ -660,7 +660,7 @@ fn settings(
                 Some(_) if unchanged => mend("the file was edited", found, work),
                 Some(_) => change("the manifest changed", found, work),
                 None if found.is_some() => change("an older file is there", found, work),
-                None => Verdict::Change(Change {
+                None => Verdict::Do(StepDraft {
                     action: Action::Change,
                     reason: "replaces a file that babybot did not write".to_owned(),
                     from: None,
@@ -687,17 +687,17 @@ fn recorded(spec: &Spec, before: Option<&Spec>) -> Verdict {
 
 fn create(work: Work) -> Verdict {
     let (action, reason) = (Action::Create, String::new());
-    Verdict::Change(Change { action, reason, from: None, work, risk: Risk::Safe })
+    Verdict::Do(StepDraft { action, reason, from: None, work, risk: Risk::Safe })
 }
 
 fn change(reason: &str, from: Option<Spec>, work: Work) -> Verdict {
     let reason = reason.to_owned();
-    Verdict::Change(Change { action: Action::Change, reason, from, work, risk: Risk::Safe })
+    Verdict::Do(StepDraft { action: Action::Change, reason, from, work, risk: Risk::Safe })
 }
 
 fn mend(reason: &str, from: Option<Spec>, work: Work) -> Verdict {
     let reason = reason.to_owned();
-    Verdict::Change(Change { action: Action::Mend, reason, from, work, risk: Risk::Safe })
+    Verdict::Do(StepDraft { action: Action::Mend, reason, from, work, risk: Risk::Safe })
 }
 
 /// Moves aside whatever is in the way. Of what was never applied, a person may have put it there.
@@ -705,7 +705,7 @@ fn make_way(why: &str, before: Option<&Spec>, wanted: Spec, work: Work) -> Verdi
     match before {
         Some(before) if *before == wanted => mend(why, None, work),
         Some(before) => change(why, Some(before.clone()), work),
-        None => Verdict::Change(Change {
+        None => Verdict::Do(StepDraft {
             action: Action::Change,
             reason: format!("{why}; it is moved aside"),
             from: None,
@@ -721,7 +721,7 @@ fn adopt_unless(before: Option<&Spec>, reason: &str, spec: Spec) -> Verdict {
     }
     let (from, work) = (Some(spec.clone()), Work::Record { spec });
     let reason = reason.to_owned();
-    Verdict::Change(Change { action: Action::Adopt, reason, from, work, risk: Risk::Safe })
+    Verdict::Do(StepDraft { action: Action::Adopt, reason, from, work, risk: Risk::Safe })
 }
 
 fn unknown(look: Option<&Known<Seen>>) -> Verdict {

@@ -148,7 +148,7 @@ impl Project {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn settle(
+    pub fn relocate(
         &self,
         relocation: &Relocation,
         _lock: &InstanceLock,

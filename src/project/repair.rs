@@ -22,7 +22,7 @@ const READ: u32 = 0o400;
 
 /// What is in the place of something.
 #[derive(Debug)]
-pub enum Place<T> {
+pub enum InPlace<T> {
     /// What belongs there.
     Right(T),
     /// Nothing.
@@ -31,13 +31,13 @@ pub enum Place<T> {
     Wrong(String),
 }
 
-impl<T> Place<T> {
+impl<T> InPlace<T> {
     /// The same, with what belongs there as something else.
-    pub fn map<U>(self, to: impl FnOnce(T) -> U) -> Place<U> {
+    pub fn map<U>(self, to: impl FnOnce(T) -> U) -> InPlace<U> {
         match self {
-            Self::Right(there) => Place::Right(to(there)),
-            Self::Empty => Place::Empty,
-            Self::Wrong(why) => Place::Wrong(why),
+            Self::Right(there) => InPlace::Right(to(there)),
+            Self::Empty => InPlace::Empty,
+            Self::Wrong(why) => InPlace::Wrong(why),
         }
     }
 }
@@ -47,11 +47,11 @@ impl Project {
     ///
     /// # Errors
     /// When that cannot be known.
-    pub fn place_of(&self, path: &Path) -> io::Result<Place<Folder>> {
-        let mut place = Place::Right(Folder::open(self.root())?);
+    pub fn place_of(&self, path: &Path) -> io::Result<InPlace<Folder>> {
+        let mut place = InPlace::Right(Folder::open(self.root())?);
         let below = path.strip_prefix(self.root()).map_err(io::Error::other)?;
         for name in below {
-            let Place::Right(folder) = place else { break };
+            let InPlace::Right(folder) = place else { break };
             let name = name.to_str().ok_or_else(|| io::Error::other("its name is not UTF-8"))?;
             place = folder.place_of_folder(name)?;
         }
@@ -101,17 +101,17 @@ impl Folder {
     ///
     /// # Errors
     /// When that cannot be known.
-    pub fn place_of_folder(&self, name: &str) -> io::Result<Place<Self>> {
-        let Some(about) = self.about(name)? else { return Ok(Place::Empty) };
+    pub fn place_of_folder(&self, name: &str) -> io::Result<InPlace<Self>> {
+        let Some(about) = self.about(name)? else { return Ok(InPlace::Empty) };
         if kind(&about) != FileType::Directory {
-            return Ok(Place::Wrong(in_its_place(&about)));
+            return Ok(InPlace::Wrong(in_its_place(&about)));
         }
         if about.st_mode & ENTER != ENTER && is_ours(&about) {
-            return Ok(Place::Wrong("its mode keeps its owner out".to_owned()));
+            return Ok(InPlace::Wrong("its mode keeps its owner out".to_owned()));
         }
         match self.child(name) {
-            Ok(folder) => Ok(Place::Right(folder)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Place::Empty),
+            Ok(folder) => Ok(InPlace::Right(folder)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(InPlace::Empty),
             Err(error) => Err(error),
         }
     }
@@ -120,16 +120,16 @@ impl Folder {
     ///
     /// # Errors
     /// When that cannot be known.
-    pub fn place_of_file(&self, name: &str) -> io::Result<Place<()>> {
-        let Some(about) = self.about(name)? else { return Ok(Place::Empty) };
+    pub fn place_of_file(&self, name: &str) -> io::Result<InPlace<()>> {
+        let Some(about) = self.about(name)? else { return Ok(InPlace::Empty) };
         Ok(if kind(&about) != FileType::RegularFile {
-            Place::Wrong(in_its_place(&about))
+            InPlace::Wrong(in_its_place(&about))
         } else if about.st_nlink > 1 {
-            Place::Wrong("it has another name elsewhere (a hard link)".to_owned())
+            InPlace::Wrong("it has another name elsewhere (a hard link)".to_owned())
         } else if about.st_mode & READ == 0 && is_ours(&about) {
-            Place::Wrong("its mode keeps its owner from reading it".to_owned())
+            InPlace::Wrong("its mode keeps its owner from reading it".to_owned())
         } else {
-            Place::Right(())
+            InPlace::Right(())
         })
     }
 
@@ -245,9 +245,9 @@ mod tests {
 
     fn place(project: &Project, below: &str) -> String {
         match project.place_of(&project.root().join(below)).unwrap() {
-            Place::Right(_) => "right".to_owned(),
-            Place::Empty => "empty".to_owned(),
-            Place::Wrong(why) => why,
+            InPlace::Right(_) => "right".to_owned(),
+            InPlace::Empty => "empty".to_owned(),
+            InPlace::Wrong(why) => why,
         }
     }
 

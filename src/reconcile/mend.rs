@@ -17,7 +17,7 @@ use tokio::task::{self, JoinError, JoinSet};
 
 use crate::clock::Timestamp;
 use crate::desired::Desired;
-use crate::execute::{self, Change, Outcome};
+use crate::execute::{self, Change, StepOutcome};
 use crate::name::{GroupName, ImageTag};
 use crate::observe::{self, Look};
 use crate::observed::{AgentSeen, Applied, Controller, Known, Observed, SandboxSeen, Seen};
@@ -436,9 +436,9 @@ async fn mend(steps: Vec<Step>, change: &dyn Change) -> Vec<Mended> {
     });
     let in_time = tokio::time::timeout(patience, executed).await.is_ok();
     let verdict = |step: &Step| match outcomes.get(&step.id) {
-        Some(Outcome::Done) => None,
-        Some(Outcome::Failed(why)) => Some(why.clone()),
-        Some(Outcome::HeldBack(by)) => Some(format!("skipped, because {by} failed")),
+        Some(StepOutcome::Done) => None,
+        Some(StepOutcome::Failed(why)) => Some(why.clone()),
+        Some(StepOutcome::HeldBack(by)) => Some(format!("skipped, because {by} failed")),
         None if in_time => Some("skipped".to_owned()),
         None => Some(format!("it did not finish within {} s", patience.as_secs())),
     };

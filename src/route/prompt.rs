@@ -42,7 +42,7 @@ pub struct Said<'a> {
 
 /// Where a text stands in the prompt.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Escaping {
     Attribute,
     Content,
 }
@@ -55,25 +55,25 @@ pub fn prompt(messages: &[Said<'_>], zone: &TimeZone) -> String {
     prompt.push_str("<messages>\n");
     for said in messages {
         prompt.push_str("<message sender=\"");
-        escape(said.sender, Place::Attribute, &mut prompt);
+        escape(said.sender, Escaping::Attribute, &mut prompt);
         prompt.push_str("\" time=\"");
-        escape(&said.at.local(zone), Place::Attribute, &mut prompt);
+        escape(&said.at.local(zone), Escaping::Attribute, &mut prompt);
         prompt.push_str("\">");
-        escape(said.text, Place::Content, &mut prompt);
+        escape(said.text, Escaping::Content, &mut prompt);
         prompt.push_str("</message>\n");
     }
     prompt.push_str("</messages>");
     prompt
 }
 
-fn escape(text: &str, place: Place, prompt: &mut String) {
+fn escape(text: &str, place: Escaping, prompt: &mut String) {
     for (position, character, hidden) in visible::characters(text) {
         match character {
             '&' => prompt.push_str("&amp;"),
             '<' => prompt.push_str("&lt;"),
             '>' => prompt.push_str("&gt;"),
-            '"' if place == Place::Attribute => prompt.push_str("&quot;"),
-            '\n' | '\t' if place == Place::Content => prompt.push(character),
+            '"' if place == Escaping::Attribute => prompt.push_str("&quot;"),
+            '\n' | '\t' if place == Escaping::Content => prompt.push(character),
             '[' if opens_token(&text[position + 1..]) => reference(character, prompt),
             _ if hidden => reference(character, prompt),
             _ => prompt.push(character),

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tower::ServiceExt as _;
 
 use super::disk::Fill;
-use super::state::{Shared, Stage};
+use super::state::{Shared, TurnStage};
 use crate::name::TurnId;
 use crate::protocol::{BODY_MAX, Event, Failure, Hello, Limit, PROTOCOL};
 use crate::store::{MessageSeq, StoreError};
@@ -109,7 +109,7 @@ async fn report(
             Ok(follower) => follower,
             Err(response) => return response,
         };
-        // Not while the wheel is held: who follows may be waiting for it.
+        // not while the turn lock is held: who follows may be waiting for it.
         let _ = follower.send(event).await;
     }
     StatusCode::NO_CONTENT.into_response()
@@ -159,9 +159,9 @@ async fn store_event(
     turn: &TurnId,
     event: &Event,
 ) -> Result<mpsc::Sender<Event>, Response> {
-    let _wheel = shared.wheel.lock().await;
+    let _turn_lock = shared.turn_lock.lock().await;
     let (follower, late) = match &*shared.in_flight() {
-        Some(in_flight) if in_flight.id == *turn && in_flight.stage == Stage::Open => {
+        Some(in_flight) if in_flight.id == *turn && in_flight.stage == TurnStage::Open => {
             (in_flight.events.clone(), in_flight.late(event))
         }
         _ => return Err(refuse(StatusCode::CONFLICT, "this turn is not running")),
@@ -183,14 +183,14 @@ async fn record(
     turn: &TurnId,
     event: &Event,
     late: &[MessageSeq],
-) -> Result<Stage, StoreError> {
+) -> Result<TurnStage, StoreError> {
     let now = shared.clock.now();
     match event {
         Event::Round { .. } | Event::CallBegan { .. } | Event::CallEnded { .. } => {
             shared.store.journal(turn, std::slice::from_ref(event), now).await?;
-            Ok(Stage::Open)
+            Ok(TurnStage::Open)
         }
-        Event::Text { .. } | Event::Struck { .. } | Event::Toolless => Ok(Stage::Open),
+        Event::Text { .. } | Event::Struck { .. } | Event::Toolless => Ok(TurnStage::Open),
         Event::Done { text, .. } => {
             // They wait for the next turn. Before the end is stored, so that a crash in
             // between loses nothing.
@@ -198,8 +198,8 @@ async fn record(
                 shared.store.detach(turn, late).await?;
             }
             shared.store.finish_turn(turn, text, now).await?;
-            Ok(Stage::Answered)
+            Ok(TurnStage::Answered)
         }
-        Event::Failed { .. } => Ok(Stage::GivenUp),
+        Event::Failed { .. } => Ok(TurnStage::GivenUp),
     }
 }

@@ -46,7 +46,7 @@ pub(super) struct Shared {
     pub(super) account: Mutex<Option<TurnId>>,
     /// Held while something is stored of the turn under way, and while it ends: nothing is
     /// stored of a turn that is over, and its messages change one after the other.
-    pub(super) wheel: tokio::sync::Mutex<()>,
+    pub(super) turn_lock: tokio::sync::Mutex<()>,
 }
 
 /// The turn that a session is at work on.
@@ -56,14 +56,14 @@ pub(super) struct InFlight {
     pub(super) events: mpsc::Sender<Event>,
     /// Messages sent as steering, in order; those not taken into account go back to waiting.
     pub(super) steers: VecDeque<Vec<MessageSeq>>,
-    pub(super) stage: Stage,
+    pub(super) stage: TurnStage,
     /// Cancelled once the turn is to end whatever the agent says.
     pub(super) ending: CancellationToken,
 }
 
 /// What the agent last said of a turn's end. The first word counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum TurnStage {
     /// Nothing yet.
     Open,
     /// It answered, and the reply is stored.
@@ -90,7 +90,7 @@ impl Shared {
             inbox: Mutex::new(Some(inbox)),
             turn: Mutex::new(None),
             account: Mutex::new(None),
-            wheel: tokio::sync::Mutex::default(),
+            turn_lock: tokio::sync::Mutex::default(),
         }
     }
 

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::Session;
-use super::state::{Shared, Stage};
+use super::state::{Shared, TurnStage};
 use crate::name::TurnId;
 use crate::protocol::Order;
 use crate::store::{MessageSeq, StoreError};
@@ -23,23 +23,23 @@ impl Session {
         messages: Vec<MessageSeq>,
         prompt: String,
     ) -> Result<bool, StoreError> {
-        self.helm().steer(messages, prompt).await
+        self.steer_handle().steer(messages, prompt).await
     }
 
     /// The side of this session that other tasks may steer while it runs a turn.
     #[must_use]
-    pub fn helm(&self) -> Helm {
-        Helm { shared: Arc::clone(&self.shared) }
+    pub fn steer_handle(&self) -> SteerHandle {
+        SteerHandle { shared: Arc::clone(&self.shared) }
     }
 }
 
 /// Reaches the turn under way of a session from another task.
 #[derive(Clone, Debug)]
-pub struct Helm {
+pub struct SteerHandle {
     shared: Arc<Shared>,
 }
 
-impl Helm {
+impl SteerHandle {
     /// See [`Session::steer`].
     ///
     /// # Errors
@@ -51,12 +51,12 @@ impl Helm {
     ) -> Result<bool, StoreError> {
         let shared = &*self.shared;
         // The end of a turn and a steer for it come one after the other: see `Event::Done`.
-        let _wheel = shared.wheel.lock().await;
+        let _turn_lock = shared.turn_lock.lock().await;
         if messages.is_empty() {
             return Ok(false);
         }
         let turn = match &*shared.in_flight() {
-            Some(in_flight) if in_flight.stage == Stage::Open => in_flight.id.clone(),
+            Some(in_flight) if in_flight.stage == TurnStage::Open => in_flight.id.clone(),
             _ => return Ok(false),
         };
         let attached = attach(shared, &turn, &messages).await?;

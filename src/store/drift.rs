@@ -3,7 +3,7 @@
 use rusqlite::{Connection, Row, named_params};
 
 use super::rows;
-use super::{Fault, Reader, Store, StoreError, check_size};
+use super::{CommandError, Reader, Store, StoreError, check_size};
 use crate::clock::Timestamp;
 use crate::resource::ResourceId;
 
@@ -96,7 +96,7 @@ impl Reader {
     }
 }
 
-fn record(connection: &Connection, drift: &Drift) -> Result<(), Fault> {
+fn record(connection: &Connection, drift: &Drift) -> Result<(), CommandError> {
     connection.execute(
         "INSERT INTO drift (at, what, text, mended) VALUES (:at, :what, :text, :mended)",
         named_params! {
@@ -113,7 +113,7 @@ fn record(connection: &Connection, drift: &Drift) -> Result<(), Fault> {
     Ok(())
 }
 
-fn endpoints(connection: &Connection) -> Result<Vec<String>, Fault> {
+fn endpoints(connection: &Connection) -> Result<Vec<String>, CommandError> {
     let mut statement = connection
         .prepare("SELECT endpoint FROM endpoints ORDER BY first_used DESC LIMIT :limit")?;
     let endpoints = statement
@@ -121,7 +121,7 @@ fn endpoints(connection: &Connection) -> Result<Vec<String>, Fault> {
     Ok(endpoints.collect::<Result<_, _>>()?)
 }
 
-fn drift(connection: &Connection, limit: u32) -> Result<Vec<Drift>, Fault> {
+fn drift(connection: &Connection, limit: u32) -> Result<Vec<Drift>, CommandError> {
     let mut statement = connection.prepare("SELECT * FROM drift ORDER BY id DESC LIMIT :limit")?;
     let drift = statement.query_map(named_params! { ":limit": limit.min(DRIFT_KEPT) }, entry)?;
     Ok(drift.collect::<Result<_, _>>()?)

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 
 use super::rows::{self, words};
-use super::{Fault, Reader, Store, StoreError, check_size};
+use super::{CommandError, Reader, Store, StoreError, check_size};
 use crate::clock::Timestamp;
 use crate::resource::{ResourceId, Risk, Spec};
 
@@ -20,14 +20,14 @@ pub const HISTORY_LENGTH_MAX: u32 = GENERATIONS_KEPT as u32;
 
 /// How an apply ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
+pub enum ApplyOutcome {
     /// All of the plan was carried out.
     Applied,
     /// Some of it was.
     Partial,
 }
 
-words!(Outcome { Applied = "applied", Partial = "partial" });
+words!(ApplyOutcome { Applied = "applied", Partial = "partial" });
 
 /// A generation to be recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,12 +49,12 @@ pub struct NewGeneration {
     /// The version of babybot that did it.
     pub tool: String,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: ApplyOutcome,
 }
 
 /// What was applied last: what a running controller is to keep up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Applied {
+pub struct AppliedGeneration {
     /// The generation.
     pub number: u64,
     /// Every resource as it is meant to be.
@@ -79,7 +79,7 @@ pub struct GenerationSummary {
     /// The version of babybot that did it.
     pub tool: String,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: ApplyOutcome,
 }
 
 /// A generation with all that was recorded.
@@ -113,7 +113,7 @@ impl Store {
     ///
     /// # Errors
     /// It could not be read.
-    pub async fn applied(&self) -> Result<Option<Applied>, StoreError> {
+    pub async fn applied(&self) -> Result<Option<AppliedGeneration>, StoreError> {
         self.call(applied).await
     }
 
@@ -140,7 +140,7 @@ impl Reader {
     ///
     /// # Errors
     /// It could not be read.
-    pub fn applied(&self) -> Result<Option<Applied>, StoreError> {
+    pub fn applied(&self) -> Result<Option<AppliedGeneration>, StoreError> {
         self.ask(applied)
     }
 
@@ -161,7 +161,7 @@ impl Reader {
     }
 }
 
-fn newest(connection: &Connection) -> Result<Option<u64>, Fault> {
+fn newest(connection: &Connection) -> Result<Option<u64>, CommandError> {
     Ok(connection
         .query_row("SELECT number FROM generations ORDER BY number DESC LIMIT 1", [], |row| {
             rows::count(row, "number")
@@ -169,7 +169,7 @@ fn newest(connection: &Connection) -> Result<Option<u64>, Fault> {
         .optional()?)
 }
 
-fn record(connection: &Connection, new: &NewGeneration, specs: &str) -> Result<u64, Fault> {
+fn record(connection: &Connection, new: &NewGeneration, specs: &str) -> Result<u64, CommandError> {
     let found = newest(connection)?;
     if found != new.parent {
         return Err(StoreError::Stale { expected: new.parent, found }.into());
@@ -201,13 +201,13 @@ fn record(connection: &Connection, new: &NewGeneration, specs: &str) -> Result<u
     Ok(number)
 }
 
-fn applied(connection: &Connection) -> Result<Option<Applied>, Fault> {
+fn applied(connection: &Connection) -> Result<Option<AppliedGeneration>, CommandError> {
     Ok(connection
         .query_row(
             "SELECT number, specs, at FROM generations ORDER BY number DESC LIMIT 1",
             [],
             |row| {
-                Ok(Applied {
+                Ok(AppliedGeneration {
                     number: rows::count(row, "number")?,
                     specs: rows::json(row, "specs")?,
                     at: rows::moment(row, "at")?,
@@ -217,7 +217,7 @@ fn applied(connection: &Connection) -> Result<Option<Applied>, Fault> {
         .optional()?)
 }
 
-fn history(connection: &Connection, limit: u32) -> Result<Vec<GenerationSummary>, Fault> {
+fn history(connection: &Connection, limit: u32) -> Result<Vec<GenerationSummary>, CommandError> {
     let mut statement = connection.prepare(
         "SELECT number, parent, at, digest, approved, tool, outcome
          FROM generations ORDER BY number DESC LIMIT :limit",
@@ -227,7 +227,7 @@ fn history(connection: &Connection, limit: u32) -> Result<Vec<GenerationSummary>
     Ok(generations.collect::<Result<_, _>>()?)
 }
 
-fn find(connection: &Connection, number: u64) -> Result<Option<Generation>, Fault> {
+fn find(connection: &Connection, number: u64) -> Result<Option<Generation>, CommandError> {
     Ok(connection
         .query_row(
             "SELECT * FROM generations WHERE number = :number",
@@ -256,6 +256,6 @@ fn summary(row: &Row<'_>) -> rusqlite::Result<GenerationSummary> {
         digest: row.get("digest")?,
         approved: rows::json(row, "approved")?,
         tool: row.get("tool")?,
-        outcome: Outcome::of_row(row, "outcome")?,
+        outcome: ApplyOutcome::of_row(row, "outcome")?,
     })
 }

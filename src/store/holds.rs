@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, named_params};
 
 use super::rows;
-use super::{Fault, Reader, Store, StoreError};
+use super::{CommandError, Reader, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::name::GroupName;
 
@@ -65,7 +65,7 @@ impl Reader {
     }
 }
 
-fn holds(connection: &Connection) -> Result<BTreeMap<GroupName, Timestamp>, Fault> {
+fn holds(connection: &Connection) -> Result<BTreeMap<GroupName, Timestamp>, CommandError> {
     let mut statement =
         connection.prepare("SELECT * FROM holds ORDER BY since, group_name LIMIT :limit")?;
     let holds = statement.query_map(named_params! { ":limit": HOLDS_MAX }, |row| {

@@ -6,7 +6,7 @@
 use rusqlite::{Connection, OptionalExtension as _, named_params};
 use serde_json::Value;
 
-use super::{Fault, Reader, Store, StoreError, TurnState, check_size, rows, turns};
+use super::{CommandError, Reader, Store, StoreError, TurnState, check_size, rows, turns};
 use crate::clock::Timestamp;
 use crate::name::TurnId;
 use crate::protocol::{Event, JournalCall, JournalRound};
@@ -184,7 +184,7 @@ fn record(
     turn: &TurnId,
     entries: &[Entry],
     at: Timestamp,
-) -> Result<(), Fault> {
+) -> Result<(), CommandError> {
     let state = turns::find(connection, turn)?.state;
     if state != TurnState::Running {
         return Err(StoreError::TurnState { turn: turn.clone(), state }.into());
@@ -208,7 +208,7 @@ fn record_round(
     turn: &TurnId,
     round: u32,
     message: &Value,
-) -> Result<(), Fault> {
+) -> Result<(), CommandError> {
     match find_round(connection, turn, round)? {
         Some(known) if known == *message => Ok(()),
         Some(_) => Err(StoreError::JournalDiffers { turn: turn.clone(), round }.into()),
@@ -229,7 +229,7 @@ fn record_call(
     (round, index): (u32, u32),
     (tool, arguments): (&str, &Value),
     at: Timestamp,
-) -> Result<(), Fault> {
+) -> Result<(), CommandError> {
     if let Some(known) = find_call(connection, turn, (round, index))? {
         let same = known.tool == tool && known.arguments == *arguments;
         let differs = || StoreError::JournalDiffers { turn: turn.clone(), round };
@@ -257,7 +257,7 @@ fn record_result(
     (round, index): (u32, u32),
     result: &str,
     at: Timestamp,
-) -> Result<(), Fault> {
+) -> Result<(), CommandError> {
     let Some(known) = find_call(connection, turn, (round, index))? else {
         return Err(StoreError::JournalGap { turn: turn.clone(), round }.into());
     };
@@ -272,7 +272,7 @@ fn record_result(
 }
 
 /// Counts what is added and refuses what would exceed [`JOURNAL_SIZE_MAX`].
-fn grow(connection: &Connection, turn: &TurnId, size: usize) -> Result<(), Fault> {
+fn grow(connection: &Connection, turn: &TurnId, size: usize) -> Result<(), CommandError> {
     let total: i64 = connection.prepare_cached(GROW)?.query_row(
         named_params! { ":turn": turn.as_str(), ":size": rows::integer(size as u64) },
         |row| row.get(0),
@@ -281,7 +281,11 @@ fn grow(connection: &Connection, turn: &TurnId, size: usize) -> Result<(), Fault
     Ok(check_size("the journal of a turn", total, JOURNAL_SIZE_MAX)?)
 }
 
-fn find_round(connection: &Connection, turn: &TurnId, round: u32) -> Result<Option<Value>, Fault> {
+fn find_round(
+    connection: &Connection,
+    turn: &TurnId,
+    round: u32,
+) -> Result<Option<Value>, CommandError> {
     Ok(connection
         .prepare_cached(ROUND)?
         .query_row(named_params! { ":turn": turn.as_str(), ":round": round }, |row| {
@@ -300,7 +304,7 @@ fn find_call(
     connection: &Connection,
     turn: &TurnId,
     (round, index): (u32, u32),
-) -> Result<Option<KnownCall>, Fault> {
+) -> Result<Option<KnownCall>, CommandError> {
     Ok(connection
         .prepare_cached(CALL)?
         .query_row(
@@ -319,7 +323,7 @@ fn find_call(
 pub(super) fn journal_of(
     connection: &Connection,
     turn: &TurnId,
-) -> Result<Vec<JournalRound>, Fault> {
+) -> Result<Vec<JournalRound>, CommandError> {
     let mut rounds: Vec<JournalRound> = connection
         .prepare_cached(ROUNDS)?
         .query_map(named_params! { ":turn": turn.as_str() }, |row| {

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 
-use super::{Fault, Reader, Store, StoreError, check_size, rows, turns};
+use super::{CommandError, Reader, Store, StoreError, check_size, rows, turns};
 use crate::clock::Timestamp;
 use crate::name::{ChannelName, ChatId, GroupName, MessageId, TurnId};
 
@@ -162,7 +162,7 @@ impl Reader {
     }
 }
 
-fn accept(connection: &Connection, incoming: &Incoming) -> Result<Accepted, Fault> {
+fn accept(connection: &Connection, incoming: &Incoming) -> Result<Accepted, CommandError> {
     let known: Option<i64> = connection
         .prepare_cached(FIND)?
         .query_row(
@@ -195,7 +195,11 @@ fn insert(connection: &Connection, incoming: &Incoming) -> rusqlite::Result<usiz
     })
 }
 
-fn attach(connection: &Connection, turn: &TurnId, seqs: &[MessageSeq]) -> Result<usize, Fault> {
+fn attach(
+    connection: &Connection,
+    turn: &TurnId,
+    seqs: &[MessageSeq],
+) -> Result<usize, CommandError> {
     let turn = turns::under_way(connection, turn)?;
     let mut statement = connection.prepare_cached(ATTACH)?;
     let mut count = 0;
@@ -211,7 +215,11 @@ fn attach(connection: &Connection, turn: &TurnId, seqs: &[MessageSeq]) -> Result
     Ok(count)
 }
 
-fn detach(connection: &Connection, turn: &TurnId, seqs: &[MessageSeq]) -> Result<usize, Fault> {
+fn detach(
+    connection: &Connection,
+    turn: &TurnId,
+    seqs: &[MessageSeq],
+) -> Result<usize, CommandError> {
     turns::find(connection, turn)?;
     let mut statement = connection.prepare_cached(DETACH)?;
     let mut count = 0;
@@ -221,7 +229,7 @@ fn detach(connection: &Connection, turn: &TurnId, seqs: &[MessageSeq]) -> Result
     Ok(count)
 }
 
-fn waiting(connection: &Connection, group: &GroupName) -> Result<Vec<Message>, Fault> {
+fn waiting(connection: &Connection, group: &GroupName) -> Result<Vec<Message>, CommandError> {
     let mut statement = connection.prepare_cached(WAITING)?;
     let messages = statement.query_map(
         named_params! { ":grp": group.as_str(), ":wakes": true, ":limit": WAITING_MAX },
@@ -231,13 +239,13 @@ fn waiting(connection: &Connection, group: &GroupName) -> Result<Vec<Message>, F
 }
 
 /// Whether a message of the group asks for a turn and has none.
-pub(super) fn waits(connection: &Connection, group: &GroupName) -> Result<bool, Fault> {
+pub(super) fn waits(connection: &Connection, group: &GroupName) -> Result<bool, CommandError> {
     let mut statement = connection.prepare_cached(WAITING)?;
     let params = named_params! { ":grp": group.as_str(), ":wakes": true, ":limit": 1 };
     Ok(statement.exists(params)?)
 }
 
-fn waiting_groups(connection: &Connection) -> Result<Vec<GroupName>, Fault> {
+fn waiting_groups(connection: &Connection) -> Result<Vec<GroupName>, CommandError> {
     let mut statement = connection.prepare_cached(
         "SELECT DISTINCT grp FROM messages WHERE turn IS NULL AND wakes = 1 ORDER BY grp",
     )?;
@@ -245,7 +253,10 @@ fn waiting_groups(connection: &Connection) -> Result<Vec<GroupName>, Fault> {
     Ok(groups.collect::<Result<_, _>>()?)
 }
 
-pub(super) fn of_turn(connection: &Connection, turn: &TurnId) -> Result<Vec<Message>, Fault> {
+pub(super) fn of_turn(
+    connection: &Connection,
+    turn: &TurnId,
+) -> Result<Vec<Message>, CommandError> {
     let mut statement = connection.prepare_cached(OF_TURN)?;
     let messages = statement.query_map(
         named_params! { ":turn": turn.as_str(), ":context": TURN_CONTEXT_MAX },

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::{Fault, StoreError};
+use super::{CommandError, StoreError};
 
 /// What makes format `n` out of format `n - 1`, from format 1. Entries are
 /// never edited once released: stores in that format exist.
@@ -22,7 +22,7 @@ pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
 }
 
 /// Refuses a file that a newer babybot wrote.
-pub(super) fn check_known(connection: &Connection, path: &Path) -> Result<(), Fault> {
+pub(super) fn check_known(connection: &Connection, path: &Path) -> Result<(), CommandError> {
     let found = version(connection)?;
     if found > KNOWN {
         return Err(StoreError::Newer { path: path.to_owned(), found, known: KNOWN }.into());
@@ -31,7 +31,7 @@ pub(super) fn check_known(connection: &Connection, path: &Path) -> Result<(), Fa
 }
 
 /// Brings the file to the current format, one transaction for each step.
-pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Fault> {
+pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), CommandError> {
     loop {
         // The version is read under the write lock: another opener may have been faster.
         let step = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 
 use super::rows::{self, words};
 use super::turns::{self, Turn};
-use super::{Fault, Reader, Store, StoreError, check_size, messages};
+use super::{CommandError, Reader, Store, StoreError, check_size, messages};
 use crate::clock::Timestamp;
 use crate::name::{ChannelName, ChatId, GroupName, TurnId};
 
@@ -361,7 +361,7 @@ pub(super) fn put_once(
     kind: PostKind,
     text: &str,
     at: Timestamp,
-) -> Result<OutboxId, Fault> {
+) -> Result<OutboxId, CommandError> {
     let known = of_turn(connection, &turn.id)?.into_iter().find(|post| post.kind == kind);
     if let Some(known) = known {
         return Ok(known.id);
@@ -380,7 +380,7 @@ fn put(
     kind: PostKind,
     post: &NewPost,
     at: Timestamp,
-) -> Result<OutboxId, Fault> {
+) -> Result<OutboxId, CommandError> {
     connection.prepare_cached(INSERT)?.execute(named_params! {
         ":turn": post.turn.as_ref().map(TurnId::as_str),
         ":kind": kind.word(),
@@ -392,7 +392,7 @@ fn put(
     Ok(OutboxId(connection.last_insert_rowid()))
 }
 
-fn find(connection: &Connection, id: OutboxId) -> Result<Post, Fault> {
+fn find(connection: &Connection, id: OutboxId) -> Result<Post, CommandError> {
     connection
         .prepare_cached(FIND)?
         .query_row(named_params! { ":id": id.0 }, post)
@@ -406,7 +406,7 @@ fn change(
     state: PostState,
     failure: Option<&str>,
     at: Option<Timestamp>,
-) -> Result<Post, Fault> {
+) -> Result<Post, CommandError> {
     connection.prepare_cached(MOVE)?.execute(named_params! {
         ":id": id.0,
         ":state": state.word(),
@@ -416,7 +416,7 @@ fn change(
     find(connection, id)
 }
 
-fn of_turn(connection: &Connection, turn: &TurnId) -> Result<Vec<Post>, Fault> {
+fn of_turn(connection: &Connection, turn: &TurnId) -> Result<Vec<Post>, CommandError> {
     let mut statement = connection.prepare_cached(OF_TURN)?;
     let posts = statement.query_map(named_params! { ":turn": turn.as_str() }, post)?;
     Ok(posts.collect::<Result<_, _>>()?)

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, Row, named_params};
 
-use super::{Fault, Reader, Store, StoreError, rows};
+use super::{CommandError, Reader, Store, StoreError, rows};
 use crate::clock::Timestamp;
 use crate::name::{GroupName, Incarnation};
 use crate::process::Process;
@@ -101,7 +101,7 @@ impl Reader {
     }
 }
 
-fn started(connection: &Connection, sandbox: &Sandbox) -> Result<(), Fault> {
+fn started(connection: &Connection, sandbox: &Sandbox) -> Result<(), CommandError> {
     connection.execute(
         "INSERT INTO sandboxes (grp, incarnation, pid, start_time, boot_id, started_at)
          VALUES (:grp, :incarnation, :pid, :start_time, :boot_id, :at)
@@ -118,7 +118,11 @@ fn started(connection: &Connection, sandbox: &Sandbox) -> Result<(), Fault> {
     Ok(())
 }
 
-fn ended(connection: &Connection, incarnation: &Incarnation, at: Timestamp) -> Result<(), Fault> {
+fn ended(
+    connection: &Connection,
+    incarnation: &Incarnation,
+    at: Timestamp,
+) -> Result<(), CommandError> {
     connection.execute(
         "UPDATE sandboxes SET ended_at = :at
          WHERE incarnation = :incarnation AND ended_at IS NULL",
@@ -133,7 +137,7 @@ fn ended(connection: &Connection, incarnation: &Incarnation, at: Timestamp) -> R
     Ok(())
 }
 
-fn open(connection: &Connection) -> Result<Vec<Sandbox>, Fault> {
+fn open(connection: &Connection) -> Result<Vec<Sandbox>, CommandError> {
     let mut statement =
         connection.prepare("SELECT * FROM sandboxes WHERE ended_at IS NULL ORDER BY started_at")?;
     let sandboxes = statement.query_map([], sandbox)?;

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 
 use super::rows::{self, words};
-use super::{Fault, Message, MessageSeq, OutboxId, Reader, Store, StoreError, check_size};
+use super::{CommandError, Message, MessageSeq, OutboxId, Reader, Store, StoreError, check_size};
 use super::{journal, messages, outbox};
 use crate::clock::Timestamp;
 use crate::name::{ChannelName, ChatId, GroupName, TurnId};
@@ -335,7 +335,7 @@ impl Reader {
 }
 
 /// The turn, if it is queued or running.
-pub(super) fn under_way(connection: &Connection, id: &TurnId) -> Result<Turn, Fault> {
+pub(super) fn under_way(connection: &Connection, id: &TurnId) -> Result<Turn, CommandError> {
     let turn = find(connection, id)?;
     if !turn.state.is_open() {
         return Err(StoreError::TurnState { turn: id.clone(), state: turn.state }.into());
@@ -344,7 +344,7 @@ pub(super) fn under_way(connection: &Connection, id: &TurnId) -> Result<Turn, Fa
 }
 
 /// The turn.
-pub(super) fn find(connection: &Connection, id: &TurnId) -> Result<Turn, Fault> {
+pub(super) fn find(connection: &Connection, id: &TurnId) -> Result<Turn, CommandError> {
     connection
         .prepare_cached(FIND)?
         .query_row(named_params! { ":id": id.as_str() }, turn)
@@ -357,7 +357,7 @@ fn open(
     group: &GroupName,
     id: &TurnId,
     at: Timestamp,
-) -> Result<Option<TurnOpened>, Fault> {
+) -> Result<Option<TurnOpened>, CommandError> {
     if !unfinished(connection, Some(group))?.is_empty() {
         return Ok(None);
     }
@@ -379,7 +379,7 @@ fn take_up(
     group: &GroupName,
     id: &TurnId,
     at: Timestamp,
-) -> Result<Option<TakenUp>, Fault> {
+) -> Result<Option<TakenUp>, CommandError> {
     let id = match unfinished(connection, Some(group))?.into_iter().next() {
         Some(turn) => {
             change(connection, &turn.id, TurnState::Queued, None, at)?;
@@ -433,7 +433,7 @@ fn take(
 pub(super) fn unfinished(
     connection: &Connection,
     group: Option<&GroupName>,
-) -> Result<Vec<Turn>, Fault> {
+) -> Result<Vec<Turn>, CommandError> {
     let turns = match group {
         Some(group) => connection
             .prepare_cached(OPEN_OF_GROUP)?
@@ -456,7 +456,7 @@ fn change(
     state: TurnState,
     failure: Option<&str>,
     at: Timestamp,
-) -> Result<(), Fault> {
+) -> Result<(), CommandError> {
     let from = find(connection, id)?.state;
     if from == state && state != TurnState::Running {
         return Ok(());

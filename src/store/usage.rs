@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, named_params};
 
-use super::{Fault, Reader, Store, StoreError, rows, turns};
+use super::{CommandError, Reader, Store, StoreError, rows, turns};
 use crate::clock::Timestamp;
 use crate::name::{GroupName, ModelName, TurnId};
 use crate::unit::Period;
@@ -109,7 +109,7 @@ impl Reader {
     }
 }
 
-fn record(connection: &Connection, usage: &Usage) -> Result<(), Fault> {
+fn record(connection: &Connection, usage: &Usage) -> Result<(), CommandError> {
     if let Some(turn) = &usage.turn {
         turns::find(connection, turn)?;
     }
@@ -127,7 +127,7 @@ fn record(connection: &Connection, usage: &Usage) -> Result<(), Fault> {
     Ok(())
 }
 
-fn of_turn(connection: &Connection, turn: &TurnId) -> Result<UsageTotal, Fault> {
+fn of_turn(connection: &Connection, turn: &TurnId) -> Result<UsageTotal, CommandError> {
     Ok(connection.prepare_cached(OF_TURN)?.query_row(
         named_params! { ":turn": turn.as_str() },
         |row| {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Fault, StoreError};
+use super::{CommandError, StoreError};
 
 /// Commands that may wait for the writing thread; further callers wait in line.
 pub const QUEUE_LENGTH_MAX: usize = 1024;
@@ -58,7 +58,7 @@ impl<T, F> std::fmt::Debug for Call<T, F> {
 impl<T, F> Job for Call<T, F>
 where
     T: Send,
-    F: Fn(&Connection) -> Result<T, Fault> + Send,
+    F: Fn(&Connection) -> Result<T, CommandError> + Send,
 {
     fn attempt(&mut self, connection: &Connection, path: &Path) -> bool {
         let outcome = (self.work)(connection).map_err(|fault| fault.at(path));
@@ -86,7 +86,7 @@ impl Queue {
     pub(super) async fn call<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: Fn(&Connection) -> Result<T, Fault> + Send + 'static,
+        F: Fn(&Connection) -> Result<T, CommandError> + Send + 'static,
     {
         let closed = || StoreError::Closed { path: self.path.to_path_buf() };
         let (reply, answer) = oneshot::channel();
@@ -125,7 +125,7 @@ fn serve(connection: &Connection, path: &Path, mut queue: mpsc::Receiver<Box<dyn
             let Ok(next) = queue.try_recv() else { break };
             batch.push(next);
         }
-        carry_out(connection, path, &mut batch);
+        run_batch(connection, path, &mut batch);
         for job in batch {
             job.answer();
         }
@@ -133,7 +133,7 @@ fn serve(connection: &Connection, path: &Path, mut queue: mpsc::Receiver<Box<dyn
 }
 
 /// Carries out a batch in one transaction, or each command in its own if that fails.
-fn carry_out(connection: &Connection, path: &Path, batch: &mut [Box<dyn Job>]) {
+fn run_batch(connection: &Connection, path: &Path, batch: &mut [Box<dyn Job>]) {
     if let Err(error) = begin(connection) {
         // Without the write lock trying one by one would only wait as often.
         let error = StoreError::from_sqlite(path, error);
@@ -147,7 +147,7 @@ fn carry_out(connection: &Connection, path: &Path, batch: &mut [Box<dyn Job>]) {
         return;
     }
     for job in batch {
-        carry_out(connection, path, std::slice::from_mut(job));
+        run_batch(connection, path, std::slice::from_mut(job));
     }
 }
 

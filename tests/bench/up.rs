@@ -13,7 +13,7 @@ use babybot::control::{ChatEnd, ChatEvent, ChatRequest, Condition, GroupStatus, 
 use babybot::name::{GroupName, InstanceId};
 use babybot::project::Project;
 use babybot::runtime::Runtime as _;
-use babybot::runtime::docker::endpoint::{self, Endpoint, Found, Machine};
+use babybot::runtime::docker::endpoint::{self, Endpoint, Found, HostEnvironment};
 use babybot::runtime::docker::{self, Docker};
 use bollard::container::LogOutput;
 use bollard::models::{ContainerCreateBody, HostConfig};
@@ -49,7 +49,7 @@ pub(crate) struct Engine {
 impl Engine {
     /// The one that babybot would find, or why there is none.
     pub(crate) async fn find() -> Result<Self, String> {
-        match endpoint::find(endpoint::places(None, None, &Machine)).await {
+        match endpoint::find(endpoint::places(None, None, &HostEnvironment)).await {
             Found::Is(_, info) => {
                 let (url, reason) = info.endpoint.split_once(' ').unwrap();
                 let endpoint = Endpoint { url: url.to_owned(), reason: reason.to_owned() };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use babybot::clock::SystemClock;
 use babybot::desired::{Desired, Setting};
-use babybot::execute::{self, AgentOrder, Change, Outcome};
+use babybot::execute::{self, AgentOrder, Change, StepOutcome};
 use babybot::manifest;
 use babybot::name::{GroupName, ImageTag, SandboxId};
 use babybot::observe::{self, Look};
@@ -207,7 +207,7 @@ async fn apply_to(
     world: &World,
     desired: &Desired,
     plan: &Plan,
-) -> Result<babybot::reconcile::Applied, ApplyError> {
+) -> Result<babybot::reconcile::ApplyReport, ApplyError> {
     let approved = Approved { desired, text: TWO_GROUPS, plan, risks: vec![Risk::Safe] };
     apply(&approved, &Eyes(world), world, world.store(), &SystemClock, |_, _| {}).await
 }
@@ -223,13 +223,13 @@ async fn a_step_that_fails_holds_back_its_own_group_and_no_other() {
         let found = applied.report.steps.iter().find(|(id, _)| id.to_string() == name);
         found.unwrap_or_else(|| panic!("no step {name}")).1.clone()
     };
-    assert_eq!(outcome("folder/one"), Outcome::Failed("no space left".to_owned()));
+    assert_eq!(outcome("folder/one"), StepOutcome::Failed("no space left".to_owned()));
     let by = ResourceId::Folder(GroupName::new("one").unwrap());
-    assert_eq!(outcome("settings/one"), Outcome::HeldBack(by.clone()));
-    assert_eq!(outcome("group/one"), Outcome::HeldBack(by));
-    assert_eq!(outcome("group/two"), Outcome::Done);
+    assert_eq!(outcome("settings/one"), StepOutcome::HeldBack(by.clone()));
+    assert_eq!(outcome("group/one"), StepOutcome::HeldBack(by));
+    assert_eq!(outcome("group/two"), StepOutcome::Done);
     let recorded = world.store().history(1).await.unwrap().remove(0);
-    assert_eq!(recorded.outcome, store::Outcome::Partial);
+    assert_eq!(recorded.outcome, store::ApplyOutcome::Partial);
 
     // Once the cause is gone, the next apply does the rest and only that.
     let world = World { faults: BTreeMap::new(), ..world };

@@ -114,14 +114,14 @@ async fn a_message_during_a_tool_is_part_of_the_turn_and_the_other_calls_are_ski
     fake.answer("/api/chat", says("Both answered."));
     shop.say("first question").await;
     let worker = shop.worker();
-    let helms = worker.helm();
+    let helms = worker.steer_handle();
     let working = shop.working(worker, &CancellationToken::new());
     shop.tool().await;
-    let helm = helms.borrow().clone().unwrap();
+    let steer_handle = helms.borrow().clone().unwrap();
     shop.say("second question").await;
-    assert!(shop.steer(&helm).await);
+    assert!(shop.steer(&steer_handle).await);
     // One that is part of the turn already is not given to it again.
-    assert!(!shop.steer(&helm).await);
+    assert!(!shop.steer(&steer_handle).await);
     std::fs::write(shop.file("go"), "").unwrap();
     let (mut worker, worked) = finished(working).await;
     assert_eq!(worked, Worked::Answered);
@@ -148,14 +148,14 @@ async fn no_message_is_lost_or_answered_twice_wherever_in_a_turn_it_arrives() {
     for number in 0_u64..60 {
         let (first, second) = (format!("first {number}"), format!("second {number}"));
         shop.say(&first).await;
-        let helms = worker.helm();
+        let helms = worker.steer_handle();
         let working = shop.working(worker, &CancellationToken::new());
         // From before the question is put to the model to after its answer is stored.
         tokio::time::sleep(Duration::from_micros(number * 7919 % 23 * 1_000)).await;
         shop.say(&second).await;
-        let helm = helms.borrow().clone();
-        let taken = match helm {
-            Some(helm) => shop.steer(&helm).await,
+        let steer_handle = helms.borrow().clone();
+        let taken = match steer_handle {
+            Some(steer_handle) => shop.steer(&steer_handle).await,
             None => false,
         };
         steered += u32::from(taken);

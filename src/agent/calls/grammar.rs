@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::literal::{self, Fault};
+use super::literal::{self, LiteralError};
 use super::written::{Written, calls_in};
 
 /// A way to write calls.
@@ -28,11 +28,11 @@ enum Unread {
     Mentioned,
 }
 
-impl From<Fault> for Unread {
-    fn from(fault: Fault) -> Self {
+impl From<LiteralError> for Unread {
+    fn from(fault: LiteralError) -> Self {
         match fault {
-            Fault::Open => Self::Open,
-            Fault::Not(why) => Self::Broken(why),
+            LiteralError::Open => Self::Open,
+            LiteralError::Not(why) => Self::Broken(why),
         }
     }
 }
@@ -226,8 +226,8 @@ fn function(text: &str) -> Result<(Vec<Written>, &str), Unread> {
     let inner = inner.trim_start();
     let (arguments, rest) = match literal::prefix(inner) {
         Ok((value, rest)) if value.is_object() => (value, rest),
-        Err(Fault::Open) => return Err(Unread::Open),
-        Err(Fault::Not(why)) if inner.starts_with('{') => return Err(Unread::Broken(why)),
+        Err(LiteralError::Open) => return Err(Unread::Open),
+        Err(LiteralError::Not(why)) if inner.starts_with('{') => return Err(Unread::Broken(why)),
         _ => parameters(inner, "<parameter=", "</function>")?,
     };
     Ok((vec![Written::new(name, arguments)], rest))

@@ -11,7 +11,7 @@ const DEPTH_MAX: usize = 128;
 
 /// Why no value could be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum LiteralError {
     /// The text ends within it.
     Open,
     /// It is none, in words.
@@ -19,17 +19,17 @@ pub(super) enum Fault {
 }
 
 /// Reads the value at the start of `text`, and returns it with the rest.
-pub(super) fn prefix(text: &str) -> Result<(Value, &str), Fault> {
+pub(super) fn prefix(text: &str) -> Result<(Value, &str), LiteralError> {
     let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
     match values.next() {
         Some(Ok(value)) => Ok((value, &text[values.byte_offset()..])),
-        None => Err(Fault::Open),
-        Some(Err(error)) if error.is_eof() => Err(Fault::Open),
+        None => Err(LiteralError::Open),
+        Some(Err(error)) if error.is_eof() => Err(LiteralError::Open),
         Some(Err(error)) => match (Lenient { rest: text }).value(0) {
             Ok((value, rest)) => Ok((value, rest)),
-            Err(Fault::Open) => Err(Fault::Open),
+            Err(LiteralError::Open) => Err(LiteralError::Open),
             // The strict reader says it better.
-            Err(Fault::Not(_)) => Err(Fault::Not(error.to_string())),
+            Err(LiteralError::Not(_)) => Err(LiteralError::Not(error.to_string())),
         },
     }
 }
@@ -45,14 +45,14 @@ struct Lenient<'a> {
 }
 
 impl<'a> Lenient<'a> {
-    fn value(mut self, depth: usize) -> Result<(Value, &'a str), Fault> {
+    fn value(mut self, depth: usize) -> Result<(Value, &'a str), LiteralError> {
         let value = self.one(depth)?;
         Ok((value, self.rest))
     }
 
-    fn one(&mut self, depth: usize) -> Result<Value, Fault> {
+    fn one(&mut self, depth: usize) -> Result<Value, LiteralError> {
         if depth > DEPTH_MAX {
-            return Err(Fault::Not("nested too deep".to_owned()));
+            return Err(LiteralError::Not("nested too deep".to_owned()));
         }
         match self.peek()? {
             '{' => self.object(depth),
@@ -63,12 +63,12 @@ impl<'a> Lenient<'a> {
     }
 
     /// The next character that is no blank.
-    fn peek(&mut self) -> Result<char, Fault> {
+    fn peek(&mut self) -> Result<char, LiteralError> {
         self.rest = self.rest.trim_start();
-        self.rest.chars().next().ok_or(Fault::Open)
+        self.rest.chars().next().ok_or(LiteralError::Open)
     }
 
-    fn take(&mut self, wanted: char) -> Result<bool, Fault> {
+    fn take(&mut self, wanted: char) -> Result<bool, LiteralError> {
         let found = self.peek()? == wanted;
         if found {
             self.rest = &self.rest[wanted.len_utf8()..];
@@ -76,7 +76,7 @@ impl<'a> Lenient<'a> {
         Ok(found)
     }
 
-    fn object(&mut self, depth: usize) -> Result<Value, Fault> {
+    fn object(&mut self, depth: usize) -> Result<Value, LiteralError> {
         let mut fields = Map::new();
         self.take('{')?;
         loop {
@@ -99,7 +99,7 @@ impl<'a> Lenient<'a> {
         }
     }
 
-    fn list(&mut self, depth: usize) -> Result<Value, Fault> {
+    fn list(&mut self, depth: usize) -> Result<Value, LiteralError> {
         let mut items = Vec::new();
         self.take('[')?;
         loop {
@@ -113,14 +113,16 @@ impl<'a> Lenient<'a> {
         }
     }
 
-    fn string(&mut self, quote: char) -> Result<String, Fault> {
+    fn string(&mut self, quote: char) -> Result<String, LiteralError> {
         self.take(quote)?;
         let mut text = String::new();
         let mut characters = self.rest.char_indices();
         while let Some((at, character)) = characters.next() {
             match character {
                 '\\' => {
-                    let Some((_, escaped)) = characters.next() else { return Err(Fault::Open) };
+                    let Some((_, escaped)) = characters.next() else {
+                        return Err(LiteralError::Open);
+                    };
                     match escaped {
                         'n' => text.push('\n'),
                         't' => text.push('\t'),
@@ -144,11 +146,11 @@ impl<'a> Lenient<'a> {
                 other => text.push(other),
             }
         }
-        Err(Fault::Open)
+        Err(LiteralError::Open)
     }
 
     /// A number, or a word for a value.
-    fn word(&mut self) -> Result<Value, Fault> {
+    fn word(&mut self) -> Result<Value, LiteralError> {
         let inner = |c: char| c.is_alphanumeric() || matches!(c, '-' | '+' | '.' | '_');
         let end = self.rest.find(|c| !inner(c)).unwrap_or(self.rest.len());
         let (word, rest) = self.rest.split_at(end);
@@ -157,7 +159,11 @@ impl<'a> Lenient<'a> {
             let words = ["true", "false", "null", "True", "False", "None"];
             let begins = words.iter().any(|known| known.starts_with(word));
             let number = word.starts_with(|c: char| c == '-' || c.is_ascii_digit());
-            return Err(if begins || number { Fault::Open } else { unexpected(self.peek()?) });
+            return Err(if begins || number {
+                LiteralError::Open
+            } else {
+                unexpected(self.peek()?)
+            });
         }
         let value = match word {
             "true" | "True" => Value::Bool(true),
@@ -173,8 +179,8 @@ impl<'a> Lenient<'a> {
     }
 }
 
-fn unexpected(character: char) -> Fault {
-    Fault::Not(format!("unexpected `{character}`"))
+fn unexpected(character: char) -> LiteralError {
+    LiteralError::Not(format!("unexpected `{character}`"))
 }
 
 #[cfg(test)]
@@ -200,10 +206,14 @@ mod tests {
     #[test]
     fn what_could_mean_two_things_is_an_error() {
         for text in ["{'a': 'it's'}", "{a: 1}", "{\"a\" 1}", "[1 2]", "{\"a\": 1;}", "(1)"] {
-            assert!(matches!(prefix(text), Err(Fault::Not(_))), "{text}: {:?}", prefix(text));
+            assert!(
+                matches!(prefix(text), Err(LiteralError::Not(_))),
+                "{text}: {:?}",
+                prefix(text)
+            );
         }
         for text in ["", "{", "{\"a", "{\"a\": ", "{'a': [1, ", "{'a': 'b", "[1,\n'x',"] {
-            assert_eq!(prefix(text), Err(Fault::Open), "{text}");
+            assert_eq!(prefix(text), Err(LiteralError::Open), "{text}");
         }
     }
 

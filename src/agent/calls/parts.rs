@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::grammar::{self, Found, GRAMMARS};
-use super::literal::{self, Fault};
+use super::literal::{self, LiteralError};
 use super::mend;
 use super::written::{Written, calls_in};
 
@@ -35,7 +35,7 @@ pub(super) enum Kind {
 
 /// If more of the text may follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum TextState {
     Growing,
     Whole,
 }
@@ -50,7 +50,7 @@ const LANGUAGES: &[&str] =
     &["", "json", "json5", "jsonc", "xml", "tool", "tool_call", "tool_code", "tool_calls", "text"];
 
 /// Splits `text` into its parts, in order. `schema` is the tools as the model was given them.
-pub(super) fn parts<'a>(text: &'a str, schema: &Value, stage: Stage) -> Vec<Part<'a>> {
+pub(super) fn parts<'a>(text: &'a str, schema: &Value, stage: TextState) -> Vec<Part<'a>> {
     let mut found = Vec::new();
     // Where the words begin that are not in a part yet, and where to look on.
     let (mut begin, mut at) = (0, 0);
@@ -84,7 +84,7 @@ enum At<'a> {
     Part(Part<'a>, usize),
 }
 
-fn part_at<'a>(text: &'a str, schema: &Value, stage: Stage) -> At<'a> {
+fn part_at<'a>(text: &'a str, schema: &Value, stage: TextState) -> At<'a> {
     match text.as_bytes()[0] {
         b'`' => code(text, schema, stage),
         b'{' => data(text, schema, stage),
@@ -96,7 +96,7 @@ fn open<'a>(text: &'a str, why: Option<&'static str>) -> At<'a> {
     At::Part(Part::Open { source: text, why }, text.len())
 }
 
-fn marked<'a>(text: &'a str, schema: &Value, stage: Stage) -> At<'a> {
+fn marked<'a>(text: &'a str, schema: &Value, stage: TextState) -> At<'a> {
     if let Some(grammar) = GRAMMARS.iter().find(|grammar| text.starts_with(grammar.open)) {
         return match grammar.read(text) {
             Found::Calls(calls, rest) => {
@@ -118,7 +118,7 @@ fn marked<'a>(text: &'a str, schema: &Value, stage: Stage) -> At<'a> {
     if let Some(mark) = grammar::closing().find(|mark| text.starts_with(mark)) {
         return At::Part(Part::Mark(&text[..mark.len()]), mark.len());
     }
-    if stage == Stage::Growing && marks().any(|mark| mark.starts_with(text)) {
+    if stage == TextState::Growing && marks().any(|mark| mark.starts_with(text)) {
         return open(text, None);
     }
     if text.starts_with('[') {
@@ -126,7 +126,7 @@ fn marked<'a>(text: &'a str, schema: &Value, stage: Stage) -> At<'a> {
     }
     match token(text) {
         Some(token) => At::Part(Part::Mark(token), token.len()),
-        None if stage == Stage::Growing && may_be_token(text) => open(text, None),
+        None if stage == TextState::Growing && may_be_token(text) => open(text, None),
         None => At::Words(1),
     }
 }
@@ -156,7 +156,7 @@ fn is_of_token(character: char) -> bool {
 }
 
 /// JSON among words: a call if it is one of a tool there is, else data.
-fn data<'a>(text: &'a str, schema: &Value, stage: Stage) -> At<'a> {
+fn data<'a>(text: &'a str, schema: &Value, stage: TextState) -> At<'a> {
     let kind = Kind::Bare;
     match literal::prefix(text) {
         Ok((value, rest)) => {
@@ -171,19 +171,19 @@ fn data<'a>(text: &'a str, schema: &Value, stage: Stage) -> At<'a> {
                 Some(Meant::Data) | None => At::Words(source.len()),
             }
         }
-        Err(Fault::Open) if stage == Stage::Growing => open(text, None),
-        Err(Fault::Open) if looks_like_call(text, schema) => open(text, Some(CUT_OFF)),
-        Err(Fault::Open) => At::Words(1),
-        Err(Fault::Not(_)) if text.starts_with('[') && !is_list_of_objects(text) => {
+        Err(LiteralError::Open) if stage == TextState::Growing => open(text, None),
+        Err(LiteralError::Open) if looks_like_call(text, schema) => open(text, Some(CUT_OFF)),
+        Err(LiteralError::Open) => At::Words(1),
+        Err(LiteralError::Not(_)) if text.starts_with('[') && !is_list_of_objects(text) => {
             python(text, schema, stage)
         }
-        Err(Fault::Not(why)) => {
+        Err(LiteralError::Not(why)) => {
             let begins_as_object =
                 text.starts_with('[') || text[1..].trim_start().starts_with(['"', '\'']);
             let source = balanced(text);
             match source {
                 _ if !begins_as_object => At::Words(1),
-                None if stage == Stage::Growing => open(text, None),
+                None if stage == TextState::Growing => open(text, None),
                 _ if looks_like_call(source.unwrap_or(text), schema) => {
                     let source = source.unwrap_or(text);
                     At::Part(Part::Broken { source, why, kind }, source.len())
@@ -199,7 +199,7 @@ fn is_list_of_objects(text: &str) -> bool {
 }
 
 /// A bracket that opens no JSON: a list of calls as Python writes them, or words.
-fn python<'a>(text: &'a str, schema: &Value, stage: Stage) -> At<'a> {
+fn python<'a>(text: &'a str, schema: &Value, stage: TextState) -> At<'a> {
     let kind = Kind::Bare;
     let tools: Vec<&str> = mend::tools(schema).filter_map(|tool| tool["name"].as_str()).collect();
     match grammar::python_calls(text, &tools) {
@@ -209,8 +209,8 @@ fn python<'a>(text: &'a str, schema: &Value, stage: Stage) -> At<'a> {
         }
         Found::Broken(why, _) => At::Part(Part::Broken { source: text, why, kind }, text.len()),
         Found::Open => match stage {
-            Stage::Growing => open(text, None),
-            Stage::Whole => open(text, Some(CUT_OFF)),
+            TextState::Growing => open(text, None),
+            TextState::Whole => open(text, Some(CUT_OFF)),
         },
         Found::Mentioned => At::Words(1),
     }
@@ -264,14 +264,14 @@ fn balanced(text: &str) -> Option<&str> {
 }
 
 /// Code: in a line, or as a block, which may hold nothing but a call.
-fn code<'a>(text: &'a str, schema: &Value, stage: Stage) -> At<'a> {
+fn code<'a>(text: &'a str, schema: &Value, stage: TextState) -> At<'a> {
     let ticks = text.len() - text.trim_start_matches('`').len();
     let line = text.lines().next().unwrap_or_default();
     let on_one_line = line[ticks..].find(&text[..ticks]).map(|end| ticks + end + ticks);
     if ticks < 3 {
         return match on_one_line {
             Some(length) => At::Words(length),
-            None if stage == Stage::Growing && line.len() == text.len() => open(text, None),
+            None if stage == TextState::Growing && line.len() == text.len() => open(text, None),
             None => At::Words(ticks),
         };
     }
@@ -281,7 +281,7 @@ fn code<'a>(text: &'a str, schema: &Value, stage: Stage) -> At<'a> {
         }
         None => match Block::of(text, ticks) {
             Some(block) => block,
-            None if stage == Stage::Growing => return open(text, None),
+            None if stage == TextState::Growing => return open(text, None),
             None => return At::Words(ticks),
         },
     };
@@ -313,7 +313,7 @@ impl<'a> Block<'a> {
         Some(Self { language, content: body, length: text.len(), closed: false })
     }
 
-    fn part(&self, text: &'a str, schema: &Value, stage: Stage) -> At<'a> {
+    fn part(&self, text: &'a str, schema: &Value, stage: TextState) -> At<'a> {
         let source = &text[..self.length];
         let language = self.language.to_ascii_lowercase();
         if !LANGUAGES.contains(&language.as_str()) {
@@ -321,14 +321,14 @@ impl<'a> Block<'a> {
         }
         let content = self.content.trim();
         let content = content.strip_prefix("json").map_or(content, str::trim_start);
-        if stage == Stage::Growing && !self.closed {
+        if stage == TextState::Growing && !self.closed {
             // A block of words is shown as it comes.
             let held = content.is_empty() || content.starts_with(['{', '[', '<']);
             return if held { open(text, None) } else { At::Words(self.length) };
         }
         let kind = Kind::Fenced;
         let mut calls = Vec::new();
-        for part in parts(content, schema, Stage::Whole) {
+        for part in parts(content, schema, TextState::Whole) {
             match part {
                 Part::Calls { calls: more, .. } => calls.extend(more),
                 Part::Text(blank) if blank.trim().is_empty() => {}

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::super::model::Call;
 use super::mend;
-use super::parts::{Part, Stage, parts};
+use super::parts::{Part, TextState, parts};
 use crate::protocol::unescaped;
 
 /// Says if one of these messages contains this call, in any form.
@@ -27,7 +27,7 @@ pub(in super::super) fn is_quoted(call: &Call, messages: &[Value], schema: &Valu
 
 /// Says if `text` contains this call.
 fn holds(text: &str, call: &Call, schema: &Value) -> bool {
-    let calls = parts(text, schema, Stage::Whole).into_iter().filter_map(|part| match part {
+    let calls = parts(text, schema, TextState::Whole).into_iter().filter_map(|part| match part {
         Part::Calls { calls, .. } => Some(calls),
         _ => None,
     });

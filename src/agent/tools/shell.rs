@@ -12,7 +12,7 @@ use tokio::process::{Child, Command};
 
 use super::super::children::{Children, pid_of};
 use super::capture::Capture;
-use super::{Bounds, CallPlace, Outcome, ShellArguments, Workbench};
+use super::{Bounds, CallOutcome, CallPlace, ShellArguments, Workbench};
 
 /// How long a command may take where the model does not say.
 const SECONDS_DEFAULT: u64 = 120;
@@ -38,11 +38,13 @@ impl Workbench {
         arguments: ShellArguments,
         place: CallPlace<'_>,
         Bounds { disk, room, cancel }: Bounds<'_>,
-    ) -> Outcome {
+    ) -> CallOutcome {
         let seconds = arguments.timeout_seconds.unwrap_or(SECONDS_DEFAULT).clamp(1, SECONDS_MAX);
         let (mut child, mut output) = match self.start(&arguments.command).await {
             Ok(started) => started,
-            Err(error) => return Outcome::Result(format!("error: cannot run a shell: {error}")),
+            Err(error) => {
+                return CallOutcome::Result(format!("error: cannot run a shell: {error}"));
+            }
         };
         let pid = pid_of(&child);
         let spill = format!(".bb/out/{}-{}-{}.txt", place.turn, place.round, place.index);
@@ -70,12 +72,14 @@ impl Workbench {
                 .await;
         let text = capture.finish();
         match end {
-            End::Cancelled => Outcome::Cancelled,
-            End::TimedOut => Outcome::Result(format!("{text}\n[stopped after {seconds} s]")),
-            End::Full => Outcome::Result(format!("{text}\n[stopped: the folders are full]")),
-            End::Exited(Ok(status)) if status.success() => Outcome::Result(text),
-            End::Exited(Ok(status)) => Outcome::Result(format!("{text}\n[{status}]")),
-            End::Exited(Err(error)) => Outcome::Result(format!("{text}\n[cannot wait: {error}]")),
+            End::Cancelled => CallOutcome::Cancelled,
+            End::TimedOut => CallOutcome::Result(format!("{text}\n[stopped after {seconds} s]")),
+            End::Full => CallOutcome::Result(format!("{text}\n[stopped: the folders are full]")),
+            End::Exited(Ok(status)) if status.success() => CallOutcome::Result(text),
+            End::Exited(Ok(status)) => CallOutcome::Result(format!("{text}\n[{status}]")),
+            End::Exited(Err(error)) => {
+                CallOutcome::Result(format!("{text}\n[cannot wait: {error}]"))
+            }
         }
     }
 

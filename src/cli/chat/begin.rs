@@ -2,7 +2,7 @@
 
 use crate::cli::approve;
 use crate::cli::chat::{ChatArgs, refuse_empty};
-use crate::cli::ground::Ground;
+use crate::cli::ground::HostContext;
 use crate::cli::join::join;
 use crate::cli::load::{load, stderr_colors};
 use crate::cli::preview::{Preview, project_error};
@@ -28,7 +28,7 @@ pub(super) async fn begin(
     said: Option<&String>,
     context: &Context,
 ) -> Result<Result<Begun, Exit>, Error> {
-    let mut ground = Ground::of_project(context.project())?;
+    let mut ground = HostContext::of_project(context.project())?;
     let (_, client) = join(context).await?;
     let look = ground.look(Holder::Another);
     match (client, look.applied()) {
@@ -43,7 +43,7 @@ pub(super) async fn begin(
         (None, Known::Is(applied)) => {
             choose_group(args.group.as_deref(), &applied)?;
             refuse_empty(said)?;
-            let (lock, store, applied) = serve::take_up("chat", &ground)?;
+            let (lock, store, applied) = serve::open_instance("chat", &ground)?;
             mention_pending(&applied, &mut ground, context).await;
             let (client, own) =
                 serve::serve_shortly(ground, lock, store, applied.clone(), context).await?;
@@ -66,7 +66,7 @@ async fn apply_first(
     args: &ChatArgs,
     said: Option<&String>,
     context: &Context,
-) -> Result<Result<(Ground, InstanceLock, Store, Applied), Exit>, Error> {
+) -> Result<Result<(HostContext, InstanceLock, Store, Applied), Exit>, Error> {
     let source = match load(context) {
         Ok(source) => source,
         Err(exit) => return Ok(Err(exit)),
@@ -83,7 +83,7 @@ async fn apply_first(
     let project = &preview.ground.project;
     let lock = project.lock("chat", SystemClock.now()).map_err(project_error)?;
     let store = apply::open_store(project, &lock)?;
-    match apply::carry_out(&source, &preview, risks, &lock, &store, context).await? {
+    match apply::apply_plan(&source, &preview, risks, &lock, &store, context).await? {
         Exit::Ok => {}
         exit => return Ok(Err(exit)),
     }
@@ -94,7 +94,7 @@ async fn apply_first(
 }
 
 /// One line where the manifest and what was applied differ.
-async fn mention_pending(applied: &Applied, ground: &mut Ground, context: &Context) {
+async fn mention_pending(applied: &Applied, ground: &mut HostContext, context: &Context) {
     let running = format!("this runs generation {}", applied.number);
     let source = match source::read(&context.manifest) {
         Ok(source) => source,
@@ -104,7 +104,7 @@ async fn mention_pending(applied: &Applied, ground: &mut Ground, context: &Conte
             return;
         }
     };
-    let Ok(desired) = ground.settle(&source.manifest).await else { return };
+    let Ok(desired) = ground.resolve(&source.manifest).await else { return };
     let observed = observe::observe(&desired, &ground.look(Holder::Ourselves)).await;
     let pending = crate::plan::plan(&desired, &observed);
     if !pending.is_empty() {

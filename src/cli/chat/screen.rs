@@ -72,7 +72,7 @@ impl Screen {
 
     /// Leaves the terminal as it was.
     pub(super) fn close(&mut self) {
-        self.settle();
+        self.end_line();
         self.prompt = None;
     }
 
@@ -105,7 +105,7 @@ impl Screen {
     }
 
     /// Nothing is under way.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn end_line(&mut self) {
         self.doing = None;
         self.preview.clear();
         self.lines = 0;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::talk::{Talk, recv};
-use crate::cli::ground::Ground;
+use crate::cli::ground::HostContext;
 use crate::cli::join::join;
 use crate::cli::preview::project_error;
 use crate::cli::serve::{self, REST_MAX};
@@ -26,7 +26,7 @@ impl Talk {
         if let Some(own) = self.own.take() {
             own.end(REST_MAX, recv(&mut self.interrupts), &self.context).await;
         }
-        let ground = Ground::of_project(self.context.project())?;
+        let ground = HostContext::of_project(self.context.project())?;
         let until = Instant::now() + SUCCESSOR_MAX;
         // Whoever asked it to needs a moment to take over.
         let free = Instant::now() + if asked { COMING } else { Duration::ZERO };
@@ -60,8 +60,8 @@ impl Talk {
 
     /// Becomes the controller that nobody else became. Says whether it did.
     async fn become_successor(&mut self) -> Result<bool, Error> {
-        let ground = Ground::of_project(self.context.project())?;
-        let (lock, store, applied) = match serve::take_up("chat", &ground) {
+        let ground = HostContext::of_project(self.context.project())?;
+        let (lock, store, applied) = match serve::open_instance("chat", &ground) {
             Ok(taken) => taken,
             Err(error) if error.exit() == Exit::Locked => return Ok(false),
             Err(error) => return Err(error),

@@ -13,10 +13,10 @@ use super::editor::{Prompt, Typed};
 use super::history::History;
 use super::screen::Screen;
 use super::words::{queued, readable, tool};
-use crate::cli::ground::Ground;
+use crate::cli::ground::HostContext;
 use crate::cli::join::{control_error, one_line};
 use crate::cli::serve::{Own, REST_MAX};
-use crate::cli::{Context, Outcome, tell, terminal};
+use crate::cli::{Context, VerbResult, tell, terminal};
 use crate::clock::{Clock, SystemClock};
 use crate::control::client::Client;
 use crate::control::{ChatEnd, ChatEvent, ChatRequest, ControlError, PostOutcome};
@@ -111,7 +111,7 @@ impl Talk {
     }
 
     /// Lets a controller of this process end: at once where somebody asked for it.
-    pub(super) async fn end(mut self, outcome: &Outcome) {
+    pub(super) async fn end(mut self, outcome: &VerbResult) {
         let Some(own) = self.own.take() else { return };
         // What waits for something that is not there is no work to finish.
         let stopped = self.away.is_some()
@@ -121,7 +121,7 @@ impl Talk {
     }
 
     /// Says one thing, or has a conversation.
-    pub(super) async fn talk(&mut self, said: Option<&str>, groups: Vec<GroupName>) -> Outcome {
+    pub(super) async fn talk(&mut self, said: Option<&str>, groups: Vec<GroupName>) -> VerbResult {
         self.groups = groups;
         match said {
             Some(message) => self.say(message).await,
@@ -130,7 +130,7 @@ impl Talk {
     }
 
     /// Says one thing and gives the reply.
-    async fn say(&mut self, message: &str) -> Outcome {
+    async fn say(&mut self, message: &str) -> VerbResult {
         match self.ask(Some(message)).await? {
             ChatEnd::Answered => Ok(Exit::Ok),
             // The notice was shown, and says why.
@@ -143,7 +143,7 @@ impl Talk {
     }
 
     /// A conversation, until its end.
-    async fn converse(&mut self) -> Outcome {
+    async fn converse(&mut self) -> VerbResult {
         self.ask(None).await?;
         let mut lines = self.open_prompt();
         let edited = lines.is_none();
@@ -216,7 +216,7 @@ impl Talk {
             return Some(read_lines());
         }
         let mut entries = Vec::new();
-        if let Ok(ground) = Ground::of_project(self.context.project()) {
+        if let Ok(ground) = HostContext::of_project(self.context.project()) {
             let project = &ground.project;
             match History::open(&project.data(), project.owner()) {
                 Ok((history, found)) => (self.history, entries) = (Some(history), found),
@@ -345,13 +345,13 @@ impl Talk {
             said: None,
         };
         loop {
-            let (end, said) = self.follow(&request).await?;
+            let (end, said) = self.follow_reply(&request).await?;
             let over = matches!(end, ChatEnd::HandedOver) && (said.is_some() || text.is_some());
             if over {
                 self.screen.doing("waiting for the controller");
             }
             if !over || !self.join_successor().await? {
-                self.screen.settle();
+                self.screen.end_line();
                 return Ok(end);
             }
             if said.is_some() {
@@ -361,7 +361,10 @@ impl Talk {
     }
 
     /// Follows one request to its end; gives the number of what was said, once it is stored.
-    async fn follow(&mut self, request: &ChatRequest) -> Result<(ChatEnd, Option<i64>), Error> {
+    async fn follow_reply(
+        &mut self,
+        request: &ChatRequest,
+    ) -> Result<(ChatEnd, Option<i64>), Error> {
         let mut said = request.said;
         let failed = |error: ControlError| control_error("talk through the controller", &error);
         let events = match self.client.chat(request).await {
@@ -430,7 +433,7 @@ impl Talk {
             if stopping {
                 // What was stopped does not come back at the next start.
                 if let Some(own) = &self.own {
-                    own.spur.stop(&self.group).await;
+                    own.shutdown.stop(&self.group).await;
                 }
                 return Err(Error::new(Exit::Interrupted, "stopped at once"));
             }

@@ -24,7 +24,7 @@ use thiserror::Error;
 use toml::Spanned;
 
 use super::heard::Heard;
-use super::{Call, Fault, Play, Scene};
+use super::{Call, Play, Scene, ServerFault};
 use crate::unit::Period;
 
 /// Largest script, in bytes.
@@ -120,7 +120,7 @@ struct WrittenStep {
     reply: Option<String>,
     call: Option<WrittenCall>,
     calls: Option<Vec<WrittenCall>>,
-    fault: Option<Fault>,
+    fault: Option<ServerFault>,
     delay: Option<Period>,
     #[serde(default)]
     thinking: String,
@@ -143,7 +143,7 @@ fn meant(written: Spanned<WrittenStep>) -> Result<Scene, (usize, String)> {
         (Some(text), None, None, None) => Play::Reply(text),
         (None, Some(one), None, None) => Play::Calls(vec![call(one)]),
         (None, None, Some(calls), None) => Play::Calls(calls.into_iter().map(call).collect()),
-        (None, None, None, Some(fault)) => Play::Fault(fault),
+        (None, None, None, Some(fault)) => Play::ServerFault(fault),
         _ => {
             let words = "a step has exactly one of reply, call, calls and fault";
             return Err((at, words.to_owned()));
@@ -170,7 +170,7 @@ fn filled_in(play: Play, heard: &Heard) -> Play {
                 .map(|call| Call { tool: call.tool, arguments: fill_value(call.arguments, &fill) })
                 .collect(),
         ),
-        Play::Fault(fault) => Play::Fault(fault),
+        Play::ServerFault(fault) => Play::ServerFault(fault),
     }
 }
 

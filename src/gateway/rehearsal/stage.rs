@@ -10,7 +10,7 @@ use futures_util::{StreamExt as _, future, stream as streams};
 use serde_json::{Value, json};
 
 use super::heard::Heard;
-use super::{Call, Fault, MODEL, Play, Scene, rules, tokens};
+use super::{Call, MODEL, Play, Scene, ServerFault, rules, tokens};
 use crate::clock::{Clock as _, SystemClock};
 use crate::gateway::rules::ANSWER_TOKENS_MAX;
 use crate::gateway::upstream::{Answer, Endpoint, JSON, NDJSON, error_body};
@@ -19,7 +19,7 @@ use crate::gateway::upstream::{Answer, Endpoint, JSON, NDJSON, error_body};
 const LINE_TEXT: usize = 16;
 
 /// Where one answer is given: everything about it that does not depend on the scene.
-pub(super) struct Stage {
+pub(super) struct AnswerContext {
     generate: bool,
     streamed: bool,
     prompt_tokens: u64,
@@ -28,7 +28,7 @@ pub(super) struct Stage {
     call: Call,
 }
 
-impl Stage {
+impl AnswerContext {
     pub(super) fn new(
         endpoint: Endpoint,
         request: &Value,
@@ -49,23 +49,25 @@ impl Stage {
     pub(super) fn perform(&self, scene: &Scene) -> Answer {
         let refusing = matches!(
             scene.play,
-            Play::Fault(Fault::Error | Fault::Busy | Fault::Overflow | Fault::Hang)
+            Play::ServerFault(
+                ServerFault::Error | ServerFault::Busy | ServerFault::Overflow | ServerFault::Hang
+            )
         );
         match scene.play {
-            Play::Fault(fault) if refusing => self.refuse(fault),
+            Play::ServerFault(fault) if refusing => self.refuse(fault),
             _ if self.streamed => self.stream(scene),
             _ => self.single(scene),
         }
     }
 
     /// Refusals, in Ollama's words.
-    pub(super) fn refuse(&self, fault: Fault) -> Answer {
+    pub(super) fn refuse(&self, fault: ServerFault) -> Answer {
         let (status, words) = match fault {
-            Fault::Busy => (
+            ServerFault::Busy => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "server busy, please try again.  maximum pending requests exceeded".to_owned(),
             ),
-            Fault::Overflow => {
+            ServerFault::Overflow => {
                 let (sent, context) = (self.prompt_tokens, self.context);
                 let inner = json!({ "error": {
                     "code": 400,
@@ -117,37 +119,39 @@ impl Stage {
                 }
                 lines.push(as_line(&self.last("stop", Some(written + call_tokens(calls)))));
             }
-            Play::Fault(fault) => return self.faulty_lines(*fault, lines),
+            Play::ServerFault(fault) => return self.faulty_lines(*fault, lines),
         }
         (lines, false)
     }
 
-    fn faulty_lines(&self, fault: Fault, mut lines: Vec<Bytes>) -> (Vec<Bytes>, bool) {
+    fn faulty_lines(&self, fault: ServerFault, mut lines: Vec<Bytes>) -> (Vec<Bytes>, bool) {
         let begun = ["(rehearsal) ", "this answer "];
         let say = |lines: &mut Vec<Bytes>, text: &str| lines.push(self.line("content", text));
         match fault {
-            Fault::Loop => {
+            ServerFault::Loop => {
                 for _ in 0..self.answer_tokens_max {
                     say(&mut lines, "spam ");
                 }
                 lines.push(as_line(&self.last("length", Some(self.answer_tokens_max))));
             }
-            Fault::Empty => lines.push(as_line(&self.last("stop", Some(12)))),
-            Fault::CallInDone => lines.push(as_line(&self.call_in_done())),
-            Fault::TextCall => {
+            ServerFault::Empty => lines.push(as_line(&self.last("stop", Some(12)))),
+            ServerFault::CallInDone => lines.push(as_line(&self.call_in_done())),
+            ServerFault::TextCall => {
                 say(&mut lines, &self.text_call());
                 lines.push(as_line(&self.last("stop", Some(12))));
             }
             _ => {
                 begun.iter().for_each(|text| say(&mut lines, text));
                 match fault {
-                    Fault::Length => lines.push(as_line(&self.last("length", Some(2)))),
-                    Fault::ErrorMidStream => lines.push(as_line(&json!({ "error": RUNNER_GONE }))),
+                    ServerFault::Length => lines.push(as_line(&self.last("length", Some(2)))),
+                    ServerFault::ErrorMidStream => {
+                        lines.push(as_line(&json!({ "error": RUNNER_GONE })))
+                    }
                     _ => {}
                 }
             }
         }
-        (lines, fault == Fault::Reset)
+        (lines, fault == ServerFault::Reset)
     }
 
     /// The same answer in one object.
@@ -164,7 +168,7 @@ impl Stage {
                 object["message"]["tool_calls"] = calls.collect();
                 object
             }
-            Play::Fault(fault) => match self.faulty_object(*fault) {
+            Play::ServerFault(fault) => match self.faulty_object(*fault) {
                 Ok(object) => object,
                 Err(answer) => return answer,
             },
@@ -176,32 +180,36 @@ impl Stage {
         Answer { status: StatusCode::OK, content_type: JSON, body: paced(body, scene.delay) }
     }
 
-    fn faulty_object(&self, fault: Fault) -> Result<Value, Answer> {
+    fn faulty_object(&self, fault: ServerFault) -> Result<Value, Answer> {
         let mut object = self.last("stop", Some(12));
         match fault {
-            Fault::Empty => {}
-            Fault::CallInDone => object = self.call_in_done(),
-            Fault::TextCall => self.put(&mut object, "content", &self.text_call()),
-            Fault::Loop => {
+            ServerFault::Empty => {}
+            ServerFault::CallInDone => object = self.call_in_done(),
+            ServerFault::TextCall => self.put(&mut object, "content", &self.text_call()),
+            ServerFault::Loop => {
                 object = self.last("length", Some(self.answer_tokens_max));
                 let most = usize::try_from(self.answer_tokens_max).unwrap_or(usize::MAX);
                 self.put(&mut object, "content", &"spam ".repeat(most));
             }
-            Fault::Length => {
+            ServerFault::Length => {
                 object = self.last("length", Some(2));
                 self.put(&mut object, "content", "(rehearsal) this answer ");
             }
-            Fault::Eof => {
+            ServerFault::Eof => {
                 object = self.begin();
                 self.put(&mut object, "content", "(rehearsal) this answer ");
                 object["done"] = false.into();
             }
-            Fault::Reset => {
+            ServerFault::Reset => {
                 let body = vec![Err("connection reset by peer".to_owned())];
                 let body = paced(body, Duration::ZERO);
                 return Err(Answer { status: StatusCode::OK, content_type: JSON, body });
             }
-            Fault::ErrorMidStream | Fault::Error | Fault::Hang | Fault::Busy | Fault::Overflow => {
+            ServerFault::ErrorMidStream
+            | ServerFault::Error
+            | ServerFault::Hang
+            | ServerFault::Busy
+            | ServerFault::Overflow => {
                 return Err(self.refuse(fault));
             }
         }

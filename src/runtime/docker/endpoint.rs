@@ -225,9 +225,9 @@ fn usual(here: &dyn Surroundings) -> Vec<Endpoint> {
 
 /// The machine itself.
 #[derive(Clone, Copy, Debug)]
-pub struct Machine;
+pub struct HostEnvironment;
 
-impl Surroundings for Machine {
+impl Surroundings for HostEnvironment {
     fn variable(&self, name: &str) -> Option<String> {
         std::env::var(name).ok().filter(|value| !value.is_empty())
     }

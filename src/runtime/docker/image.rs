@@ -192,7 +192,7 @@ pub(super) async fn build(
             .buildargs(&recipe.arguments())
             .build();
         let stream = client.build_image(options, None, Some(bollard::body_full(context.into())));
-        follow(stream, progress).await?;
+        follow_build(stream, progress).await?;
         let (repository, tag) = LATEST;
         let options = TagImageOptionsBuilder::default().repo(repository).tag(tag).build();
         let call = client.tag_image(reference, Some(options));
@@ -437,7 +437,7 @@ fn explained(docker: &Docker, failure: Failure, what: &str) -> RuntimeError {
 }
 
 /// Reads what a builder says to its end, line by line.
-async fn follow(
+async fn follow_build(
     stream: impl Stream<Item = Result<BuildInfo, Error>>,
     progress: &(dyn Fn(&str) + Send + Sync),
 ) -> Result<(), Failure> {
@@ -537,7 +537,7 @@ pub async fn build_binary_from_source(
             .buildargs(&HashMap::from([("RUST", rust)]))
             .build();
         let body = bollard::body_full(context.clone());
-        follow(client.build_image(options, None, Some(body)), progress).await?;
+        follow_build(client.build_image(options, None, Some(body)), progress).await?;
         // Another project with the same source may be done with it, and take its name away.
         let binary = taken_out(client, reference).await;
         let _ = untag(client, reference).await;

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use babybot::clock::{Clock as _, SystemClock, Timestamp};
 use babybot::control::client::Client;
-use babybot::control::place::{self, Bases, Place};
+use babybot::control::place::{self, Bases, ControlSocket};
 use babybot::control::{
-    ApplyEvent, ApplyRequest, ChatEnd, ChatEvent, ChatRequest, Condition, ConditionStatus,
-    ControlError, Drift, GroupStatus, Lease, LeasedPlace, Pending, PostOutcome, Refusal, Role,
-    RuntimeStatus, Service, Stage, Status, Strike, server,
+    AgentState, ApplyEvent, ApplyRequest, ChatEnd, ChatEvent, ChatRequest, Condition,
+    ConditionStatus, ControlError, Drift, GroupStatus, Lease, LeasedPlace, LimitHit, Pending,
+    PostOutcome, Refusal, Role, RuntimeStatus, Service, Status, server,
 };
 use babybot::desired::Desired;
 use babybot::name::{GroupName, InstanceId, SandboxId, TurnId};
@@ -218,7 +218,7 @@ impl Rooms {
     pub(super) fn open(
         &self,
         instance: &InstanceId,
-    ) -> Result<(UnixListener, Place), ControlError> {
+    ) -> Result<(UnixListener, ControlSocket), ControlError> {
         self.open_in(instance, &self.bases())
     }
 
@@ -226,7 +226,7 @@ impl Rooms {
         &self,
         instance: &InstanceId,
         bases: &Bases,
-    ) -> Result<(UnixListener, Place), ControlError> {
+    ) -> Result<(UnixListener, ControlSocket), ControlError> {
         place::open(&self.data(), instance, Role::Up, SystemClock.now(), None, bases)
     }
 
@@ -234,7 +234,7 @@ impl Rooms {
         &self,
         instance: &InstanceId,
         since: Timestamp,
-    ) -> Result<(UnixListener, Place), ControlError> {
+    ) -> Result<(UnixListener, ControlSocket), ControlError> {
         place::open(&self.data(), instance, Role::Up, since, None, &self.bases())
     }
 }
@@ -334,7 +334,7 @@ fn status(instance: InstanceId) -> Status {
     let condition = |which: Condition, reason: &str| {
         (which, ConditionStatus { holds: true, since: ago(90), reason: reason.to_owned() })
     };
-    let group = |stage: Stage| GroupStatus {
+    let group = |stage: AgentState| GroupStatus {
         conditions: [condition(Condition::Ready, "")].into(),
         stage,
         waits_for: None,
@@ -344,7 +344,7 @@ fn status(instance: InstanceId) -> Status {
         messages: 0,
         turn: None,
         sandbox: None,
-        strikes: Vec::new(),
+        limit_hits: Vec::new(),
         remarks: Vec::new(),
     };
     let mut away = ConditionStatus { holds: false, since: ago(5), reason: "unseen".to_owned() };
@@ -362,9 +362,9 @@ fn status(instance: InstanceId) -> Status {
         messages: 12,
         turn: Some((TurnId::new("a".repeat(32)).unwrap(), ago(200))),
         sandbox: Some(SandboxId::new("0123456789abcdef0123456789abcdef").unwrap()),
-        strikes: vec![Strike { limit: "limits.memory".to_owned(), at: ago(7_300) }],
+        limit_hits: vec![LimitHit { limit: "limits.memory".to_owned(), at: ago(7_300) }],
         remarks: vec!["model/local cannot use tools".to_owned()],
-        ..group(Stage::Queued)
+        ..group(AgentState::Queued)
     };
     Status {
         instance,
@@ -388,7 +388,7 @@ fn status(instance: InstanceId) -> Status {
         }),
         groups: [
             (GroupName::new("family").unwrap(), family),
-            (super::home(), group(Stage::Asleep)),
+            (super::home(), group(AgentState::Asleep)),
         ]
         .into(),
         drift: vec![Drift {

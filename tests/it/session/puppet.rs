@@ -109,15 +109,15 @@ async fn a_steer_that_came_too_late_waits_for_the_next_turn() {
     let (shop, mut puppets) = stage().await;
     shop.say("first").await;
     let worker = shop.worker();
-    let helms = worker.helm();
+    let helms = worker.steer_handle();
     let working = shop.working(worker, &CancellationToken::new());
     let mut agent = greet(puppets.recv().await.unwrap()).await;
     let turn = agent.turn().await;
-    let helm = helms.borrow().clone().unwrap();
+    let steer_handle = helms.borrow().clone().unwrap();
     shop.say("in time").await;
-    assert!(shop.steer(&helm).await);
+    assert!(shop.steer(&steer_handle).await);
     shop.say("too late").await;
-    assert!(shop.steer(&helm).await);
+    assert!(shop.steer(&steer_handle).await);
     assert!(matches!(agent.order().await, Order::Steer { .. }));
     agent.answer(&turn, "to both", 1).await;
     let (worker, worked) = finished(working).await;
@@ -126,7 +126,7 @@ async fn a_steer_that_came_too_late_waits_for_the_next_turn() {
     let waiting: Vec<&str> = waiting.iter().map(|message| &*message.incoming.text).collect();
     assert_eq!(waiting, ["too late"]);
     // The turn is over, and takes nothing more.
-    assert!(!shop.steer(&helm).await);
+    assert!(!shop.steer(&steer_handle).await);
 
     let working = shop.working(worker, &CancellationToken::new());
     let Order::Steer { prompt, .. } = agent.order().await else { panic!("not the late steer") };
@@ -141,15 +141,15 @@ async fn a_steer_of_which_a_part_is_taken_elsewhere_is_not_given_at_all() {
     let (shop, mut puppets) = stage().await;
     shop.say("first").await;
     let worker = shop.worker();
-    let helms = worker.helm();
+    let helms = worker.steer_handle();
     let working = shop.working(worker, &CancellationToken::new());
     let mut agent = greet(puppets.recv().await.unwrap()).await;
     let turn = agent.turn().await;
     let own = shop.store.turn_messages(&turn).await.unwrap()[0].seq;
     shop.say("second").await;
     let new = shop.store.waiting(&shop.group).await.unwrap()[0].seq;
-    let helm = helms.borrow().clone().unwrap();
-    assert!(!helm.steer(vec![new, own], "both".into()).await.unwrap());
+    let steer_handle = helms.borrow().clone().unwrap();
+    assert!(!steer_handle.steer(vec![new, own], "both".into()).await.unwrap());
     assert_eq!(shop.store.waiting(&shop.group).await.unwrap()[0].seq, new);
     assert_eq!(shop.store.turn_messages(&turn).await.unwrap().len(), 1);
     agent.answer(&turn, "to the first", 0).await;
@@ -239,18 +239,18 @@ async fn an_agent_that_reads_no_orders_cannot_hold_up_its_end() {
     let (shop, mut puppets) = stage().await;
     shop.say("hello").await;
     let worker = shop.worker();
-    let helms = worker.helm();
+    let helms = worker.steer_handle();
     let cancel = CancellationToken::new();
     let working = shop.working(worker, &cancel);
     let mut agent = greet(puppets.recv().await.unwrap()).await;
     agent.turn().await;
     // Orders are not read any more: windows and queue fill up, then steers are not taken.
-    let helm = helms.borrow().clone().unwrap();
+    let steer_handle = helms.borrow().clone().unwrap();
     let text = "x".repeat(60_000);
     let mut given = 0;
     loop {
         shop.say(&text).await;
-        if !shop.steer(&helm).await {
+        if !shop.steer(&steer_handle).await {
             break;
         }
         given += 1;

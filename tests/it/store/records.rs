@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use babybot::name::{Incarnation, ModelName};
 use babybot::resource::{ModelSpec, ResourceId, Risk, Spec};
 use babybot::store::{
-    GENERATIONS_KEPT, NewGeneration, Outcome, SANDBOXES_ENDED_KEPT, Sandbox, Store, StoreError,
-    Usage, UsageOutcome, UsageTotal,
+    ApplyOutcome, GENERATIONS_KEPT, NewGeneration, SANDBOXES_ENDED_KEPT, Sandbox, Store,
+    StoreError, Usage, UsageOutcome, UsageTotal,
 };
 use babybot::unit::Period;
 
@@ -32,7 +32,7 @@ fn generation(parent: Option<u64>) -> NewGeneration {
         plan: "{}".to_owned(),
         approved: vec![Risk::Safe, Risk::Privileged],
         tool: "0.1.0".to_owned(),
-        outcome: Outcome::Applied,
+        outcome: ApplyOutcome::Applied,
     }
 }
 
@@ -42,7 +42,7 @@ async fn a_generation_is_recorded_on_the_one_it_was_planned_on() {
     let store = open(&path);
     assert_eq!(store.applied().await.unwrap(), None);
     assert_eq!(store.record_generation(generation(None)).await.unwrap(), 1);
-    let partial = NewGeneration { outcome: Outcome::Partial, ..generation(Some(1)) };
+    let partial = NewGeneration { outcome: ApplyOutcome::Partial, ..generation(Some(1)) };
     assert_eq!(store.record_generation(partial).await.unwrap(), 2);
     for parent in [None, Some(1), Some(3)] {
         let stale = store.record_generation(generation(parent)).await.unwrap_err();
@@ -62,7 +62,7 @@ async fn a_generation_is_recorded_on_the_one_it_was_planned_on() {
     assert_eq!(first.summary.approved, [Risk::Safe, Risk::Privileged]);
     let history = reader.history(10).unwrap();
     assert_eq!(history.iter().map(|entry| entry.number).collect::<Vec<_>>(), [2, 1]);
-    assert_eq!((history[0].outcome, history[0].parent), (Outcome::Partial, Some(1)));
+    assert_eq!((history[0].outcome, history[0].parent), (ApplyOutcome::Partial, Some(1)));
     assert_eq!(reader.history(1).unwrap().len(), 1);
 }
 

@@ -11,7 +11,7 @@ use babybot::name::InstanceId;
 use babybot::process::Process;
 use babybot::resource::digest;
 use babybot::runtime::docker::INSTANCE;
-use babybot::runtime::docker::endpoint::{self, Endpoint, Found, Machine};
+use babybot::runtime::docker::endpoint::{self, Endpoint, Found, HostEnvironment};
 use bollard::query_parameters::{
     BuildImageOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
     RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
@@ -93,7 +93,7 @@ pub(crate) async fn engine() -> Option<Engine> {
 }
 
 async fn look() -> Result<Engine, String> {
-    let found = endpoint::find_among(endpoint::places(None, None, &Machine), None).await;
+    let found = endpoint::find_among(endpoint::places(None, None, &HostEnvironment), None).await;
     let (Found::Is(_, info), Some(busybox)) = (&found, busybox()) else {
         return Err(match found {
             Found::Is(..) => "no static busybox is installed (busybox-static)".to_owned(),

@@ -19,7 +19,7 @@ use babybot::runtime::process::{ProcessRuntime, Strays};
 use babybot::runtime::{
     Exec, ExecSpec, Exit, Runtime, RuntimeError, RuntimeInfo, Runtimes, Sandbox, SandboxSpec,
 };
-use babybot::session::{Helm, Parts, Progress};
+use babybot::session::{Parts, Progress, SteerHandle};
 use babybot::store::{MessageSeq, PostKind, Store};
 use babybot::unit::Period;
 use futures_util::future::BoxFuture;
@@ -190,10 +190,10 @@ impl Workshop {
     }
 
     /// Steers with whatever waits.
-    pub(crate) async fn steer(&self, helm: &Helm) -> bool {
+    pub(crate) async fn steer(&self, steer_handle: &SteerHandle) -> bool {
         let messages = self.store.waiting(&self.group).await.unwrap();
         let seqs: Vec<MessageSeq> = messages.iter().map(|message| message.seq).collect();
-        helm.steer(seqs, self.host.prompt(&messages)).await.unwrap()
+        steer_handle.steer(seqs, self.host.prompt(&messages)).await.unwrap()
     }
 
     /// The agent that runs.
