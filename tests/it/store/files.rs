@@ -267,3 +267,26 @@ async fn a_store_of_the_first_format_still_opens() {
     assert_eq!(store.open_sandboxes().await.unwrap()[0].pid, 4242);
     store.finish_turn(&open[0].id, "done", at(99)).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_store_of_the_second_format_still_opens() {
+    let (_folder, path) = folder();
+    let raw = rusqlite::Connection::open(&path).unwrap();
+    raw.execute_batch(include_str!("../../fixtures/store/v2.sql")).unwrap();
+    drop(raw);
+    assert_eq!(version(&path), 2);
+
+    let store = open(&path);
+    assert_eq!(store.applied().await.unwrap().unwrap().number, 3);
+    let open: Vec<_> = store.unfinished(None).await.unwrap();
+    assert_eq!((open.len(), open[0].group.as_str()), (1, "home"));
+    let journal = store.journal_of(&open[0].id).await.unwrap();
+    assert_eq!(journal[0].calls[0].result.as_deref(), Some("wrote 5 bytes to list.txt"));
+    let waiting = store.waiting(&group("kitchen")).await.unwrap();
+    assert_eq!(waiting[0].incoming.text, "write coffee to list.txt");
+    assert_eq!(store.recover_outbox().await.unwrap().len(), 1);
+    assert_eq!(store.due(&channel("terminal")).await.unwrap()[0].text, "It is done.");
+    let held = store.holds().await.unwrap();
+    assert_eq!(held.into_keys().collect::<Vec<_>>(), [group("kitchen")]);
+    store.finish_turn(&open[0].id, "done", at(99)).await.unwrap();
+}
