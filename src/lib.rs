@@ -35,6 +35,7 @@
 //! - [`runtime`]: starts and ends sandboxes
 //! - [`link`]: HTTP/2 over any byte stream, between an agent and its host
 //! - [`gateway`]: Ollama's API, narrowed to what one agent may ask
+//! - [`channel`]: where people and programs write to groups and are answered
 //! - [`control`]: the socket through which other verbs reach the controller
 //! - [`store`]: messages, turns, replies and generations, in SQLite
 //! - [`project`]: the project's folders, touched without following a link
@@ -69,6 +70,7 @@ compile_error!(
 );
 
 pub mod agent;
+pub mod channel;
 pub mod cli;
 pub mod clock;
 pub mod control;

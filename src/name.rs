@@ -8,6 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use sha2::Digest as _;
 use thiserror::Error;
 
 /// Longest group, model, channel or secret name, in bytes.
@@ -79,6 +80,22 @@ fn check_opaque(text: &str) -> Result<(), NameError> {
     }
     if text.len() > 256 || text.chars().any(char::is_control) {
         return Err(NameError::Form);
+    }
+    Ok(())
+}
+
+/// Longest name of a session, in bytes: it is part of a file's name.
+const SESSION_LENGTH_MAX: usize = 96;
+
+fn check_session(text: &str) -> Result<(), NameError> {
+    let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-' || c == b'_';
+    let Some((channel, chat)) = text.split_once('.') else { return Err(NameError::Form) };
+    check_plain(channel)?;
+    if chat.is_empty() || !chat.bytes().all(plain) {
+        return Err(NameError::Characters);
+    }
+    if text.len() > SESSION_LENGTH_MAX {
+        return Err(NameError::TooLong);
     }
     Ok(())
 }
@@ -183,6 +200,37 @@ identifier! {
 identifier! {
     /// A message as its channel calls it; unique within channel and chat.
     MessageId, check_opaque
+}
+
+identifier! {
+    /// A thread within a chat, or one conversation of several in it, as its channel calls it.
+    ThreadId, check_opaque
+}
+identifier! {
+    /// Who writes, as their channel calls them: it stays the same when they rename themselves.
+    SenderId, check_opaque
+}
+identifier! {
+    /// A file that came with a message, as its channel calls it.
+    AttachmentId, check_opaque
+}
+identifier! {
+    /// What a group's agent remembers together: its transcript. Part of a file's name.
+    SessionName, check_session
+}
+
+impl SessionName {
+    /// The session of a chat: `terminal.home`, or a digest in place of a chat that is no plain word.
+    #[must_use]
+    pub fn of_chat(channel: &ChannelName, chat: &ChatId) -> Self {
+        if check_plain(chat.as_str()).is_ok() {
+            return Self(format!("{channel}.{chat}"));
+        }
+        let digest = sha2::Sha256::digest(chat.as_str().as_bytes());
+        let digest: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        // No plain word has an underscore.
+        Self(format!("{channel}._{digest}"))
+    }
 }
 
 impl InstanceId {

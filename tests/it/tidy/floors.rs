@@ -9,7 +9,7 @@ pub(crate) const FLOORS: &[(&str, &[&str])] = &[
     ("controller", &["controller"]),
     ("loops", &["host", "agent", "reconcile"]),
     ("hands", &["session", "observe", "execute"]),
-    ("doors", &["source", "runtime", "link", "gateway", "control", "store", "project"]),
+    ("doors", &["source", "runtime", "link", "gateway", "channel", "control", "store", "project"]),
     ("paper", PAPER),
     (
         "foundations",

@@ -1,0 +1,54 @@
+//! The kinds of channels there are, and how each is opened. To add one, add a line here.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::Channel;
+use crate::name::ChannelName;
+use crate::resource::ChannelSpec;
+
+/// What a channel is opened with.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening<'a> {
+    /// What the manifest calls it.
+    pub name: &'a ChannelName,
+    /// What it is to be.
+    pub spec: &'a ChannelSpec,
+}
+
+/// Opens channels of one kind; `None` for what is of another kind.
+pub type Opener =
+    Arc<dyn Fn(&Opening<'_>) -> Option<Result<Arc<dyn Channel>, String>> + Send + Sync>;
+
+/// Every kind of channel.
+#[derive(Clone, Default)]
+pub struct Registry {
+    openers: Vec<Opener>,
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").field("kinds", &self.openers.len()).finish()
+    }
+}
+
+impl Registry {
+    /// The same registry with one more kind.
+    #[must_use]
+    pub fn with<F>(mut self, opener: F) -> Self
+    where
+        F: Fn(&Opening<'_>) -> Option<Result<Arc<dyn Channel>, String>> + Send + Sync + 'static,
+    {
+        self.openers.push(Arc::new(opener));
+        self
+    }
+
+    /// Opens a channel.
+    ///
+    /// # Errors
+    /// Why it cannot be opened, with what helps.
+    pub fn open(&self, opening: &Opening<'_>) -> Result<Arc<dyn Channel>, String> {
+        let opened = self.openers.iter().rev().find_map(|opener| opener(opening));
+        opened.unwrap_or_else(|| Err(format!("this babybot has no channel like {}", opening.name)))
+    }
+}
