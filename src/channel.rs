@@ -34,7 +34,15 @@ pub trait Channel: Send + Sync + fmt::Debug {
         cancelled: CancellationToken,
     ) -> BoxFuture<'a, Result<(), String>>;
 
-    /// Sends one post, once. It is called for one post of a chat at a time, in their order.
+    /// Whether somebody is there to take a post that goes to `to`. Where nobody is, it is not sent,
+    /// and that is no attempt.
+    fn is_reachable(&self, to: &Address) -> bool {
+        let _ = to;
+        true
+    }
+
+    /// Sends one post, once. It is called for one post of a chat and thread at a time, in their
+    /// order.
     fn send<'a>(&'a self, post: &'a Outgoing) -> BoxFuture<'a, SendOutcome>;
 
     /// Replaces the text of a post that was sent, where [`Capabilities::edit`] says so.

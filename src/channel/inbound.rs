@@ -1,7 +1,7 @@
 //! What comes in through a channel, as values.
 
 use crate::clock::Timestamp;
-use crate::name::{AttachmentId, ChannelName, ChatId, MessageId, SenderId, ThreadId};
+use crate::name::{AttachmentId, ChannelName, ChatId, GroupName, MessageId, SenderId, ThreadId};
 
 /// Something that happened in a chat.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +51,9 @@ pub struct Inbound {
     pub attachments: Vec<Attachment>,
     /// When it was written, as the service says.
     pub sent_at: Timestamp,
+    /// The group that it is addressed to, where the channel lets its sender choose; elsewhere
+    /// bindings decide.
+    pub to: Option<GroupName>,
     /// Whether it is meant for the agent by itself, and not for everybody in a chat: a direct
     /// message, a mention, a request of a program.
     pub direct: bool,
