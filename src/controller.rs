@@ -41,6 +41,8 @@ use crate::reconcile::mend::Attempts;
 use crate::resource::{self, PARALLEL_DEFAULT, ResourceId, RuntimeKind, Spec};
 use crate::session::Parts;
 
+pub use keep::LOOK_EVERY;
+
 use group::{GroupCommand, GroupHandle, Until};
 
 /// Entries of drift that a status shows.

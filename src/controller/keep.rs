@@ -26,7 +26,7 @@ use crate::runtime::{Runtime, RuntimeEvent};
 use crate::store;
 
 /// A look without any event: what no event tells of is found by it.
-const EVERY: Duration = Duration::from_secs(30);
+pub const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// How long it waits after an event for others that belong to it.
 const QUIET: Duration = Duration::from_millis(30);
 /// How long others that belong to it may go on.
@@ -54,7 +54,8 @@ pub(super) async fn keep(shared: Arc<Shared>) {
     let mut tidied = 0;
     loop {
         folders.refresh(&shared);
-        let next = due.unwrap_or_else(|| Instant::now() + EVERY).min(Instant::now() + EVERY);
+        let next =
+            due.unwrap_or_else(|| Instant::now() + LOOK_EVERY).min(Instant::now() + LOOK_EVERY);
         tokio::select! {
             () = shared.wake.notified() => {}
             () = events.next(&shared) => {}

@@ -9,7 +9,7 @@ mod shapes;
 use std::fs::File;
 use std::net::TcpListener;
 use std::process::{Command as StdCommand, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use babybot::protocol::{Event, Order};
 use babybot::unit::ByteSize;
@@ -20,9 +20,6 @@ use tokio::process::Command;
 
 use self::host::{Played, says, shell, welcome};
 use crate::support::installation::wait_for_end;
-
-/// How long an agent may take to end once its host is gone.
-const FAREWELL: Duration = Duration::from_secs(2);
 
 /// An agent that is a child of this test, its link two pipes.
 fn agent() -> (Played, TempDir) {
@@ -36,11 +33,9 @@ fn agent() -> (Played, TempDir) {
 async fn over_two_pipes_it_answers_and_ends_with_them() {
     let (mut played, _home) = agent();
     assert_eq!(played.run("echo hello $((40 + 2))").await, "hello 42");
-    let began = Instant::now();
     played.let_go();
     // It was not told to end.
     assert_eq!(played.end().await.code(), Some(1));
-    assert!(began.elapsed() < FAREWELL, "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,10 +44,8 @@ async fn it_ends_when_it_is_asked_to_with_what_it_runs() {
     let marks = home.path().join("marks");
     played.begin_running("echo begun > marks; setsid sleep 600 & sleep 600").await;
     crate::support::installation::wait_until("the tool runs", || marks.exists());
-    let began = Instant::now();
     played.signal(Signal::TERM);
     assert_eq!(played.end().await.code(), Some(0));
-    assert!(began.elapsed() < FAREWELL, "{:?}", began.elapsed());
 }
 
 #[tokio::test]

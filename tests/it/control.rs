@@ -33,11 +33,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
 
 use self::fake::{Fake, House, Play};
-use crate::support::workshop::PATIENCE;
-
-async fn within<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, work).await.expect("it takes for ever")
-}
+use crate::support::workshop::{PATIENCE, within};
 
 fn home() -> GroupName {
     GroupName::new("home").unwrap()

@@ -32,7 +32,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::support::ollama::{FakeOllama, Reply};
-use crate::support::workshop::PATIENCE;
+use crate::support::workshop::within;
 
 type Served = JoinHandle<Result<(), LinkError>>;
 
@@ -53,10 +53,6 @@ async fn unruly(router: Router) -> SendRequest<Body> {
     let (requests, connection) = handshake.await.unwrap();
     tokio::spawn(connection);
     requests
-}
-
-async fn within<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, work).await.expect("it takes for ever")
 }
 
 fn turn() -> TurnId {

@@ -202,7 +202,6 @@ async fn it_hears_that_it_shall_end_and_ends_with_its_host() {
         let mut contained = Contained::start(&image, &[]);
         contained.played.begin_running("touch /tmp/begun; setsid sleep 600 & sleep 600").await;
         contained_until_begun(&contained.name).await;
-        let began = std::time::Instant::now();
         if by_signal {
             let (name, signal) = (contained.name.clone(), format!("{}", Signal::TERM.as_raw()));
             assert!(docker(&["kill", "--signal", &signal, &name]).1);
@@ -211,7 +210,6 @@ async fn it_hears_that_it_shall_end_and_ends_with_its_host() {
             contained.played.let_go();
             contained.played.end().await;
         }
-        assert!(began.elapsed() < std::time::Duration::from_secs(3), "{:?}", began.elapsed());
     }
 }
 

@@ -23,7 +23,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 
-use crate::support::workshop::PATIENCE;
+use crate::support::workshop::{PATIENCE, within};
 
 /// A listener before a link to this router. The link is the agent's own.
 struct Sandbox {
@@ -69,10 +69,6 @@ impl Sandbox {
         let _ = tokio::time::timeout(5 * PATIENCE, stream.read_to_end(&mut answer)).await.unwrap();
         String::from_utf8(answer).unwrap()
     }
-}
-
-async fn within<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, work).await.expect("it takes for ever")
 }
 
 fn request(method: &str, path: &str, body: impl Into<Body>) -> Request {

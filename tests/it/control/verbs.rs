@@ -15,8 +15,9 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use super::fake::{Fake, Play};
-use super::within;
 use crate::support::folder::{Folder, QUICK, Ran};
+use crate::support::installation::wait_until;
+use crate::support::workshop::within;
 
 /// An applied project with a controller that holds its lock.
 struct Site {
@@ -337,6 +338,14 @@ async fn logs_are_shown_from_the_older_to_the_newer_by_group_and_by_count() {
     assert_eq!(run(&folder, &["logs", "none"]).await.code, Some(64));
 }
 
+/// Whether a program has begun and waits for something.
+fn is_asleep(child: &Child) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{}/stat", child.id())) else {
+        return false;
+    };
+    stat.contains("(babybot) S ")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn logs_are_followed_across_their_beginning_and_a_rotation() {
     let folder = Arc::new(Folder::with(QUICK));
@@ -348,7 +357,7 @@ async fn logs_are_followed_across_their_beginning_and_a_rotation() {
     let following = tokio::task::spawn_blocking(move || {
         let mut lines = lines.map(Result::unwrap);
         let mut next = move || lines.next().unwrap().rsplit(' ').next().unwrap().to_owned();
-        std::thread::sleep(Duration::from_millis(300));
+        wait_until("it waits for a log", || is_asleep(&child));
         std::fs::create_dir_all(&logs).unwrap();
         let log = LogFile::open(&logs, None).unwrap();
         log.write(&line("home", "first"));

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use babybot::controller::LOOK_EVERY;
 use babybot::runtime::docker::{GENERATION, GROUP, INSTANCE};
 use bollard::models::{
     ContainerCreateBody, ContainerUpdateBody, NetworkConnectRequest, NetworkDisconnectRequest,
@@ -20,7 +21,7 @@ use crate::support::installation::{comes_true, wait_until};
 
 /// Within which something is back on a machine that has other things to do as well; it is to be
 /// one second on one that has not.
-const BACK_WITHIN: Duration = Duration::from_secs(5);
+const BACK_WITHIN: Duration = Duration::from_secs(LOOK_EVERY.as_secs() / 2);
 
 /// Does something to the group's container, and checks that another takes its place in time.
 #[track_caller]

@@ -1,7 +1,6 @@
 //! When agents run: on demand, always, and how many at once.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use serde_json::Value;
 
@@ -50,11 +49,18 @@ fn an_agent_on_demand_comes_with_a_message_and_goes_when_it_is_idle() {
 
 #[test]
 fn an_agent_that_always_runs_is_there_before_a_message_and_stays() {
-    for home in everywhere(&format!("{ALWAYS}limits = {{ idle = \"1s\" }}\n"), LONG) {
+    let idle = "limits = { idle = \"1s\" }\n";
+    let groups = format!("{ALWAYS}{idle}[groups.brief]\nrequires_trigger = false\n{idle}");
+    for home in everywhere(&groups, LONG) {
         let up = home.up();
         let first = home.wait_for_agent();
         home.ask("quick 1");
-        std::thread::sleep(Duration::from_millis(1500));
+        // One that does not always run, and was idle from later on, has gone by then.
+        let brief = home.say("brief", "quick 2");
+        home.assert_answers(brief, "quick 2");
+        home.status_when("the brief one sleeps", |status| {
+            status["groups"]["brief"]["stage"] == "asleep"
+        });
         assert_eq!(home.wait_for_agent(), first);
         up.end();
         wait_until("nothing runs", || home.place.processes().is_empty());

@@ -56,7 +56,7 @@ macro_rules! rows {
 
 rows! {
     row_02 row_03 row_04 row_05 row_06 row_08 row_09 row_10 row_11 row_12 row_13 row_15 row_17
-    row_22 row_22_lost row_23
+    row_22 row_22_lost
 }
 
 /// `none` has no images.

@@ -26,5 +26,5 @@ macro_rules! rows {
 
 rows! {
     row_02 row_03 row_04 row_05 row_06 row_07 row_08 row_09 row_10 row_11 row_12 row_13 row_15
-    row_17 row_22 row_23
+    row_17 row_22
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use babybot::name::InstanceId;
 use babybot::process::Process;
@@ -395,6 +396,23 @@ impl Front {
                 connections.lock().unwrap().push(connection);
             }
         });
+    }
+
+    /// Waits until no request comes for that long. Says whether that was so before the patience
+    /// of a test is over.
+    pub(crate) fn is_quiet_for(&self, time: Duration) -> bool {
+        let (mut before, mut since, deadline) =
+            (self.requests(), Instant::now(), Instant::now() + PATIENCE);
+        loop {
+            let asked = self.requests();
+            match asked == before {
+                true if since.elapsed() >= time => return true,
+                true if Instant::now() >= deadline => return false,
+                true => {}
+                false => (before, since) = (asked, Instant::now()),
+            }
+            std::thread::park_timeout(time / 20);
+        }
     }
 
     /// How many requests went through so far.

@@ -34,6 +34,11 @@ use super::ollama::{FakeOllama, Reply};
 /// Longer than anything here takes; only a defect reaches it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What comes of some work, which may not take for ever.
+pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, work).await.expect("it takes for ever")
+}
+
 /// What a workshop is made of where it is not as usual.
 pub(crate) struct Plan {
     pub(crate) model: ModelSpec,
