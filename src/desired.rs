@@ -363,7 +363,7 @@ fn channels(manifest: &Manifest) -> BTreeMap<ResourceId, Wanted> {
         .channels
         .iter()
         .map(|(name, channel)| {
-            let wanted = Wanted::declared(Spec::Channel(channel.spec), channel);
+            let wanted = Wanted::declared(Spec::Channel(channel.spec.clone()), channel);
             (ResourceId::Channel(name.clone()), wanted)
         })
         .collect();

@@ -5,6 +5,7 @@
 //! machine and decides nothing: what a manifest means is `desired`'s business.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
 
+mod channels;
 pub mod codes;
 mod decode;
 pub mod diagnostic;
@@ -20,6 +21,7 @@ pub mod reference;
 pub mod render;
 mod runtime;
 pub mod schema;
+mod secrets;
 mod spelling;
 pub mod starter;
 mod syntax;
@@ -31,7 +33,7 @@ use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
 use crate::name::{ChannelName, GroupName, ModelName, ProjectName, SecretName};
-use crate::resource::{Binding, ChannelSpec, Lifecycle, Limits, ModelSpec};
+use crate::resource::{Binding, ChannelSpec, Lifecycle, Limits, ModelSpec, SecretSource};
 
 use codes::Code;
 pub use diagnostic::{Diagnostic, Label};
@@ -263,15 +265,6 @@ pub struct Declared<T> {
     pub spec: T,
     /// Where each field that was written stands, by its path below the name (`limits.memory`).
     pub fields: BTreeMap<String, Span>,
-}
-
-/// Where a secret's value is to be found. Never the value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SecretSource {
-    /// An environment variable of the controller.
-    Env(String),
-    /// A file of the person's, `~` allowed.
-    File(String),
 }
 
 /// A group with its defaults.

@@ -5,6 +5,8 @@
 //! Knows nothing of how a manifest is written or how a machine is looked at.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
 
+mod channel;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -12,6 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::name::{ChannelName, ChatId, GroupName, ImageTag, ModelName};
 use crate::unit::{ByteSize, Period};
+
+pub use channel::{CallbackSpec, ChannelSpec, SecretRef, SecretSource, WebhookSpec};
 
 /// A resource, by kind and name.
 ///
@@ -548,14 +552,6 @@ pub enum Spec {
     Channel(ChannelSpec),
 }
 
-/// A channel as it was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum ChannelSpec {
-    /// The terminal of `babybot chat`.
-    Terminal,
-}
-
 /// One field of a spec as a plan shows it: its path in the manifest's words, and its value.
 pub type Field = (String, String);
 
@@ -579,7 +575,7 @@ impl Spec {
                 ]
             }
             Self::Image(ImageSpec::Named { reference }) => vec![field("ref", reference)],
-            Self::Channel(ChannelSpec::Terminal) => vec![field("kind", &"terminal")],
+            Self::Channel(channel) => channel.fields(),
             Self::Settings { env } => {
                 env.iter().map(|(name, value)| (format!("env.{name}"), value.clone())).collect()
             }

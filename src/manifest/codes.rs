@@ -246,7 +246,7 @@ codes! {
     "Correct the string.";
     /// a binding does not fit its channel
     BadBinding = 217,
-    "A binding is the name of a channel, or `channel:chat`. A terminal is one conversation and has no chats.",
+    "A binding is the name of a channel, or `channel:chat`. A terminal is one conversation and has no chats; of a webhook, a chat is named.",
     "[groups.home]\nbind = [\"terminal:me\"]",
     "Write the channel's name alone: bind = [\"terminal\"].";
     /// a variable holds a secret
@@ -264,4 +264,19 @@ codes! {
     "Access to a container engine is equivalent to root on its machine. So babybot reaches an engine on this machine only: by a socket, or by a loopback address.",
     "[runtime.docker]\nhost = \"tcp://10.0.0.7:2375\"",
     "Write it as in unix:///var/run/docker.sock or tcp://127.0.0.1:2375, or leave it out for the one that is found.";
+    /// a secret is not declared
+    UnknownSecret = 231,
+    "A channel uses a secret that has no entry under [secrets].",
+    "[channels.api]\nkind = \"webhook\"\ntoken = { secret = \"api\" }",
+    "Declare the secret: [secrets] and below it api = { env = \"BABYBOT_API_TOKEN\" }, or correct the name.";
+    /// a webhook cannot listen there
+    BadListen = 232,
+    "A webhook listens on an IP address of this machine and a port from 1 to 65535, which no other webhook has.",
+    "[secrets]\napi = { env = \"T\" }\n[channels.api]\nkind = \"webhook\"\ntoken = { secret = \"api\" }\nlisten = \"localhost\"",
+    "Write it as in 127.0.0.1:8787.";
+    /// the address of a callback cannot be used
+    BadCallback = 233,
+    "Replies are posted to one URL: on https, or on http at a loopback address, where nobody on the way can read them. Credentials and queries are not allowed in it: history would show them.",
+    "[secrets]\napi = { env = \"T\" }\n[channels.api]\nkind = \"webhook\"\ntoken = { secret = \"api\" }\ncallback = { url = \"http://example.org/\", secret = \"api\" }",
+    "Write it as in https://example.org/replies or http://127.0.0.1:5678/webhook/replies.";
 }

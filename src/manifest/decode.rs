@@ -157,11 +157,9 @@ impl<'d> Decoder<'d> {
     /// one that it must have been meant is not missed where the other is.
     pub(crate) fn check_keys(&mut self, section: &Section<'_, '_>, kind: Option<&str>) {
         let Some(known) = fields::KNOWN_KEYS.get(section.pattern) else { return };
-        let of_kind = |key: &str| {
-            let field = fields::field(section.pattern, key);
-            field
-                .and_then(|field| field.of_kind)
-                .is_none_or(|of| kind.is_none_or(|kind| of == kind))
+        let of_kind = |key: &str| match kind {
+            Some(kind) => fields::of_kind(section.pattern, key).is_none_or(|of| of == kind),
+            None => true,
         };
         let taken: Vec<&str> = known.iter().copied().filter(|key| of_kind(key)).collect();
         for (name, value) in section.table.iter() {

@@ -150,6 +150,15 @@ pub(crate) fn field(table: &str, key: &str) -> Option<&'static Field> {
     BY_TABLE.get(table)?.get(key).copied()
 }
 
+/// The `kind` that a key of a table belongs to, be it a value or a table of its own.
+pub(crate) fn of_kind(table: &str, key: &str) -> Option<&'static str> {
+    let within = |path: &str| {
+        let rest = path.strip_prefix(table)?.strip_prefix('.')?.strip_prefix(key)?;
+        (rest.is_empty() || rest.starts_with('.')).then_some(())
+    };
+    FIELDS.iter().find(|field| within(&field.path).is_some())?.of_kind
+}
+
 /// The keys that a table takes: its own, and those of the tables within it.
 pub(crate) fn known_keys(table: &str) -> Vec<&'static str> {
     let mut keys: Vec<&'static str> = Vec::new();
@@ -451,14 +460,52 @@ fn models() -> Vec<Field> {
 }
 
 fn channels() -> Vec<Field> {
-    vec![row(
-        "channels.<channel>.kind",
-        Type::Choice(&["terminal"]),
-        REQUIRED,
-        "\"terminal\"",
-        None,
-        "`terminal`: the terminal of `babybot chat`. The channel `terminal` is there without being declared.",
-    )]
+    vec![
+        row(
+            "channels.<channel>.kind",
+            Type::Choice(&["terminal", "webhook"]),
+            REQUIRED,
+            "\"terminal\"",
+            Some(Risk::Privileged),
+            "`terminal`: the terminal of `babybot chat`. `webhook`: an HTTP API for programs. The channel `terminal` is there without being declared.",
+        ),
+        row(
+            "channels.<channel>.listen",
+            Type::Text,
+            "\"127.0.0.1:8787\"",
+            "\"127.0.0.1:8788\"",
+            Some(Risk::Privileged),
+            "The address and port that it listens on. Another address than loopback lets other machines reach it, and is privileged.",
+        )
+        .of("webhook"),
+        row(
+            "channels.<channel>.token.secret",
+            Type::Text,
+            REQUIRED,
+            "\"api\"",
+            Some(Risk::Privileged),
+            "The secret that a program sends to prove that it may write and read: `Authorization: Bearer …`.",
+        )
+        .of("webhook"),
+        row(
+            "channels.<channel>.callback.url",
+            Type::Text,
+            "none",
+            "\"https://example.org/replies\"",
+            Some(Risk::Privileged),
+            "Where each reply is posted to, besides being readable: on https, or on http at a loopback address.",
+        )
+        .of("webhook"),
+        row(
+            "channels.<channel>.callback.secret",
+            Type::Text,
+            "required with `callback.url`",
+            "\"api\"",
+            Some(Risk::Privileged),
+            "The secret that signs what is posted (HMAC-SHA256).",
+        )
+        .of("webhook"),
+    ]
 }
 
 fn group_parts(table: &str, built_in: bool) -> Vec<Field> {

@@ -10,7 +10,7 @@ use super::fields::GROUPS_MAX;
 use super::hidden::names_secret;
 use super::read::{Names, check_name, check_word};
 use super::token::has_token;
-use super::{Group, KindWish, Span, Written, habits};
+use super::{Group, KindWish, Span, Written, channels, habits};
 use crate::name::{ChannelName, GroupName, ModelName};
 use crate::resource::{Binding, Lifecycle, Limits, MilliCpus};
 use crate::unit::{ByteSize, Period};
@@ -308,9 +308,9 @@ fn bindings(
         let (channel, chat) = text
             .split_once(':')
             .map_or((text.as_str(), None), |(channel, chat)| (channel, Some(chat)));
-        if !declared.channels.contains(channel) {
+        let Some(chats) = declared.channels.get(channel) else {
             if !decoder.loses_names("channels") {
-                let names = || declared.channels.iter().map(String::as_str);
+                let names = || declared.channels.keys().map(String::as_str);
                 let label = closest(channel, names()).map_or_else(
                     || "not declared".to_owned(),
                     |meant| format!("did you mean \"{meant}\"?"),
@@ -328,21 +328,10 @@ fn bindings(
                 );
             }
             continue;
-        }
-        // Every channel of this release is a terminal.
-        if chat.is_some() {
-            decoder.note(
-                Diagnostic::new(
-                    Code::BadBinding,
-                    format!("channel {} is a terminal, which has no chats", quote(channel)),
-                )
-                .at(at, "names a chat")
-                .helped("write the channel's name alone"),
-            );
-            continue;
-        }
-        if let Ok(channel) = ChannelName::new(channel) {
-            found.push((Binding { channel, chat: None }, at));
+        };
+        let chat = channels::chat(decoder, channel, *chats, chat, at);
+        if let (Some(chat), Ok(channel)) = (chat, ChannelName::new(channel)) {
+            found.push((Binding { channel, chat }, at));
         }
     }
     found

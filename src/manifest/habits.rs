@@ -63,11 +63,10 @@ const CHANNELS: &[&str] = &[
     "sms",
     "teams",
     "irc",
-    "web",
-    "webhook",
-    "http",
     "mattermost",
 ];
+/// What a webhook is called elsewhere.
+const WEBHOOKS: &[&str] = &["web", "webhook", "http", "https", "rest", "api", "hook"];
 
 /// What helps where a key of the list of fields has this word, which it does not take.
 pub(super) fn word(path: &str, written: &str) -> Option<String> {
@@ -83,6 +82,9 @@ pub(super) fn word(path: &str, written: &str) -> Option<String> {
         "models.<model>.kind" if is_one(SERVERS) => Some(format!(
             "{written} is not available in this release: `kind` takes \"ollama\" or \"rehearsal\""
         )),
+        "channels.<channel>.kind" if is_one(WEBHOOKS) => {
+            Some("an HTTP API for programs is `kind = \"webhook\"`".to_owned())
+        }
         "channels.<channel>.kind" => channel(&written),
         _ => None,
     }
@@ -91,9 +93,13 @@ pub(super) fn word(path: &str, written: &str) -> Option<String> {
 /// What helps where this is taken for a channel.
 pub(super) fn channel(written: &str) -> Option<String> {
     let kind = written.to_ascii_lowercase();
-    let known = CHANNELS.contains(&kind.as_str());
-    known.then(|| {
-        format!("{kind} is not available in this release: the only channel is \"terminal\"")
+    if WEBHOOKS.contains(&kind.as_str()) {
+        return Some(format!("declare it: `[channels.{kind}]` with `kind = \"webhook\"`"));
+    }
+    CHANNELS.contains(&kind.as_str()).then(|| {
+        format!(
+            "{kind} is not available in this release: a channel is a \"terminal\" or a \"webhook\""
+        )
     })
 }
 

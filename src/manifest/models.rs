@@ -113,7 +113,7 @@ fn server_of(url: &str) -> String {
 }
 
 /// Checks that an address is `http(s)://host[:port][/path]` and nothing more.
-fn url_fault(url: &str) -> Result<(), &'static str> {
+pub(super) fn url_fault(url: &str) -> Result<(), &'static str> {
     let rest = url
         .strip_prefix("http://")
         .or_else(|| url.strip_prefix("https://"))

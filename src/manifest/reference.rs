@@ -24,7 +24,7 @@ const SECTIONS: &[(&str, &str, &str)] = &[
     (
         "`[secrets]`",
         "secrets.<secret>",
-        "Where a secret is, never what it is. Nothing uses one yet: the channels and tools of later releases will.",
+        "Where a secret is, never what it is. Channels use secrets. A file holds the secret and nothing else, belongs to the user that runs babybot, and is readable by nobody else (`chmod 600`); a line end after the secret is cut off. The value is read when a channel opens, and is never stored, printed or given to an agent.",
     ),
     ("`[models.<model>]`", "models.<model>", ""),
     ("`[channels.<channel>]`", "channels.<channel>", ""),

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::fields::{FIELDS, Field, KNOWN_KEYS, TEXT_LENGTH_MAX, Type, field};
+use super::fields::{FIELDS, Field, KNOWN_KEYS, TEXT_LENGTH_MAX, Type, field, of_kind};
 use crate::name::NAME_LENGTH_MAX;
 
 /// The JSON Schema (draft 7) that editors take by `#:schema ./babybot.schema.json`.
@@ -36,7 +36,8 @@ fn table(path: &str, kind: Option<&str>) -> Value {
     let mut required = Vec::new();
     for key in keys {
         let own = field(path, key);
-        if own.is_some_and(|field| field.of_kind.is_some() && field.of_kind != kind) {
+        let of = of_kind(path, key);
+        if of.is_some() && kind.is_some() && of != kind {
             continue;
         }
         let value = match own {
@@ -47,7 +48,7 @@ fn table(path: &str, kind: Option<&str>) -> Value {
             None => table(&inner(path, key), None),
         };
         properties.insert((*key).to_owned(), value);
-        if own.is_some_and(Field::required) {
+        if own.is_some_and(Field::required) || required_within(&inner(path, key)) {
             required.push(*key);
         }
     }
@@ -63,12 +64,22 @@ fn table(path: &str, kind: Option<&str>) -> Value {
         schema["minProperties"] = json!(1);
         schema["maxProperties"] = json!(1);
     }
+    if path == "channels.<channel>.callback" {
+        schema["minProperties"] = json!(2);
+    }
     schema
+}
+
+/// Whether a table has to be there, because a key of it must be written wherever it could stand.
+fn required_within(table: &str) -> bool {
+    FIELDS.iter().any(|field| field.table() == table && field.of_kind.is_some() && field.required())
+        && field(table, "kind").is_none()
 }
 
 /// Whether a table's keys depend on its `kind`.
 fn has_kinds(path: &str) -> bool {
-    FIELDS.iter().any(|field| field.table() == path && field.of_kind.is_some())
+    field(path, "kind").is_some()
+        && FIELDS.iter().any(|field| field.table() == path && field.of_kind.is_some())
 }
 
 /// The schema of a table whose keys a person chooses.

@@ -20,7 +20,7 @@ use crate::observed::{
 use crate::plan::{Action, Plan, Step, Work};
 use crate::resource::{
     self, Binding, ChannelSpec, ContainerSpec, GroupSpec, ImageSpec, Lifecycle, ModelSpec,
-    ResourceId, Risk, RuntimeKind, Spec,
+    ResourceId, Risk, RuntimeKind, Spec, WebhookSpec,
 };
 
 /// Something that is wrong with a plan.
@@ -77,7 +77,10 @@ pub enum Problem {
     #[error("would run without isolation, and no line says so")]
     WallUnsaid,
     /// A chat that others can write to drives an agent without a wall.
-    #[error("is bound to {0}, where others can write, and is not isolated")]
+    #[error(
+        "is bound to {0}, where others can write, and is not isolated: \
+         remove that binding, or use a runtime that isolates, such as docker"
+    )]
     StrangerUnwalled(Binding),
 }
 
@@ -371,6 +374,9 @@ impl Review<'_> {
             ) if self.overwrites(step) => Risk::Destructive,
             (_, Some(Spec::Model(model))) => model_needs(before, model),
             (_, Some(Spec::Group(group))) => self.group_needs(&step.id, group),
+            (_, Some(Spec::Channel(ChannelSpec::Webhook(webhook)))) => {
+                webhook_needs(before, webhook)
+            }
             _ => Risk::Safe,
         };
         own.max(fields)
@@ -554,6 +560,22 @@ fn model_needs(before: Option<&Spec>, after: &ModelSpec) -> Risk {
     }
 }
 
+/// The first use of a secret, a destination of replies and an address that others reach need approval.
+fn webhook_needs(before: Option<&Spec>, after: &WebhookSpec) -> Risk {
+    let Some(Spec::Channel(ChannelSpec::Webhook(before))) = before else {
+        return Risk::Privileged;
+    };
+    let moves = before.listen != after.listen;
+    let told = after.callback.is_some() && after.callback != before.callback;
+    if before.token != after.token || told || (moves && !after.listen.ip().is_loopback()) {
+        Risk::Privileged
+    } else if moves || after.callback != before.callback {
+        Risk::Disruptive
+    } else {
+        Risk::Safe
+    }
+}
+
 /// The bindings through which others than the owner can write.
 fn strangers(group: &GroupSpec, specs: &BTreeMap<ResourceId, Spec>) -> BTreeSet<Binding> {
     let strange = |binding: &&Binding| !is_terminal(&binding.channel, specs);
@@ -562,9 +584,7 @@ fn strangers(group: &GroupSpec, specs: &BTreeMap<ResourceId, Spec>) -> BTreeSet<
 
 fn is_terminal(channel: &ChannelName, specs: &BTreeMap<ResourceId, Spec>) -> bool {
     match specs.get(&ResourceId::Channel(channel.clone())) {
-        Some(Spec::Channel(channel)) => match channel {
-            ChannelSpec::Terminal => true,
-        },
+        Some(Spec::Channel(channel)) => matches!(channel, ChannelSpec::Terminal),
         Some(_) => false,
         None => *channel == ChannelName::terminal(),
     }

@@ -12,6 +12,7 @@ use crate::name::{ChannelName, ModelName};
 use crate::plan::FieldChange;
 use crate::resource::{
     Binding, ChannelSpec, GroupSpec, ImageSpec, ModelSpec, ResourceId, Risk, RuntimeKind, Spec,
+    WebhookSpec,
 };
 
 /// What is said of a group whose agent nothing holds back and not only its owner drives.
@@ -86,6 +87,12 @@ fn field(path: &str, from: Option<&Spec>, wanted: &Wanted, sides: Sides<'_>) -> 
         // Its variables are those of the agent's tools: they reach nothing by themselves.
         Spec::Settings { .. } => Risk::Safe,
         Spec::Channel(ChannelSpec::Terminal) => Risk::Safe,
+        Spec::Channel(ChannelSpec::Webhook(webhook)) => match from {
+            Some(Spec::Channel(ChannelSpec::Webhook(from))) => {
+                webhook_field(path, Some(from), webhook)
+            }
+            _ => webhook_field(path, None, webhook),
+        },
         Spec::Folder | Spec::GivenFolder(_) if path == "owner" => Risk::Safe,
         Spec::Image(image) => image_field(path, image, sides),
         Spec::GlobalMemory | Spec::Folder | Spec::GivenFolder(_) => Risk::Privileged,
@@ -97,6 +104,24 @@ fn model_field(path: &str, to: &ModelSpec) -> Risk {
         // Everything said in a chat goes to this server.
         ("kind" | "url", ModelSpec::Ollama { .. }) => Risk::Privileged,
         ("kind" | "url" | "model" | "context" | "keep_alive" | "script", _) => Risk::Safe,
+        _ => Risk::Privileged,
+    }
+}
+
+fn webhook_field(path: &str, from: Option<&WebhookSpec>, to: &WebhookSpec) -> Risk {
+    let callback = from.and_then(|from| from.callback.as_ref());
+    match path {
+        "kind" => Risk::Safe,
+        // Another machine reaches it from now on.
+        "listen" if !to.listen.ip().is_loopback() => Risk::Privileged,
+        // Whoever used the old address no longer reaches it.
+        "listen" if from.is_some_and(|from| from.listen != to.listen) => Risk::Disruptive,
+        "listen" => Risk::Safe,
+        "token" if from.is_some_and(|from| from.token == to.token) => Risk::Safe,
+        // Every reply goes there, signed with this secret.
+        "callback.url" | "callback.secret" if to.callback.as_ref() == callback => Risk::Safe,
+        // Whoever was told of replies no longer is.
+        "callback.url" | "callback.secret" if to.callback.is_none() => Risk::Disruptive,
         _ => Risk::Privileged,
     }
 }
@@ -194,7 +219,7 @@ fn terminals<'a>(
 
 fn terminal(channel: &ChannelName, specs: &BTreeMap<ResourceId, Spec>) -> bool {
     match specs.get(&ResourceId::Channel(channel.clone())) {
-        Some(Spec::Channel(ChannelSpec::Terminal)) => true,
+        Some(Spec::Channel(channel)) => channel.is_owners_alone(),
         Some(_) => false,
         None => *channel == ChannelName::terminal(),
     }

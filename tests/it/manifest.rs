@@ -16,9 +16,9 @@ use babybot::error::Exit;
 use babybot::manifest::codes::Code;
 use babybot::manifest::fields::{FIELDS, Field, Type};
 use babybot::manifest::render::{self, Colors};
-use babybot::manifest::{self, Diagnostic, ImageSource, Manifest, SecretSource};
+use babybot::manifest::{self, Diagnostic, ImageSource, Manifest};
 use babybot::name::GroupName;
-use babybot::resource::{Lifecycle, Limits, MilliCpus, ModelSpec};
+use babybot::resource::{ChannelSpec, Lifecycle, Limits, MilliCpus, ModelSpec, SecretSource};
 use babybot::source;
 use babybot::unit::{ByteSize, Period};
 use insta::assert_snapshot;
@@ -180,6 +180,98 @@ fn a_secret_may_come_from_any_variable_or_file() {
     );
     let wrong = format!("{BASE}[secrets]\na = {{ env = \"TOKEN=x\" }}\n[groups.home]\n");
     assert_eq!(codes(&problems(&wrong)), [Code::BadVariable]);
+}
+
+const WEBHOOK: &str = "schema = 1\nname = \"home\"\nmodels.local.kind = \"rehearsal\"\n\
+    secrets.api.env = \"API_TOKEN\"\ngroups.kitchen.bind = [\"api:kitchen\"]\n\
+    [channels.api]\nkind = \"webhook\"\n";
+
+#[test]
+fn a_webhook_needs_a_token_and_listens_on_loopback() {
+    let manifest = valid(&format!("{WEBHOOK}token = {{ secret = \"api\" }}\n"));
+    let channel = manifest.channels.values().next().unwrap();
+    let ChannelSpec::Webhook(webhook) = &channel.spec else { panic!("{channel:?}") };
+    assert_eq!(webhook.listen.to_string(), "127.0.0.1:8787");
+    assert_eq!(webhook.token.to_string(), "secret api from the variable API_TOKEN");
+    assert_eq!(webhook.callback, None);
+    assert_eq!(manifest.groups[&group("kitchen")].bind[0].to_string(), "api:kitchen");
+    for (rest, code) in [
+        ("", Code::MissingKey),
+        ("token = {}", Code::MissingKey),
+        ("token = \"hunter2\"", Code::SecretLiteral),
+        ("token = { secret = \"apo\" }", Code::UnknownSecret),
+    ] {
+        assert_eq!(codes(&problems(&format!("{WEBHOOK}{rest}\n"))), [code], "{rest}");
+    }
+    for secret in ["token = \"hunter2\"", "token = { secret = \"hunter2\" }"] {
+        assert!(!human(&format!("{WEBHOOK}{secret}\n")).contains("hunter2"), "{secret}");
+    }
+}
+
+#[test]
+fn a_webhook_listens_where_a_socket_can_and_once() {
+    let at = |listen: &str| {
+        let token = "token = { secret = \"api\" }";
+        manifest::parse(&format!("{WEBHOOK}{token}\nlisten = \"{listen}\"\n"))
+            .map_err(|problems| codes(&problems))
+            .err()
+    };
+    for listen in ["127.0.0.1:1", "[::1]:8787", "0.0.0.0:80", "192.168.1.2:65535"] {
+        assert_eq!(at(listen), None, "{listen}");
+    }
+    for listen in ["", "8787", ":8787", "localhost:8787", "127.0.0.1", "127.0.0.1:0", "[::1]"] {
+        assert_eq!(at(listen), Some(vec![Code::BadListen]), "{listen}");
+    }
+    let token = "token = { secret = \"api\" }\n";
+    let two = format!("{WEBHOOK}{token}[channels.apo]\nkind = \"webhook\"\n{token}");
+    assert_eq!(codes(&problems(&two)), [Code::BadListen]);
+}
+
+#[test]
+fn a_callback_is_where_nobody_reads_along() {
+    let posts = |url: &str| {
+        let rest = format!("token = {{ secret = \"api\" }}\ncallback.url = \"{url}\"\n");
+        manifest::parse(&format!("{WEBHOOK}{rest}callback.secret = \"api\"\n"))
+            .map_err(|problems| codes(&problems))
+            .err()
+    };
+    for url in [
+        "https://example.org/replies",
+        "http://127.0.0.1:5678/webhook/replies",
+        "http://[::1]:1/",
+        "http://localhost:8123",
+    ] {
+        assert_eq!(posts(url), None, "{url}");
+    }
+    for url in [
+        "http://example.org/",
+        "http://10.0.0.1/",
+        "http://localhost.example.org/",
+        "http://127.0.0.1@example.org/",
+        "https://user:pass@example.org/",
+        "https://example.org/?key=1",
+        "ftp://example.org/",
+        "",
+    ] {
+        assert_eq!(posts(url), Some(vec![Code::BadCallback]), "{url}");
+    }
+}
+
+#[test]
+fn of_a_webhook_a_chat_is_bound_by_a_name_that_fits_into_a_path() {
+    let rest = "channels.api.kind = \"webhook\"\nchannels.api.token.secret = \"api\"\n\
+        secrets.api.env = \"API_TOKEN\"\nmodels.local.kind = \"rehearsal\"\n";
+    let bound = |bind: &str| {
+        let text = format!("schema = 1\nname = \"h\"\n{rest}[groups.g]\nbind = [\"{bind}\"]\n");
+        manifest::parse(&text).map_err(|problems| codes(&problems)).err()
+    };
+    for bind in ["api:kitchen", "api:Kitchen_2.0-b", "api:0"] {
+        assert_eq!(bound(bind), None, "{bind}");
+    }
+    for bind in ["api", "api:", "api:a/b", "api:..", "api:a b", "api:a:b", "api:%41", "api:ü"] {
+        assert_eq!(bound(bind), Some(vec![Code::BadBinding]), "{bind}");
+    }
+    assert_eq!(bound(&format!("api:{}", "x".repeat(65))), Some(vec![Code::BadBinding]));
 }
 
 #[test]
@@ -873,8 +965,20 @@ fn with_field(field: &Field, value: &str) -> String {
     if path != "defaults.group.model" {
         lines.push("defaults.group.model = \"local\"\n".to_owned());
     }
-    if path.starts_with("channels.") && field.key() != "kind" {
-        lines.push("channels.desk.kind = \"terminal\"\n".to_owned());
+    if path.starts_with("channels.") && path != "channels.desk.kind" {
+        let kind = field.of_kind.unwrap_or("terminal");
+        lines.push(format!("channels.desk.kind = \"{kind}\"\n"));
+        for (key, line) in [
+            ("token.secret", "channels.desk.token.secret = \"api\"\n"),
+            ("callback.url", "channels.desk.callback.url = \"https://example.org/\"\n"),
+            ("callback.secret", "channels.desk.callback.secret = \"api\"\n"),
+        ] {
+            let needed = key == "token.secret" || path.contains(".callback.");
+            if kind == "webhook" && needed && path != format!("channels.desk.{key}") {
+                lines.push(line.to_owned());
+            }
+        }
+        lines.push("secrets.api.env = \"API_TOKEN\"\n".to_owned());
     }
     lines.push(written);
     lines.push("groups.other.main = false\n".to_owned());

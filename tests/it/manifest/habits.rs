@@ -36,7 +36,8 @@ fn kinds_of_elsewhere_are_known_by_name() {
         helps(&lines, Code::UnknownWord, "`kind` takes \"ollama\" or \"rehearsal\"");
     }
     for channel in ["telegram", "whatsapp", "discord"] {
-        let expected = "not available in this release: the only channel is \"terminal\"";
+        let expected =
+            "not available in this release: a channel is a \"terminal\" or a \"webhook\"";
         helps(&kind("channels.tg", channel), Code::UnknownWord, expected);
         helps(&format!("{REST}bind = [\"{channel}:12\"]"), Code::UnknownChannel, expected);
     }

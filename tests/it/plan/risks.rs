@@ -57,6 +57,10 @@ fn values(field: &Field) -> Option<(String, String)> {
         (path, Type::Text) if path.ends_with(".model") && !path.starts_with("models.") => {
             ("\"local\"", "\"real\"")
         }
+        ("channels.<channel>.kind", _) => ("\"terminal\"", "\"webhook\""),
+        ("channels.<channel>.listen", _) => ("\"127.0.0.1:1\"", "\"0.0.0.0:1\""),
+        ("channels.<channel>.callback.url", _) => ("\"https://a/\"", "\"https://b/\""),
+        (path, _) if path.starts_with("channels.") => ("\"one\"", "\"two\""),
         ("assistant.timezone", _) => ("\"Europe/Berlin\"", "\"Europe/Paris\""),
         (_, Type::Text) => ("\"one\"", "\"two\""),
         (_, Type::Texts) => ("[]", "[\"terminal\"]"),
@@ -127,6 +131,18 @@ fn text(field: &Field, value: &str) -> String {
         if kind == "ollama" {
             line("models.extra.model", "\"m\"");
         }
+    }
+    if path.starts_with("channels.") {
+        line("secrets.one.env", "\"ONE\"");
+        line("secrets.two.env", "\"TWO\"");
+        line("channels.desk.kind", "\"webhook\"");
+        if field.key() != "kind" || value.contains("webhook") {
+            line("channels.desk.token.secret", "\"one\"");
+        }
+    }
+    if path.contains(".callback.") {
+        line("channels.desk.callback.url", "\"https://a/\"");
+        line("channels.desk.callback.secret", "\"one\"");
     }
     if !path.starts_with("groups.") {
         line("groups.home.main", "false");
