@@ -21,12 +21,10 @@ mod tools;
 mod transcript;
 mod turn;
 
-use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -43,7 +41,7 @@ use children::Children;
 use disk::Disk;
 use limits::Limits;
 use start::Duplex;
-use tools::Workbench;
+use tools::{Folders, Tools};
 use transcript::Transcript;
 use turn::{Steering, Turn};
 
@@ -107,7 +105,7 @@ pub fn run(arguments: &Arguments) -> Result<(), AgentError> {
             _ = terminate.recv() => Ok(()),
         }
     });
-    crate::process::kill_descendants(&BTreeSet::new());
+    crate::process::kill_descendants(&|_| false);
     runtime.shutdown_timeout(FAREWELL);
     outcome
 }
@@ -203,7 +201,9 @@ async fn listen(link: &Link) {
 struct Desk<'a> {
     link: &'a Link,
     welcome: Welcome,
-    bench: Arc<Workbench>,
+    folders: Folders,
+    children: Children,
+    tools: Tools,
     transcript: Transcript,
     limits: Limits,
     disk: Disk,
@@ -213,19 +213,19 @@ impl<'a> Desk<'a> {
     fn new(link: &'a Link, welcome: Welcome, children: Children) -> Result<Self, AgentError> {
         start::limit_files(welcome.disk.limit);
         let disk = Disk::new(&welcome.disk);
-        let bench = Workbench::new(&welcome, children)
-            .map_err(|error| AgentError::Start(error.to_string()))?;
-        let transcript = Transcript::open(bench.home())
+        let folders = Folders::find().map_err(|error| AgentError::Start(error.to_string()))?;
+        let tools = Tools::new(&folders, &welcome, &children);
+        let transcript = Transcript::open(&folders.home)
             .map_err(|error| AgentError::Start(format!("the transcript: {error}")))?;
         let limits = if start::is_first() { Limits::of_sandbox() } else { Limits::none() };
-        Ok(Self { link, welcome, bench: Arc::new(bench), transcript, limits, disk })
+        Ok(Self { link, welcome, folders, children, tools, transcript, limits, disk })
     }
 
     /// Goes on under another welcome.
     fn adopt_welcome(&mut self, welcome: Welcome) {
         start::limit_files(welcome.disk.limit);
         self.disk = Disk::new(&welcome.disk);
-        self.bench = Arc::new(self.bench.settled(&welcome));
+        self.tools = Tools::new(&self.folders, &welcome, &self.children);
         self.welcome = welcome;
     }
 
@@ -235,9 +235,10 @@ impl<'a> Desk<'a> {
         order: &TurnOrder,
         (steering, cancel): (Steering, CancellationToken),
     ) -> Result<(), AgentError> {
-        let Self { link, welcome, bench, transcript, limits, disk } = self;
-        let limits = (&*limits, &*disk);
-        let mut turn = Turn { link, welcome, bench, transcript, limits, order, steering, cancel };
+        let Self { link, welcome, folders, tools, transcript, limits, disk, .. } = self;
+        let (limits, workdir) = ((&*limits, &*disk), &*folders.workdir);
+        let mut turn =
+            Turn { link, welcome, workdir, tools, transcript, limits, order, steering, cancel };
         match turn.run().await {
             Ok(()) => Ok(()),
             Err(turn::TurnError::Link(error)) => Err(error.into()),

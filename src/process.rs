@@ -136,8 +136,11 @@ pub fn boot_id() -> String {
         .unwrap_or_default()
 }
 
-/// Kills every descendant of this process but `spared` and theirs, and reaps those it adopted.
-/// Needs a process that adopts what lost its parent: a child subreaper, or the first of a container.
+/// Kills every descendant of this process but the children that are `spared`, by their pid, and what
+/// descends from those; reaps the children it adopted. Needs a process that adopts what lost its
+/// parent: a child subreaper, or the first of a container.
+///
+/// A child keeps its pid until it is reaped, so `spared` is asked about nobody else.
 ///
 /// Whoever was brought into a container from outside has no parent within it and is no
 /// descendant; only what it leaves behind at its own end is.
@@ -145,7 +148,7 @@ pub fn boot_id() -> String {
 /// A process can fork while it is being killed, so this looks again until there
 /// is none left. Only what is stopped by the kernel itself can outlast it; then
 /// the number of those is returned.
-pub fn kill_descendants(spared: &BTreeSet<i32>) -> usize {
+pub fn kill_descendants(spared: &dyn Fn(i32) -> bool) -> usize {
     let me = rustix::process::getpid().as_raw_nonzero().get();
     let mut left = 0;
     for _ in 0..ROUNDS_MAX {
@@ -153,22 +156,23 @@ pub fn kill_descendants(spared: &BTreeSet<i32>) -> usize {
         // then, and the list of those is short.
         for _ in 0..CHILDREN_ROUNDS {
             let mut children = children_of(me);
-            children.retain(|child| !spared.contains(child));
+            children.retain(|child| !spared(*child));
             if children.is_empty() {
                 break;
             }
             children.into_iter().filter_map(Pid::from_raw).for_each(kill_child);
         }
         left = kill_until_none(|table| {
+            let children = table.values().filter(|stat| stat.parent == me);
+            let (spared, others): (Vec<&Stat>, Vec<&Stat>) =
+                children.partition(|stat| spared(stat.process.pid));
             // Zombies of ours that nobody waits for: the adopted ones.
-            for stat in table.values().filter(|stat| stat.parent == me && stat.zombie) {
-                if !spared.contains(&stat.process.pid)
-                    && let Some(pid) = Pid::from_raw(stat.process.pid)
-                {
+            for stat in others.into_iter().filter(|stat| stat.zombie) {
+                if let Some(pid) = Pid::from_raw(stat.process.pid) {
                     let _ = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
                 }
             }
-            descendants(table, me, spared)
+            descendants(table, me, &spared.into_iter().map(|stat| stat.process.pid).collect())
         });
         // The table is no snapshot: what was born while it was read may not be in it.
         if left > 0 || !has_children(me, spared) {
@@ -199,15 +203,16 @@ fn kill_child(pid: Pid) {
     let _ = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
 }
 
-/// Whether this process has children but `spared`, zombies included.
-fn has_children(me: i32, spared: &BTreeSet<i32>) -> bool {
-    // With none spared the kernel knows for sure, and reaps nothing when asked like this.
+/// Whether this process has children that are not `spared`, zombies included.
+fn has_children(me: i32, spared: &dyn Fn(i32) -> bool) -> bool {
+    // Whether there are any the kernel knows for sure, and reaps nothing when asked like this.
     let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    match rustix::process::waitid(WaitId::All, look) {
-        Err(Errno::CHILD) => false,
-        _ if spared.is_empty() => true,
-        _ => children_of(me).iter().any(|child| !spared.contains(child)),
+    if matches!(rustix::process::waitid(WaitId::All, look), Err(Errno::CHILD)) {
+        return false;
     }
+    // A list that shows none was read while they changed.
+    let children = children_of(me);
+    children.is_empty() || children.into_iter().any(|child| !spared(child))
 }
 
 /// The children of a process, zombies included.
@@ -255,6 +260,13 @@ pub fn find_marked(name: &str, prefix: &str) -> BTreeMap<Process, String> {
             value.starts_with(prefix).then_some((stat.process, value))
         })
         .collect()
+}
+
+/// The value that a variable has in the environment a process was started with, if this user may
+/// read it.
+#[must_use]
+pub fn variable_of(pid: i32, name: &str) -> Option<String> {
+    environment(&stat_of(pid)?, name, Instant::now() + EXEC_PATIENCE)
 }
 
 /// Kills `process` and every descendant it has. Returns how many were left.

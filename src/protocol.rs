@@ -5,12 +5,16 @@
 //! The group is never part of a message: a connection has exactly one.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
 
+mod tool;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::name::{GroupName, TurnId};
 use crate::unit::ByteSize;
+
+pub use tool::{ParameterKind, ToolParameter, ToolSpec};
 
 /// Version of the language both ends must speak.
 pub const PROTOCOL: u32 = 3;

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use super::context;
 use super::disk::Disk;
 use super::limits::{self, Limits};
 use super::model::{self, Call, ModelError, Reply};
-use super::tools::{Bounds, CallOutcome, CallPlace, Workbench};
+use super::tools::{Bounds, CallOutcome, CallPlace, Tools};
 use super::transcript::{Ending, Transcript};
 use crate::link::LinkError;
 use crate::link::client::Link;
@@ -59,7 +60,8 @@ impl Steering {
 pub(super) struct Turn<'a> {
     pub(super) link: &'a Link,
     pub(super) welcome: &'a Welcome,
-    pub(super) bench: &'a Arc<Workbench>,
+    pub(super) workdir: &'a Path,
+    pub(super) tools: &'a Tools,
     pub(super) transcript: &'a mut Transcript,
     pub(super) limits: (&'a Limits, &'a Disk),
     pub(super) order: &'a TurnOrder,
@@ -164,10 +166,10 @@ impl Turn<'_> {
     }
 
     fn begin(&mut self) -> Progress {
-        let (welcome, workdir) = (self.welcome, self.bench.workdir());
+        let (welcome, workdir) = (self.welcome, self.workdir);
         let system = context::system(welcome, workdir);
         let present = context::present(welcome, workdir, &self.order.prompt);
-        let fixed = context::size(&[system.clone(), present.clone(), self.bench.schema()]);
+        let fixed = context::size(&[system.clone(), present.clone(), self.tools.schema().clone()]);
         let past = context::past(self.transcript.past(), welcome.context, fixed);
         self.transcript.begin(&self.order.turn, &self.order.prompt);
         let count = past.len();
@@ -232,18 +234,18 @@ impl Turn<'_> {
         progress: &Progress,
         last: bool,
     ) -> Result<Result<Reply, ModelError>, TurnError> {
-        let schema = self.bench.schema();
+        let schema = self.tools.schema();
         let mut messages = Cow::Borrowed(&progress.messages[..]);
         if last {
             messages.to_mut().push(json!({"role": "user", "content": LAST}));
         }
-        let mut preview = Preview::new(self, schema.clone());
+        let mut preview = Preview::new(self, schema);
         let model = &self.welcome.model;
         let asked = model::ask(
             self.link,
             model,
             &messages,
-            (!last && !progress.toolless).then_some(&schema),
+            (!last && !progress.toolless).then_some(schema),
             async |text: &str| preview.push(text).await,
         );
         let reply = tokio::select! {
@@ -265,17 +267,17 @@ impl Turn<'_> {
         last: bool,
     ) -> Result<Reply, ModelError> {
         let unparsable = |why: &str| Err(ModelError::Unparsable(why.to_owned()));
-        let schema = self.bench.schema();
+        let schema = self.tools.schema();
         let words = answer::visible(&reply.content);
         reply.thought |= words.len() < reply.content.trim().len();
-        let found = calls::find(&words, &schema);
+        let found = calls::find(&words, schema);
         if !reply.calls.is_empty() {
             // The server read the calls itself; what is left of their syntax is no word.
             reply.content = match found {
                 Found::Answer(words) | Found::Calls(_, words) => words,
                 Found::Broken(_) => String::new(),
             };
-            reply.calls = mended(reply.calls, &schema);
+            reply.calls = mended(reply.calls, schema);
             return Ok(reply);
         }
         match found {
@@ -285,8 +287,8 @@ impl Turn<'_> {
             Found::Broken(why) => return unparsable(&why),
             Found::Calls(calls, words) => {
                 reply.content = words;
-                reply.calls = mended(calls, &schema);
-                if reply.calls.iter().any(|call| calls::is_quoted(call, messages, &schema)) {
+                reply.calls = mended(calls, schema);
+                if reply.calls.iter().any(|call| calls::is_quoted(call, messages, schema)) {
                     return unparsable(QUOTED);
                 }
             }
@@ -356,13 +358,12 @@ impl Turn<'_> {
             return Ok(result);
         }
         self.report(began).await?;
-        let turn = &self.order.turn.as_str()[..8];
-        let place = CallPlace { turn, round, index };
+        let place = CallPlace { turn: &self.order.turn, round, index };
         let (limits, disk) = self.limits;
         let before = limits.count();
         let room = disk.room().await;
         let bounds = Bounds { disk, room, cancel: &self.cancel };
-        let mut result = match self.bench.call(&call.tool, &call.arguments, place, bounds).await {
+        let mut result = match self.tools.call(&call.tool, &call.arguments, place, bounds).await {
             CallOutcome::Result(result) => result,
             CallOutcome::Cancelled => return Err(cancelled()),
         };
@@ -504,14 +505,14 @@ fn result_message(call: &Call, result: &str) -> Value {
 /// Shows an answer while it grows, now and then.
 struct Preview<'a, 'b> {
     turn: &'a Turn<'b>,
-    schema: Value,
+    schema: &'a Value,
     text: String,
     shown: String,
     last: Instant,
 }
 
 impl<'a, 'b> Preview<'a, 'b> {
-    fn new(turn: &'a Turn<'b>, schema: Value) -> Self {
+    fn new(turn: &'a Turn<'b>, schema: &'a Value) -> Self {
         Self { turn, schema, text: String::new(), shown: String::new(), last: Instant::now() }
     }
 
@@ -521,7 +522,7 @@ impl<'a, 'b> Preview<'a, 'b> {
             return Ok(());
         }
         self.last = Instant::now();
-        let shown = calls::preview(&answer::visible(&self.text), &self.schema);
+        let shown = calls::preview(&answer::visible(&self.text), self.schema);
         let (more, fresh) = match shown.strip_prefix(&*self.shown) {
             Some(more) => (more, self.shown.is_empty()),
             // Some words turned out to be a thought: what is left takes their place.

@@ -309,7 +309,7 @@ async fn sweep(agents: Agents, pid: Option<i32>, strays: Strays, marker: String)
             agents.remove(&pid);
         }
         let adopted = match strays {
-            Strays::Adopted => process::kill_descendants(&agents),
+            Strays::Adopted => process::kill_descendants(&|child| agents.contains(&child)),
             Strays::Marked => 0,
         };
         adopted + process::kill_marked(MARKER, &marker)
