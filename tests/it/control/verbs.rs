@@ -159,6 +159,28 @@ async fn without_a_controller_status_shows_what_was_applied() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_a_controller_status_says_how_the_manifest_differs() {
+    let folder = Arc::new(Folder::empty());
+    let says = async |words: &str| {
+        let ran = run(&folder, &["status"]).await;
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert!(ran.stdout.contains(words), "{words}: {}", ran.stdout);
+        ran.stdout
+    };
+    says("there is no babybot.toml yet; next: `babybot init`").await;
+    folder.write("babybot.toml", QUICK);
+    run(&folder, &["apply", "--yes=privileged"]).await;
+    assert!(!says("generation 1 was applied").await.contains("babybot plan"));
+    folder.write("babybot.toml", &format!("{QUICK}\n[groups.later]\n"));
+    says("babybot.toml has changed since (`babybot plan`)").await;
+    says("the group later is not applied yet").await;
+    folder.write("babybot.toml", "schema = ");
+    says("babybot.toml is not valid (`babybot validate`)").await;
+    std::fs::remove_file(folder.path("babybot.toml")).unwrap();
+    says("babybot.toml is missing; what was applied stays").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_watched_status_is_told_with_every_change_until_the_controller_ends() {
     let site = Site::open(Play::Well).await;
     let mut child = site.start(&["status", "--watch", "--format", "json"]);

@@ -1,0 +1,145 @@
+//! What is known where no controller runs: what was applied, and what the manifest says now.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::table::{Row, table};
+use crate::cli::apply::store_error;
+use crate::cli::{Context, zone};
+use crate::clock::Timestamp;
+use crate::error::Error;
+use crate::name::GroupName;
+use crate::resource::{GroupSpec, ResourceId, Spec};
+use crate::source;
+use crate::store::{AppliedGeneration, ApplyOutcome, Store};
+
+/// What the last apply left.
+pub(super) struct Left {
+    applied: AppliedGeneration,
+    outcome: ApplyOutcome,
+    /// The manifest that was applied, as it was written.
+    manifest: String,
+    /// The groups that are paused.
+    holds: BTreeMap<GroupName, Timestamp>,
+}
+
+impl Left {
+    /// Reads it; `None` where nothing was applied.
+    pub(super) fn read(database: &Path) -> Result<Option<Self>, Error> {
+        let read = || {
+            let Some(reader) = Store::read_only(database)? else { return Ok(None) };
+            let Some(applied) = reader.applied()? else { return Ok(None) };
+            let Some(generation) = reader.generation(applied.number)? else { return Ok(None) };
+            Ok(Some(Self {
+                applied,
+                outcome: generation.summary.outcome,
+                manifest: generation.manifest,
+                holds: reader.holds()?,
+            }))
+        };
+        read().map_err(|error| store_error("read what was applied", &error))
+    }
+
+    /// What was applied.
+    pub(super) fn applied(&self) -> &AppliedGeneration {
+        &self.applied
+    }
+
+    fn groups(&self) -> impl Iterator<Item = (&GroupName, &GroupSpec)> {
+        self.applied.specs.iter().filter_map(|(id, spec)| match (id, spec) {
+            (ResourceId::Group(name), Spec::Group(spec)) => Some((name, &**spec)),
+            _ => None,
+        })
+    }
+
+    /// How the manifest differs from what was applied, as lines.
+    fn pending(&self, context: &Context) -> Vec<String> {
+        let argument = context.manifest_argument();
+        let source = match source::read(&context.manifest) {
+            Ok(source) if source.text == self.manifest => return Vec::new(),
+            Ok(source) => source,
+            Err(report) if !context.manifest.exists() => {
+                return vec![format!("{} is missing; what was applied stays", report.name)];
+            }
+            Err(report) => {
+                return vec![format!(
+                    "{} is not valid (`babybot validate{argument}`)",
+                    report.name
+                )];
+            }
+        };
+        let mut lines =
+            vec![format!("{} has changed since (`babybot plan{argument}`)", source.name)];
+        let written = source.manifest.groups.keys();
+        let new = written.filter(|name| self.groups().all(|(applied, _)| applied != *name));
+        lines.extend(new.map(|name| format!("the group {name} is not applied yet")));
+        lines
+    }
+}
+
+/// What a person reads.
+pub(super) fn page(holder: Option<&str>, left: Option<&Left>, context: &Context) -> String {
+    let argument = context.manifest_argument();
+    let mut text = match holder {
+        Some(holder) => {
+            format!("no controller answers, but another babybot uses this project: {holder}\n")
+        }
+        None if left.is_none() => "no controller is running\n".to_owned(),
+        None => format!("no controller is running; start one with `babybot up{argument}`\n"),
+    };
+    let Some(left) = left else {
+        let line = if context.manifest.exists() {
+            format!("nothing is applied yet; next: `babybot apply{argument}`")
+        } else {
+            format!("there is no {} yet; next: `babybot init`", context.manifest.display())
+        };
+        let _ = writeln!(text, "{line}");
+        return text;
+    };
+    let applied = &left.applied;
+    let at = applied.at.local_named(&zone::of(Some(applied)));
+    let how = match left.outcome {
+        ApplyOutcome::Applied => String::new(),
+        ApplyOutcome::Partial => format!(" in part; run `babybot apply{argument}` for the rest"),
+    };
+    let _ = writeln!(text, "generation {} was applied {at}{how}", applied.number);
+    for line in left.pending(context) {
+        let _ = writeln!(text, "{line}");
+    }
+    let rows = left.groups().map(|(name, spec)| {
+        let held = left.holds.contains_key(name);
+        let held = held.then(|| format!("paused; run `babybot resume {name}{argument}`"));
+        let lifecycle = spec.lifecycle.word().to_owned();
+        (vec![name.to_string(), spec.model.to_string(), lifecycle], held.into_iter().collect())
+    });
+    let rows: Vec<Row> = rows.collect();
+    if !rows.is_empty() {
+        text.push('\n');
+        text.push_str(&table(&["GROUP", "MODEL", "LIFECYCLE"], &rows, &|_, cell| cell.to_owned()));
+    }
+    text
+}
+
+/// What a program reads; times are milliseconds since 1970.
+pub(super) fn document(left: Option<&Left>) -> Value {
+    let groups: serde_json::Map<String, Value> = left
+        .into_iter()
+        .flat_map(|left| left.groups().map(move |(name, spec)| (left, name, spec)))
+        .map(|(left, name, spec)| {
+            let held = left.holds.contains_key(name);
+            let about = json!({ "held": held, "lifecycle": spec.lifecycle, "model": spec.model });
+            (name.to_string(), about)
+        })
+        .collect();
+    json!({
+        "controller": null,
+        "generation": left.map(|left| left.applied.number),
+        "pending": null,
+        "groups": groups,
+        "drift": [],
+        "warnings": [],
+    })
+}
