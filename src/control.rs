@@ -26,7 +26,7 @@ use crate::error::chain;
 use crate::name::{GroupName, InstanceId, MessageId, SandboxId, TurnId};
 use crate::observed::Observed;
 use crate::plan::Plan;
-use crate::resource::{Lifecycle, ResourceId, Risk, RuntimeKind};
+use crate::resource::{Lifecycle, ResourceId, Risk, RuntimeKind, RuntimeRef};
 use crate::wire::Bounds;
 
 /// What is spoken over the socket. It grows with every change of a type that travels over it.
@@ -545,9 +545,7 @@ pub enum PostOutcome {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// What it is made with.
-    pub runtime: RuntimeKind,
-    /// Where that is reached, where there is a choice.
-    pub endpoint: Option<String>,
+    pub runtime: RuntimeRef,
     /// As its runtime calls it.
     pub sandbox: SandboxId,
     /// What a command is started with where sandboxes are processes of this machine.

@@ -398,14 +398,6 @@ impl Shared {
         self.tell();
     }
 
-    /// What a group's sandbox is made with.
-    fn runtime_of(&self, group: &GroupName) -> RuntimeKind {
-        match self.host().specs().get(&ResourceId::Group(group.clone())) {
-            Some(Spec::Group(spec)) => spec.runtime,
-            _ => RuntimeKind::None,
-        }
-    }
-
     /// Turns to what these are made with, which is what agents are started with from then on.
     async fn turn_to(&self, specs: &BTreeMap<ResourceId, Spec>, trust: Trust) -> RuntimeStatus {
         let kind = resource::runtime(specs).unwrap_or(RuntimeKind::None);

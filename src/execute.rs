@@ -15,12 +15,10 @@ use futures_util::future::BoxFuture;
 use crate::name::{GroupName, ImageTag, InstanceId, SandboxId};
 use crate::observed::Owner;
 use crate::plan::{Plan, Step, Work};
-use crate::process;
 use crate::project::repair::InPlace;
 use crate::project::{Folder, Project, SettingsFile};
-use crate::resource::{ImageSpec, ResourceId, RuntimeKind, Spec, UserId};
+use crate::resource::{ImageSpec, ResourceId, RuntimeRef, Spec, UserId};
 use crate::runtime::{Binary, Runtimes};
-use crate::store::Store;
 
 /// How long a leftover agent may take to end by itself.
 const LEFTOVER_MAX: Duration = Duration::from_secs(3);
@@ -336,10 +334,8 @@ impl HostChange {
         group: &GroupName,
         chosen: impl Fn(&SandboxId) -> bool,
     ) -> Result<(), String> {
-        let known = Store::agents_left(&self.project.database(), &process::boot_id());
-        let known = known.map_err(|error| error.to_string())?;
         for runtime in self.runtimes.all() {
-            let all = runtime.list(instance, known.clone()).await;
+            let all = runtime.list(instance).await;
             let ours = all.map_err(|error| error.to_string())?.remove(group).unwrap_or_default();
             for sandbox in ours {
                 if sandbox.owner == Owner::Ours && chosen(&sandbox.id) {
@@ -352,7 +348,8 @@ impl HostChange {
     }
 
     async fn build_image(&self, image: &ImageSpec) -> Result<(), String> {
-        let runtime = self.runtimes.get(RuntimeKind::Docker).map_err(|error| error.to_string())?;
+        let runtime =
+            self.runtimes.get(&RuntimeRef::docker(None)).map_err(|error| error.to_string())?;
         let instance = self.project.known_instance().map_err(|error| error.to_string())?;
         let instance = instance.ok_or("this project has no identity yet")?;
         if runtime.has_image(Some(&instance), image).await.map_err(|error| error.to_string())? {
@@ -371,7 +368,7 @@ impl HostChange {
     }
 
     async fn remove_image(&self, tag: &ImageTag) -> Result<(), String> {
-        let Ok(runtime) = self.runtimes.get(RuntimeKind::Docker) else { return Ok(()) };
+        let Ok(runtime) = self.runtimes.get(&RuntimeRef::docker(None)) else { return Ok(()) };
         let instance = self.project.known_instance().map_err(|error| error.to_string())?;
         let Some(instance) = instance else { return Ok(()) };
         runtime.remove_image(&instance, tag).await.map_err(|error| error.to_string())

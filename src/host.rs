@@ -27,7 +27,7 @@ use crate::resource::{
     ContainerSpec, GroupSpec, Lifecycle, ModelSpec, ResourceId, RuntimeKind, Spec,
 };
 use crate::route::prompt::{Said, prompt};
-use crate::runtime::{Access, Exit, Mount, RuntimeError, SandboxSpec};
+use crate::runtime::{Access, Exit, HOME, Mount, RuntimeError, SandboxSpec, WORKDIR};
 use crate::session::{
     AgentHandle, Parts, Progress, ProgressSender, Session, SessionError, SessionSpec, SteerHandle,
     TurnEnd,
@@ -177,18 +177,15 @@ impl Host {
         specs: BTreeMap<ResourceId, Spec>,
         zone: TimeZone,
     ) -> Result<Self, HostError> {
-        let boot = process::boot_id();
         let left = parts.store.open_sandboxes().await?;
-        let known = left.iter().filter_map(|sandbox| sandbox.process_in(&boot)).collect();
-        let known: Vec<_> = known;
         let mut unreaped = Vec::new();
         for runtime in parts.runtimes.all() {
-            match runtime.reap(instance.clone(), known.clone()).await {
+            match runtime.reap(instance.clone()).await {
                 Ok(()) => {}
                 // What cannot be reached now is found by the looks that follow.
                 Err(error @ RuntimeError::Unavailable { .. }) => {
                     tracing::warn!(%error, "leftovers of an earlier run stay for now");
-                    unreaped.push(runtime.kind());
+                    unreaped.push(runtime.reference().kind);
                 }
                 Err(error) => return Err(HostError::Reap(error)),
             }
@@ -762,9 +759,6 @@ impl Worker {
                 group: self.group.clone(),
                 incarnation: parts.clock.incarnation(),
                 generation: *generation,
-                workdir: project.group(&self.group),
-                home: project.session(&self.group),
-                lock: project.agent_lock(&self.group),
                 mounts: self.mounts(),
                 user,
                 env: BTreeMap::new(),
@@ -808,10 +802,10 @@ impl Worker {
         // The main group keeps what all are told.
         let global = if self.spec.main { Access::Write } else { Access::Read };
         let mut mounts = vec![
-            mount(project.group(&self.group), "/workspace/group", Access::Write),
+            mount(project.group(&self.group), WORKDIR, Access::Write),
             mount(project.global(), "/workspace/global", global),
             mount(project.mailbox(&self.group), "/workspace/ipc", Access::Write),
-            mount(project.session(&self.group), "/home/agent", Access::Write),
+            mount(project.session(&self.group), HOME, Access::Write),
         ];
         if self.spec.main {
             mounts.push(mount(project.view(), "/workspace/project", Access::Read));

@@ -20,6 +20,8 @@
 //!
 //! - [`controller`]: the groups of one instance, and the loop that keeps them as applied
 //!
+//! - [`machine`]: what a manifest means on this machine, and what was found of it
+//!
 //! Loops decide when, never what.
 //! - [`host`]: the controller's work, from a stored message to a stored reply
 //! - [`agent`]: what runs inside a sandbox: the model's turn, its tools, its transcript
@@ -84,6 +86,7 @@ pub mod host;
 pub mod line;
 pub mod link;
 pub mod logging;
+pub mod machine;
 pub mod manifest;
 pub mod name;
 pub mod observe;

@@ -17,10 +17,9 @@ use crate::name::ImageTag;
 use crate::observed::{
     AgentSeen, Applied, Availability, Controller, Known, Observed, SandboxSeen, Seen,
 };
-use crate::process;
 use crate::project::repair::InPlace;
 use crate::project::{Folder, Project, SettingsFile};
-use crate::resource::{ImageSpec, ModelSpec, ResourceId, RuntimeKind, Spec, UserId};
+use crate::resource::{ImageSpec, ModelSpec, ResourceId, RuntimeKind, RuntimeRef, Spec, UserId};
 use crate::runtime::Runtimes;
 use crate::store::Store;
 use crate::walk;
@@ -291,15 +290,15 @@ impl Look for HostLook {
             let Some(instance) = self.project.known_instance().map_err(|e| e.to_string())? else {
                 return Ok(BTreeMap::new());
             };
-            let known = Store::agents_left(&self.project.database(), &process::boot_id());
-            let known = known.map_err(|error| error.to_string())?;
             // Where one that was used cannot be asked, what is there is not known.
             if let Some(kind) = self.expected {
-                self.runtimes.get(kind).map_err(|error| error.to_string())?;
+                self.runtimes
+                    .get(&RuntimeRef { kind, endpoint: None })
+                    .map_err(|error| error.to_string())?;
             }
             let mut all: BTreeMap<GroupName, Vec<SandboxSeen>> = BTreeMap::new();
             for runtime in self.runtimes.all() {
-                let found = runtime.list(&instance, known.clone()).await;
+                let found = runtime.list(&instance).await;
                 for (group, sandboxes) in found.map_err(|error| error.to_string())? {
                     all.entry(group).or_default().extend(sandboxes);
                 }
@@ -310,7 +309,7 @@ impl Look for HostLook {
 
     fn image<'a>(&'a self, image: &'a ImageSpec) -> BoxFuture<'a, Known<Seen>> {
         Box::pin(async move {
-            let runtime = match self.runtimes.get(RuntimeKind::Docker) {
+            let runtime = match self.runtimes.get(&RuntimeRef::docker(None)) {
                 Ok(runtime) => runtime,
                 Err(error) => return Known::Unknown(error.to_string()),
             };
@@ -331,7 +330,7 @@ impl Look for HostLook {
             let Some(instance) = self.project.known_instance().map_err(|e| e.to_string())? else {
                 return Ok(Vec::new());
             };
-            let Ok(runtime) = self.runtimes.get(RuntimeKind::Docker) else {
+            let Ok(runtime) = self.runtimes.get(&RuntimeRef::docker(None)) else {
                 return Ok(Vec::new());
             };
             runtime.images(&instance).await.map_err(|error| error.to_string())

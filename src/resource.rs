@@ -6,6 +6,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
 
 mod channel;
+mod runtime;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,6 +16,9 @@ use serde::{Deserialize, Serialize};
 use crate::name::{ChannelName, ChatId, GroupName, ImageTag, ModelName};
 use crate::unit::{ByteSize, Period};
 
+pub use self::runtime::{
+    CONTAINER_LIMITS, Capabilities, EnforcedLimits, RuntimeKind, RuntimeRef, Wall,
+};
 pub use channel::{CallbackSpec, ChannelSpec, SecretRef, SecretSource, WebhookSpec};
 
 /// A resource, by kind and name.
@@ -166,27 +170,6 @@ impl Lifecycle {
     }
 }
 
-/// What a sandbox is made with. The order is the order of strength.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RuntimeKind {
-    /// A plain process of this machine: it does not isolate.
-    None,
-    /// A container of a Docker engine, or of what speaks its API.
-    Docker,
-}
-
-impl RuntimeKind {
-    /// The word used in the manifest.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Docker => "docker",
-        }
-    }
-}
-
 /// A user and a group of the host, by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct UserId {
@@ -273,9 +256,6 @@ pub struct ContainerSpec {
     pub engine: Option<String>,
 }
 
-/// The limits that a container engine enforces, and nothing else does, by their path in the manifest.
-pub const CONTAINER_LIMITS: [&str; 3] = ["limits.cpus", "limits.memory", "limits.pids"];
-
 impl ContainerSpec {
     /// The sandbox of a group among these specs.
     #[must_use]
@@ -296,6 +276,12 @@ impl ContainerSpec {
             pids: images.then_some(group.limits.pids),
             engine: group.engine.clone().filter(|_| images),
         }
+    }
+
+    /// The runtime that it is made with.
+    #[must_use]
+    pub fn reference(&self) -> RuntimeRef {
+        RuntimeRef { kind: self.runtime, endpoint: self.engine.clone() }
     }
 
     /// The digest that a running sandbox is labelled with. The version in front is that of this
@@ -513,6 +499,12 @@ pub struct GroupSpec {
 }
 
 impl GroupSpec {
+    /// The runtime of its sandbox.
+    #[must_use]
+    pub fn reference(&self) -> RuntimeRef {
+        RuntimeRef { kind: self.runtime, endpoint: self.engine.clone() }
+    }
+
     /// Whether its agent is root within an engine that maps it to a user outside.
     #[must_use]
     pub fn is_rootless(&self) -> bool {

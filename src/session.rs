@@ -47,7 +47,7 @@ use crate::observed::SandboxState;
 use crate::process::{self, Process};
 use crate::project::Project;
 use crate::protocol::{Event, Failure, JournalRound, Limit, Order, TurnOrder, Welcome};
-use crate::resource::{ContainerSpec, Limits, ModelSpec};
+use crate::resource::{ContainerSpec, Limits, ModelSpec, RuntimeRef};
 use crate::runtime::{Access, ExecPlace, Exit, Runtime, RuntimeError, Runtimes, SandboxSpec};
 use crate::store::{self, Store, StoreError};
 use crate::unit::ByteSize;
@@ -222,10 +222,10 @@ impl AgentHandle {
         &self.container
     }
 
-    /// Where its runtime is reached, where there is a choice.
+    /// Its runtime.
     #[must_use]
-    pub fn endpoint(&self) -> Option<String> {
-        self.runtime.endpoint()
+    pub fn runtime(&self) -> RuntimeRef {
+        self.runtime.reference()
     }
 
     /// Where its tools run.
@@ -244,7 +244,7 @@ impl AgentHandle {
 
     /// Whether somebody halted the sandbox from outside.
     pub async fn is_halted(&self, instance: &InstanceId, group: &GroupName) -> bool {
-        let seen = self.runtime.list(instance, Vec::new()).await.unwrap_or_default();
+        let seen = self.runtime.list(instance).await.unwrap_or_default();
         let mut seen = seen.get(group).into_iter().flatten();
         seen.any(|seen| seen.id == self.sandbox && seen.state == SandboxState::Paused)
     }
@@ -288,16 +288,12 @@ impl Session {
         let (group, incarnation) = (spec.group.clone(), spec.incarnation.clone());
         let mut place = spec.place();
         place.env.extend(welcome.env.clone());
-        let runtime = parts.runtimes.get(spec.container.runtime)?;
+        let runtime = parts.runtimes.get(&spec.container.reference())?;
         let container = spec.container.clone();
-        let folders = [&spec.workdir, &spec.home].into_iter();
-        let folders = folders
-            .chain(spec.mounts.iter().map(|mount| &mount.source))
-            .map(|path| MountedFolder::new(path));
-        let folders = folders.collect();
+        let folders = spec.mounts.iter().map(|mount| MountedFolder::new(&mount.source)).collect();
         let writable = spec.mounts.iter().filter(|mount| mount.access == Access::Write);
-        let writable = writable.map(|mount| &mount.source).chain([&spec.workdir, &spec.home]);
-        let quota = Quota::new(writable.cloned().collect(), limits.disk);
+        let writable = writable.map(|mount| mount.source.clone()).collect();
+        let quota = Quota::new(writable, limits.disk);
         let shared = Shared::new(welcome, parts.store.clone(), Arc::clone(&parts.clock), quota);
         let shared = Arc::new(shared);
         let sandbox = runtime.launch(spec).await?;

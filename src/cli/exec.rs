@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::cli::ground::{HostContext, SELF};
+use crate::cli::ground::HostContext;
 use crate::cli::join::{busy, control_error, join, known_group, unknown_group};
 use crate::cli::preview::project_error;
 use crate::cli::serve::{self, Own, REST_MAX};
@@ -20,11 +20,11 @@ use crate::cli::{Context, VerbResult};
 use crate::control::client::Client;
 use crate::control::{Lease, LeasedPlace};
 use crate::error::{Error, Exit};
+use crate::machine;
+use crate::project::Project;
 use crate::resource::{ResourceId, RuntimeKind};
-use crate::runtime::docker::Docker;
-use crate::runtime::docker::endpoint::Endpoint;
-use crate::runtime::process::{ProcessRuntime, Strays};
-use crate::runtime::{Exec, ExecPlace, ExecSpec, Runtime, RuntimeError, Runtimes};
+use crate::runtime::process::Records;
+use crate::runtime::{self, Exec, ExecPlace, ExecSpec, Runtime, RuntimeError, Runtimes};
 
 /// The exit code of a command that cannot be started, as shells and engines have it.
 const NOT_STARTED: u8 = 126;
@@ -57,8 +57,9 @@ pub struct ExecArgs {
 /// # Errors
 /// When nothing was applied, or the command cannot be started.
 pub async fn run(args: &ExecArgs, context: &Context) -> VerbResult {
-    let (client, own) = begin(args, context).await?;
+    let (project, client, own) = begin(args, context).await?;
     let runtimes = own.as_ref().map(|own| own.runtimes.clone());
+    let runtimes = runtimes.ok_or_else(|| machine::records(&project));
     let mut interrupts = Interrupts::new()?;
     let outcome = look_inside(args, &client, runtimes, &mut interrupts, context).await;
     if let Some(own) = own {
@@ -70,9 +71,12 @@ pub async fn run(args: &ExecArgs, context: &Context) -> VerbResult {
 }
 
 /// Joins the controller that runs, or becomes one with what was applied last.
-async fn begin(args: &ExecArgs, context: &Context) -> Result<(Client, Option<Own>), Error> {
-    if let (_, Some(client)) = join(context).await? {
-        return Ok((client, None));
+async fn begin(
+    args: &ExecArgs,
+    context: &Context,
+) -> Result<(Project, Client, Option<Own>), Error> {
+    if let (project, Some(client)) = join(context).await? {
+        return Ok((project, client, None));
     }
     let ground = HostContext::of_project(context.project())?;
     let Some(applied) = ground.applied() else {
@@ -91,16 +95,17 @@ async fn begin(args: &ExecArgs, context: &Context) -> Result<(Client, Option<Own
         return Err(unknown_group(&args.group, groups));
     }
     let (lock, store, applied) = serve::open_instance("exec", &ground)?;
+    let project = ground.project.clone();
     let (client, own) = serve::serve_shortly(ground, lock, store, applied, context).await?;
-    Ok((client, Some(own)))
+    Ok((project, client, Some(own)))
 }
 
 /// Runs the command while a lease keeps the container. `runtimes` are those of a controller in this
-/// process.
+/// process, or what is on record for one that is opened here.
 async fn look_inside(
     args: &ExecArgs,
     client: &Client,
-    runtimes: Option<Runtimes>,
+    runtimes: Result<Runtimes, Arc<dyn Records>>,
     interrupts: &mut Interrupts,
     context: &Context,
 ) -> VerbResult {
@@ -128,7 +133,7 @@ async fn look_inside(
     let _raw = raw.map_err(|error| Error::failed("use this terminal", &error))?;
     tokio::select! {
         carried = carry(exec, keys(), io::stdout(), io::stderr()) => {
-            if lease.runtime == RuntimeKind::Docker
+            if lease.runtime.kind == RuntimeKind::Docker
                 && matches!(carried, Ok(Exit::Command(NOT_STARTED | NOT_FOUND)))
             {
                 context.note(
@@ -150,32 +155,21 @@ fn place_of(lease: &Lease) -> ExecPlace {
 }
 
 /// The runtime of the group's agent: the controller's own, if the controller is in this process.
-fn runtime_of(lease: &Lease, own: Option<Runtimes>) -> Result<Arc<dyn Runtime>, RuntimeError> {
-    if let Some(own) = own {
-        return own.get(lease.runtime);
-    }
-    match (lease.runtime, &lease.endpoint) {
-        (RuntimeKind::Docker, Some(url)) => {
-            let reason = "the engine of the controller".to_owned();
-            Ok(Arc::new(Docker::new(Endpoint { url: url.clone(), reason })?))
-        }
-        (RuntimeKind::None, _) => {
-            let failed = |error: Errno| {
-                RuntimeError::Failed(format!("cannot protect this process: {error}"))
-            };
-            // No process of the agent can read this one, and this process adopts whatever the command
-            // leaves behind.
-            rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-                .map_err(failed)?;
-            rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
-                .map_err(failed)?;
-            Ok(Arc::new(ProcessRuntime::new(SELF.into(), Strays::Adopted)))
-        }
-        (runtime, None) => {
-            let why = "the controller does not say where its engine is".to_owned();
-            Err(RuntimeError::Unavailable { runtime, why })
-        }
-    }
+fn runtime_of(
+    lease: &Lease,
+    runtimes: Result<Runtimes, Arc<dyn Records>>,
+) -> Result<Arc<dyn Runtime>, RuntimeError> {
+    let records = match runtimes {
+        Ok(own) => return own.get(&lease.runtime),
+        Err(records) => records,
+    };
+    let failed =
+        |error: Errno| RuntimeError::Failed(format!("cannot protect this process: {error}"));
+    // No process of the agent can read this one, and this process adopts whatever the command
+    // leaves behind.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(failed)?;
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(failed)?;
+    runtime::open(&lease.runtime, "the engine of the controller", &records)
 }
 
 async fn start(

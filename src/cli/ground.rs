@@ -11,15 +11,20 @@ use crate::error::{Error, Exit};
 use crate::execute::{BinarySource, Lines};
 use crate::file;
 use crate::gateway::Gateway;
+use crate::machine;
 use crate::manifest::{self, ImageSource, KindWish, Manifest};
 use crate::observe::{self, Holder};
 use crate::observed::{Applied, Known};
+use crate::process::SELF;
 use crate::project::Project;
-use crate::resource::{self, CONTAINER_LIMITS, ImageSpec, ResourceId, RuntimeKind, Spec, UserId};
+use crate::resource::{
+    self, Capabilities, EnforcedLimits, ImageSpec, ResourceId, RuntimeKind, RuntimeRef, Spec,
+    UserId,
+};
+use crate::runtime;
 use crate::runtime::docker::endpoint::{self, Endpoint, Found, HostEnvironment, Places};
 use crate::runtime::docker::{self, Docker, binary};
-use crate::runtime::process::{ProcessRuntime, Strays};
-use crate::runtime::{Binary, Runtime, RuntimeInfo, Runtimes};
+use crate::runtime::{Binary, RuntimeInfo, Runtimes};
 use crate::store::Store;
 
 /// What the image was built around that was applied.
@@ -30,8 +35,6 @@ fn content_of(specs: &BTreeMap<ResourceId, Spec>) -> Option<String> {
     })
 }
 
-/// This executable, even where its file was replaced since.
-pub(super) const SELF: &str = "/proc/self/exe";
 /// The image in which babybot is built from its source, where nothing else is to be had.
 const RUST_IMAGE: &str = "rust:1.95-slim";
 /// What is read of a binary to see whether it can be used: its headers.
@@ -81,8 +84,8 @@ impl HostContext {
         project.known_instance().map_err(project_error)?;
         let gateway = Gateway::new(project.root().to_path_buf())
             .map_err(|error| Error::failed("reach models", &error))?;
-        let none = ProcessRuntime::new(SELF.into(), Strays::Adopted);
-        let runtimes = Runtimes::new([Arc::new(none) as Arc<dyn Runtime>]);
+        let none = runtime::open(&RuntimeRef::NONE, "", &machine::records(&project));
+        let runtimes = Runtimes::new(none);
         Ok(Self {
             project,
             gateway,
@@ -97,7 +100,7 @@ impl HostContext {
     /// Where the engine is that was found.
     #[must_use]
     pub fn endpoint(&self) -> Option<String> {
-        self.runtimes.get(RuntimeKind::Docker).ok()?.endpoint()
+        self.runtimes.get(&RuntimeRef::docker(None)).ok()?.reference().endpoint
     }
 
     /// Looks for the Docker engine at these places, unless it was found there already.
@@ -115,6 +118,7 @@ impl HostContext {
         self.asked = Some(places.clone());
         match endpoint::find(places).await {
             Found::Is(engine, info) => {
+                self.runtimes.retain(|other| other.kind != RuntimeKind::Docker);
                 self.runtimes.add(Arc::new(engine));
                 let version = if info.version.is_empty() { "docker" } else { &info.version };
                 self.docker = Known::Is(format!("{version} at {}", info.endpoint));
@@ -124,7 +128,8 @@ impl HostContext {
             Found::Unknown(why) => {
                 if elsewhere {
                     // Nothing is asked of the one before it.
-                    self.runtimes.lack(RuntimeKind::Docker, why.clone());
+                    self.runtimes.retain(|other| other.kind != RuntimeKind::Docker);
+                    self.runtimes.lack(RuntimeRef::docker(None), why.clone());
                     self.info = None;
                 }
                 self.docker = Known::Unknown(why);
@@ -186,11 +191,9 @@ impl HostContext {
                 .hinted("start or install Docker or Podman, or write `runtime.fallback = \"none\"`")
         })?;
         let info = self.info.as_ref().filter(|_| runtime.kind == RuntimeKind::Docker);
-        let unenforced = match runtime.kind {
-            RuntimeKind::None => CONTAINER_LIMITS.map(ToOwned::to_owned).to_vec(),
-            RuntimeKind::Docker => info.map(|info| info.unenforced.clone()).unwrap_or_default(),
-        };
-        refuse_unenforced(&manifest, &runtime, &unenforced)?;
+        let able = info.map(|info| info.capabilities);
+        let able = able.unwrap_or_else(|| Capabilities::expected(runtime.kind));
+        refuse_unenforced(&manifest, &runtime, able.limits)?;
         let warnings = info.map(|info| info.warnings.clone()).unwrap_or_default();
         let user = (runtime.kind == RuntimeKind::Docker).then(|| self.user());
         let setting = Setting {
@@ -296,7 +299,8 @@ impl HostContext {
             return Err("the image is not one that is built".to_owned());
         };
         // The engine that is in use by now: it may not have been there when this began.
-        let engine = self.runtimes.get(RuntimeKind::Docker).map_err(|error| error.to_string())?;
+        let engine =
+            self.runtimes.get(&RuntimeRef::docker(None)).map_err(|error| error.to_string())?;
         let info = engine.probe().await.map_err(|error| error.to_string())?;
         let origin = self.origin(named.as_deref(), &info.architecture);
         let (binary, digest) = match origin.map_err(|error| error.to_string())? {
@@ -308,7 +312,8 @@ impl HostContext {
                 (binary, digest)
             }
             Origin::Source(source) => {
-                let (url, reason) = (engine.endpoint().unwrap_or_default(), String::new());
+                let (url, reason) =
+                    (engine.reference().endpoint.unwrap_or_default(), String::new());
                 let engine = Docker::new(Endpoint { url, reason });
                 let engine = engine.map_err(|error| error.to_string())?;
                 let built =
@@ -330,11 +335,11 @@ impl HostContext {
 fn refuse_unenforced(
     manifest: &Manifest,
     runtime: &Choice,
-    unenforced: &[String],
+    enforced: EnforcedLimits,
 ) -> Result<(), Error> {
     let written = manifest.groups.iter().flat_map(|(group, wish)| {
-        let limits = unenforced.iter();
-        limits.filter(|limit| wish.fields.contains_key(*limit)).map(move |limit| (group, limit))
+        let missing = enforced.missing();
+        missing.filter(|limit| wish.fields.contains_key(*limit)).map(move |limit| (group, limit))
     });
     let written: Vec<String> =
         written.map(|(group, limit)| format!("{limit} of {group}")).collect();

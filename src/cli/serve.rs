@@ -27,15 +27,15 @@ use crate::desired::Desired;
 use crate::error::{Error, Exit, chain};
 use crate::execute::Change as _;
 use crate::host::{Host, HostError};
+use crate::machine;
 use crate::manifest::render::Colors;
 use crate::name::ProjectName;
 use crate::observe::{Holder, Look as _};
 use crate::observed::{Applied, Known, Owner};
 use crate::project::InstanceLock;
-use crate::resource::{self, ImageSpec, ResourceId, RuntimeKind, Spec};
-use crate::runtime::docker::Docker;
-use crate::runtime::docker::endpoint::{self, Endpoint, HostEnvironment, Places};
-use crate::runtime::{Runtime as _, Runtimes};
+use crate::resource::{self, ImageSpec, ResourceId, RuntimeKind, RuntimeRef, Spec};
+use crate::runtime::docker::endpoint::{self, HostEnvironment, Places};
+use crate::runtime::{self, Runtimes};
 use crate::session::Parts;
 use crate::source;
 use crate::store::Store;
@@ -98,7 +98,8 @@ pub async fn serve(start: Start, context: &Context) -> Result<Serving, Error> {
     let host = take_over(&mut ground, &store, &applied).await?;
     let number = applied.number;
     let groups = applied.specs.keys().filter(|id| matches!(id, ResourceId::Group(_))).count();
-    let unreachable = host.unreaped().contains(&kind) || ground.runtimes.get(kind).is_err();
+    let reference = RuntimeRef { kind, endpoint: None };
+    let unreachable = host.unreaped().contains(&kind) || ground.runtimes.get(&reference).is_err();
     if role == Role::Short && unreachable {
         return Err(no_runtime(&ground));
     }
@@ -185,9 +186,9 @@ pub async fn end_what_is_left(context: &Context) -> Result<Vec<String>, Error> {
     let recorded = resource::engine(&applied.specs);
     ground.need_docker(served_from(recorded.as_deref())).await;
     let instance = ground.project.instance(&SystemClock).map_err(project_error)?;
-    let docker = ground.runtimes.get(RuntimeKind::Docker);
+    let docker = ground.runtimes.get(&RuntimeRef::docker(None));
     let seen = match docker {
-        Ok(docker) => docker.list(&instance, Vec::new()).await,
+        Ok(docker) => docker.list(&instance).await,
         Err(error) => Err(error),
     };
     let seen = seen.map_err(|error| Error::failed("look for leftover containers", &error))?;
@@ -385,9 +386,11 @@ fn served_from(recorded: Option<&str>) -> Places {
 async fn reap_old_engines(ground: &HostContext, used: Vec<String>, present: Option<&str>) {
     let Ok(Some(instance)) = ground.project.known_instance() else { return };
     for url in used.into_iter().filter(|url| Some(url.as_str()) != present) {
-        let reason = "agents used to run there".to_owned();
-        let Ok(docker) = Docker::new(Endpoint { url: url.clone(), reason }) else { continue };
-        let reaped = docker.reap(instance.clone(), Vec::new());
+        let (reference, reason) =
+            (RuntimeRef::docker(Some(url.clone())), "agents used to run there");
+        let records = machine::records(&ground.project);
+        let Ok(engine) = runtime::open(&reference, reason, &records) else { continue };
+        let reaped = engine.reap(instance.clone());
         match tokio::time::timeout(OLD_ENGINE_MAX, reaped).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {

@@ -382,7 +382,7 @@ impl GroupActor {
             return Err("the group is being removed".to_owned());
         }
         self.wake().await?;
-        lease_of(&self.shared, &self.handle)
+        lease_of(&self.handle)
     }
 
     /// Goes on holding a group that an earlier controller was told to hold.
@@ -542,7 +542,7 @@ impl GroupActor {
                         cancel.cancel();
                         cancelled.push(reply);
                     }
-                    Some(GroupCommand::Lease(reply)) => drop(reply.send(lease_of(&shared, &handle))),
+                    Some(GroupCommand::Lease(reply)) => drop(reply.send(lease_of(&handle))),
                     Some(GroupCommand::Order(order, reply)) => {
                         let held = agent.borrow().agent_handle().cloned();
                         let (shared, handle) = (&shared, &handle);
@@ -711,10 +711,9 @@ impl Drop for Leased {
 }
 
 /// A lease of the agent that runs.
-fn lease_of(shared: &Shared, handle: &Arc<GroupHandle>) -> Result<Leased, String> {
+fn lease_of(handle: &Arc<GroupHandle>) -> Result<Leased, String> {
     let agent_handle = handle.agent().agent_handle().cloned();
     let agent_handle = agent_handle.ok_or("the agent is starting or stopping")?;
-    let runtime = shared.runtime_of(&handle.group);
     let number = {
         let mut state = handle.state();
         state.leases += 1;
@@ -731,7 +730,7 @@ fn lease_of(shared: &Shared, handle: &Arc<GroupHandle>) -> Result<Leased, String
         env: place.env,
     };
     let sandbox = agent_handle.sandbox().clone();
-    let lease = Lease { runtime, endpoint: agent_handle.endpoint(), sandbox, place };
+    let lease = Lease { runtime: agent_handle.runtime(), sandbox, place };
     Ok(Leased { lease, handle: Arc::clone(handle) })
 }
 

@@ -21,7 +21,7 @@ use crate::execute::Change;
 use crate::name::GroupName;
 use crate::observed::{Known, Observed, Owner, Seen};
 use crate::reconcile::mend::{Mended, Mender, Round};
-use crate::resource::{ResourceId, RuntimeKind};
+use crate::resource::{ResourceId, RuntimeRef};
 use crate::runtime::{Runtime, RuntimeEvent};
 use crate::store;
 
@@ -293,13 +293,10 @@ impl Shared {
     }
 }
 
-/// A runtime and where it is.
-type Watched = (RuntimeKind, Option<String>);
-
 /// What the runtimes tell of.
 struct Events {
     streams: SelectAll<BoxStream<'static, RuntimeEvent>>,
-    watched: Vec<Watched>,
+    watched: Vec<RuntimeRef>,
     again: Option<Instant>,
     /// Whether one came that may have been early.
     told_early: bool,
@@ -343,8 +340,8 @@ impl Events {
     }
 }
 
-fn present(runtimes: &[Arc<dyn Runtime>]) -> Vec<Watched> {
-    runtimes.iter().map(|runtime| (runtime.kind(), runtime.endpoint())).collect()
+fn present(runtimes: &[Arc<dyn Runtime>]) -> Vec<RuntimeRef> {
+    runtimes.iter().map(|runtime| runtime.reference()).collect()
 }
 
 async fn until(at: Option<Instant>) {

@@ -9,15 +9,14 @@ use futures_util::future::BoxFuture;
 use super::Shared;
 use crate::desired::Desired;
 use crate::host::Agent;
+use crate::machine;
 use crate::name::{GroupName, ImageTag};
 use crate::observe::{self, Holder, Look};
 use crate::observed::{
     AgentSeen, Applied, Controller, Known, Owner, SandboxSeen, SandboxState, Seen,
 };
-use crate::resource::{self, ImageSpec, ModelSpec, RuntimeKind, UserId};
-use crate::runtime::docker::Docker;
-use crate::runtime::docker::endpoint::Endpoint;
-use crate::runtime::{RuntimeError, Runtimes};
+use crate::resource::{self, ImageSpec, ModelSpec, RuntimeRef, UserId};
+use crate::runtime::{self, RuntimeError, Runtimes};
 
 /// Sandboxes that are looked at closely at once.
 const LOOKS_AT_ONCE: usize = 8;
@@ -43,16 +42,17 @@ impl ControllerLook {
         let here = shared.parts().runtimes;
         let specs = desired.resources.iter();
         let specs = specs.map(|(id, wanted)| (id.clone(), wanted.spec.clone())).collect();
-        let present = here.get(RuntimeKind::Docker).ok().and_then(|docker| docker.endpoint());
-        let Some(url) = resource::engine(&specs).filter(|url| Some(url) != present.as_ref()) else {
+        let wanted = resource::engine(&specs).map(|url| RuntimeRef::docker(Some(url)));
+        let Some(wanted) = wanted.filter(|wanted| here.get(wanted).is_err()) else {
             return Self::through(shared, here);
         };
-        let others = here.all().into_iter().filter(|other| other.kind() != RuntimeKind::Docker);
-        let there = Runtimes::new(others);
-        match Docker::new(Endpoint { url, reason: "as the manifest says".to_owned() }) {
-            Ok(docker) => there.add(Arc::new(docker)),
-            Err(RuntimeError::Unavailable { why, .. }) => there.lack(RuntimeKind::Docker, why),
-            Err(error) => there.lack(RuntimeKind::Docker, error.to_string()),
+        let others = here.all().into_iter();
+        let there = Runtimes::new(others.filter(|other| other.reference().kind != wanted.kind));
+        let records = machine::records(&shared.parts().project);
+        match runtime::open(&wanted, "as the manifest says", &records) {
+            Ok(engine) => there.add(engine),
+            Err(RuntimeError::Unavailable { why, .. }) => there.lack(wanted, why),
+            Err(error) => there.lack(wanted, error.to_string()),
         }
         Self::through(shared, there)
     }
@@ -74,11 +74,9 @@ impl ControllerLook {
         for handle in self.shared.groups() {
             let agent = handle.agent();
             let Some(agent_handle) = agent.agent_handle() else { continue };
-            let runtime = self.runtimes.get(agent_handle.container().runtime).ok();
+            let looked_at = self.runtimes.get(&agent_handle.runtime()).is_ok();
             let seen = all.entry(handle.group.clone()).or_default();
-            if runtime.and_then(|runtime| runtime.endpoint()) != agent_handle.endpoint()
-                && !seen.iter().any(|seen| seen.id == *agent_handle.sandbox())
-            {
+            if !looked_at && !seen.iter().any(|seen| seen.id == *agent_handle.sandbox()) {
                 seen.push(SandboxSeen {
                     id: agent_handle.sandbox().clone(),
                     name: agent_handle.sandbox().to_string(),
@@ -127,10 +125,7 @@ impl ControllerLook {
         if seen.owner != Owner::Ours || seen.state != SandboxState::Running {
             return;
         }
-        let Ok(runtime) = self.runtimes.get(container.runtime) else { return };
-        if runtime.endpoint() != agent_handle.endpoint() {
-            return;
-        }
+        let Ok(runtime) = self.runtimes.get(&agent_handle.runtime()) else { return };
         match runtime.edits(&seen.id, container).await {
             Ok(edits) => seen.edits.extend(edits),
             Err(error) => tracing::debug!(%group, %error, "cannot check if it was edited"),

@@ -166,7 +166,7 @@ impl Worker {
     /// Whether the runtime answers and has the image.
     async fn can_be_launched(&self) -> bool {
         let Host { parts, instance, specs, .. } = &self.host;
-        let Ok(runtime) = parts.runtimes.get(self.spec.runtime) else { return false };
+        let Ok(runtime) = parts.runtimes.get(&self.spec.reference()) else { return false };
         if self.spec.runtime == RuntimeKind::None {
             return true;
         }
@@ -175,7 +175,7 @@ impl Worker {
             Some(Spec::Image(image)) => {
                 runtime.has_image(Some(instance), image).await.unwrap_or(false)
             }
-            _ => runtime.list(instance, Vec::new()).await.is_ok(),
+            _ => runtime.list(instance).await.is_ok(),
         }
     }
 }

@@ -36,8 +36,7 @@ use super::{
 };
 use crate::name::{GroupName, ImageTag, InstanceId, SandboxId};
 use crate::observed::SandboxSeen;
-use crate::process::Process;
-use crate::resource::{ContainerSpec, ImageSpec, RuntimeKind};
+use crate::resource::{ContainerSpec, ImageSpec, RuntimeKind, RuntimeRef};
 
 pub use self::image::{build_binary_from_source, content, name_of as image_name, source_digest};
 
@@ -196,12 +195,8 @@ impl Docker {
 }
 
 impl Runtime for Docker {
-    fn kind(&self) -> RuntimeKind {
-        RuntimeKind::Docker
-    }
-
-    fn endpoint(&self) -> Option<String> {
-        Some(self.endpoint.url.clone())
+    fn reference(&self) -> RuntimeRef {
+        RuntimeRef::docker(Some(self.endpoint.url.clone()))
     }
 
     fn probe(&self) -> BoxFuture<'_, Result<RuntimeInfo, RuntimeError>> {
@@ -225,7 +220,6 @@ impl Runtime for Docker {
     fn list(
         &self,
         instance: &InstanceId,
-        _known: Vec<(GroupName, Process)>,
     ) -> BoxFuture<'_, Result<BTreeMap<GroupName, Vec<SandboxSeen>>, RuntimeError>> {
         let instance = instance.clone();
         Box::pin(async move { self.containers(&instance).await })
@@ -247,11 +241,7 @@ impl Runtime for Docker {
         })
     }
 
-    fn reap(
-        &self,
-        instance: InstanceId,
-        _known: Vec<Process>,
-    ) -> BoxFuture<'_, Result<(), RuntimeError>> {
+    fn reap(&self, instance: InstanceId) -> BoxFuture<'_, Result<(), RuntimeError>> {
         Box::pin(async move { self.remove_ours(&instance).await })
     }
 

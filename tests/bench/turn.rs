@@ -103,6 +103,7 @@ impl House {
             runtimes: Runtimes::new([Arc::new(ProcessRuntime::new(
                 env!("CARGO_BIN_EXE_babybot").into(),
                 Strays::Marked,
+                babybot::machine::records(&project),
             )) as Arc<dyn Runtime>]),
             gateway: Gateway::new(folder.path().to_path_buf()).unwrap(),
             clock: Arc::new(SystemClock),

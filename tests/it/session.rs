@@ -302,8 +302,10 @@ async fn work_that_was_broken_off_is_taken_up_again() {
 #[tokio::test]
 async fn an_agent_that_may_rest_ends_by_itself() {
     let fake = FakeOllama::start().await;
-    let runtime = Arc::new(Watched::new(agents(env!("CARGO_BIN_EXE_babybot"))));
-    let shop = Plan::with(&fake).runtime(runtime.clone()).build().await;
+    let plan = Plan::with(&fake);
+    let agents = agents(env!("CARGO_BIN_EXE_babybot"), &plan.records);
+    let runtime = Arc::new(Watched::new(agents));
+    let shop = plan.runtime(runtime.clone()).build().await;
     let mut worker = shop.worker();
     worker.wake().await.unwrap();
     worker.rest().await;
@@ -314,7 +316,9 @@ async fn an_agent_that_may_rest_ends_by_itself() {
 /// What starting this program as an agent ends in.
 async fn start_of(program: &str) -> String {
     let program = format!("{}/tests/fixtures/agents/{program}", env!("CARGO_MANIFEST_DIR"));
-    let shop = Plan::scripted("").runtime(Arc::new(agents(&program))).build().await;
+    let plan = Plan::scripted("");
+    let agents = Arc::new(agents(&program, &plan.records));
+    let shop = plan.runtime(agents).build().await;
     let error = shop.worker().wake().await.unwrap_err();
     let left = process::find_marked(MARKER, &format!("{}/", shop.instance));
     assert!(left.is_empty(), "{left:?} runs on");

@@ -17,7 +17,7 @@ use super::{GENERATION, GROUP, INSTANCE, SPEC};
 use crate::name::{GroupName, InstanceId};
 use crate::resource::{ContainerSpec, MilliCpus, UserId};
 use crate::runtime::process::MALLOC_TUNABLES;
-use crate::runtime::{Access, Mount, SandboxSpec};
+use crate::runtime::{Access, HOME, Mount, SandboxSpec, WORKDIR};
 use crate::unit::ByteSize;
 
 /// What runs as the agent.
@@ -26,10 +26,6 @@ pub(super) const AGENT: [&str; 3] = ["/usr/local/bin/babybot", "agent", "--loopb
 /// filter of system calls.
 pub(super) const BEFORE_COMMAND: [&str; 3] = ["/usr/local/bin/babybot", "agent", "--"];
 
-/// Where an agent works.
-const WORKDIR: &str = "/workspace/group";
-/// Where an agent is at home.
-const HOME: &str = "/home/agent";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 const TMP: &str = "/tmp";
@@ -398,9 +394,6 @@ mod tests {
                 pids: Some(64),
                 engine: None,
             },
-            workdir: "/srv/groups/family".into(),
-            home: "/srv/home".into(),
-            lock: "/srv/lock".into(),
             mounts: vec![
                 mount("/srv/groups/family", "/workspace/group", Access::Write),
                 mount("/srv/groups/global", "/workspace/global", Access::Read),

@@ -20,7 +20,7 @@ use super::endpoint::Endpoint;
 use super::{GROUP, INSTANCE, LIST_DEADLINE, SPEC, create};
 use crate::name::{GroupName, InstanceId, SandboxId};
 use crate::observed::{Owner, SandboxSeen, SandboxState};
-use crate::resource::{CONTAINER_LIMITS, RuntimeKind};
+use crate::resource::{Capabilities, EnforcedLimits};
 use crate::runtime::{RuntimeEvent, RuntimeInfo};
 
 /// What happens to a container and can matter to whoever looks at it. What happens within it, or
@@ -69,16 +69,15 @@ fn describe(
     }
     let podman = version.components.iter().flatten().any(|part| part.name == "Podman Engine");
     let product = if podman { "Podman" } else { "Docker" };
-    let unenforced = unenforced(info);
+    let limits = limits(info);
     let number = version.version.clone().unwrap_or_else(|| "of an unknown version".to_owned());
     Ok(RuntimeInfo {
-        kind: RuntimeKind::Docker,
         version: format!("{product} {number}"),
         endpoint: format!("{} ({})", endpoint.url, endpoint.reason),
         user: has("name=rootless").then_some((0, 0)),
         architecture: architecture(info, version),
-        warnings: warnings(info, &unenforced),
-        unenforced,
+        capabilities: Capabilities::container(limits),
+        warnings: warnings(info, limits),
     })
 }
 
@@ -93,14 +92,13 @@ fn architecture(info: &SystemInfo, version: &SystemVersion) -> String {
     }
 }
 
-/// The limits that the engine forgets when a container is made.
-fn unenforced(info: &SystemInfo) -> Vec<String> {
-    let enforced = create::Enforced::new(info);
-    let limits = CONTAINER_LIMITS.into_iter().zip([enforced.cpus, enforced.memory, enforced.pids]);
-    limits.filter(|(_, holds)| !holds).map(|(limit, _)| limit.to_owned()).collect()
+/// The limits that the engine does not forget when a container is made.
+fn limits(info: &SystemInfo) -> EnforcedLimits {
+    let create::Enforced { cpus, memory, pids, swap: _ } = create::Enforced::new(info);
+    EnforcedLimits { cpus, memory, pids }
 }
 
-fn warnings(info: &SystemInfo, unenforced: &[String]) -> Vec<String> {
+fn warnings(info: &SystemInfo, limits: EnforcedLimits) -> Vec<String> {
     let options = info.security_options.as_deref().unwrap_or_default();
     let named = |name: &str| options.iter().find(|option| option.split(',').any(|p| p == name));
     let seccomp = named("name=seccomp");
@@ -117,12 +115,8 @@ fn warnings(info: &SystemInfo, unenforced: &[String]) -> Vec<String> {
         ),
     ];
     let walls = walls.into_iter().filter(|(holds, _)| !holds).map(|(_, text)| text.to_owned());
-    let limits = unenforced.iter();
-    walls
-        .chain(
-            limits.map(|limit| format!("{limit} is not enforced: the engine does not support it")),
-        )
-        .collect()
+    let missing = |limit| format!("{limit} is not enforced: the engine does not support it");
+    walls.chain(limits.missing().map(missing)).collect()
 }
 
 /// Every container of an instance, and every other that has a name that one of its would have.

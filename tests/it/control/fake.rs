@@ -16,7 +16,7 @@ use babybot::control::{
 use babybot::desired::Desired;
 use babybot::name::{GroupName, InstanceId, SandboxId, TurnId};
 use babybot::observed::{Controller, Known, Observed};
-use babybot::resource::{Lifecycle, ResourceId, Risk, RuntimeKind};
+use babybot::resource::{Lifecycle, ResourceId, Risk, RuntimeKind, RuntimeRef};
 use futures_util::future::BoxFuture;
 use tokio::net::UnixListener;
 use tokio::sync::{Notify, mpsc, watch};
@@ -324,7 +324,7 @@ pub(super) fn answered(text: &str) -> Vec<ChatEvent> {
 
 pub(super) fn lease() -> Lease {
     let sandbox = SandboxId::new("process-1-1").unwrap();
-    Lease { runtime: RuntimeKind::None, endpoint: None, sandbox, place: LeasedPlace::default() }
+    Lease { runtime: RuntimeRef::NONE, sandbox, place: LeasedPlace::default() }
 }
 
 /// A status with something of everything.

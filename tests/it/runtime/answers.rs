@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::http::{Method, StatusCode, Uri};
 use babybot::name::{GroupName, SandboxId};
-use babybot::resource::RuntimeKind;
+use babybot::resource::{RuntimeKind, Wall};
 use babybot::runtime::docker::Docker;
 use babybot::runtime::docker::endpoint::{self, Endpoint, Found, Places};
 use babybot::runtime::{Runtime as _, RuntimeError};
@@ -135,7 +135,7 @@ async fn a_refusal_is_told_by_its_text_where_its_status_differs() {
 async fn a_list_that_fails_reaps_nothing() {
     let place = Place::none();
     let engine = Played::new(|_, _| said(500, "the database is locked"));
-    let reaped = engine.docker().reap(place.instance.clone(), Vec::new()).await;
+    let reaped = engine.docker().reap(place.instance.clone()).await;
     assert_eq!(reaped, Err(RuntimeError::Failed("the database is locked".into())));
     assert_eq!(engine.asked("DELETE"), [""; 0]);
 
@@ -147,7 +147,7 @@ async fn a_list_that_fails_reaps_nothing() {
         },
     }]);
     let engine = Played::new(move |_, _| ok(unknown.clone()));
-    let listed = engine.docker().list(&place.instance, Vec::new()).await;
+    let listed = engine.docker().list(&place.instance).await;
     assert!(matches!(listed, Err(RuntimeError::Failed(_))), "{listed:?}");
     assert!(engine.asked("GET").len() >= 5, "it was not asked again");
 }
@@ -176,12 +176,12 @@ async fn one_that_cannot_be_removed_holds_up_no_other() {
         }
     });
     let docker = engine.docker();
-    assert_eq!(docker.reap(place.instance.clone(), Vec::new()).await, Ok(()));
+    assert_eq!(docker.reap(place.instance.clone()).await, Ok(()));
     let mut asked = engine.asked("DELETE");
     asked.sort();
     assert_eq!(asked, ["DELETE /containers/4f", "DELETE /containers/5e"]);
     // What is left is seen, for whoever looks later.
-    let seen = docker.list(&place.instance, Vec::new()).await.unwrap();
+    let seen = docker.list(&place.instance).await.unwrap();
     assert!(seen.contains_key(&GroupName::new("family").unwrap()), "{seen:?}");
 }
 
@@ -202,7 +202,7 @@ async fn a_state_that_passes_is_asked_for_again() {
             },
         }]))
     });
-    let listed = engine.docker().list(&place.instance, Vec::new()).await.unwrap();
+    let listed = engine.docker().list(&place.instance).await.unwrap();
     assert_eq!(listed.len(), 1);
 }
 
@@ -246,7 +246,7 @@ async fn an_engine_says_what_its_walls_lack() {
         "SecurityOptions": ["name=rootless"],
     });
     let Found::Is(docker, info) = found(info).await else { panic!("not found") };
-    assert_eq!((docker.kind(), info.kind), (RuntimeKind::Docker, RuntimeKind::Docker));
+    assert_eq!(docker.reference().kind, RuntimeKind::Docker);
     assert_eq!(info.version, "Podman 28.1");
     assert_eq!(info.architecture, "aarch64");
     assert_eq!(info.user, Some((0, 0)));
@@ -257,7 +257,8 @@ async fn an_engine_says_what_its_walls_lack() {
             "limits.pids is not enforced: the engine does not support it",
         ]
     );
-    assert_eq!(info.unenforced, ["limits.pids"]);
+    assert!(info.capabilities.limits.missing().eq(["limits.pids"]));
+    assert_eq!(info.capabilities.wall, Wall::Container);
     assert!(info.endpoint.ends_with("(played)"), "{}", info.endpoint);
 
     let warnings = async |options: &[&str]| {
@@ -395,7 +396,7 @@ async fn beside_the_applied_engine_others_are_only_told_of() {
     let Found::Is(docker, _) = endpoint::find_among(places, None).await else {
         panic!("not found")
     };
-    assert_eq!(docker.endpoint(), Some(applied.endpoint.url.clone()));
+    assert_eq!(docker.reference().endpoint, Some(applied.endpoint.url.clone()));
     assert_eq!(other.asked("GET"), [""; 0]);
 
     let gone = Endpoint { url: "unix:///nowhere.sock".into(), reason: "as it was applied".into() };
@@ -437,7 +438,7 @@ async fn what_does_not_answer_is_not_absent() {
     let Found::Is(docker, _) = endpoint::find_among(places, None).await else {
         panic!("not found")
     };
-    assert_eq!(docker.endpoint(), Some(engine.endpoint.url.clone()));
+    assert_eq!(docker.reference().endpoint, Some(engine.endpoint.url.clone()));
 }
 
 #[tokio::test(start_paused = true)]

@@ -79,7 +79,7 @@ async fn row_07() {
     let labels = [label, (GROUP, "../No Group!")];
     let misnamed = Decoy::start(&engine, &format!("misnamed-{}", instance.short()), &labels).await;
 
-    let all = place.runtime.list(&instance, Vec::new()).await.unwrap();
+    let all = place.runtime.list(&instance).await.unwrap();
     assert_eq!(all.keys().map(GroupName::as_str).collect::<Vec<_>>(), ["decoy"]);
     let [seen] = &all[&name("decoy")][..] else { panic!("{all:?}") };
     assert_eq!((seen.owner, seen.state), (Owner::Stranger, SandboxState::Running));
@@ -161,7 +161,7 @@ async fn a_container_carries_its_name_and_its_labels() {
     for part in ["HOME=/home/agent", "USER=agent", "LANG=de_DE.UTF-8", "/workspace/group\n"] {
         assert!(said.contains(part), "{part}: {said}");
     }
-    let all = place.runtime.list(&place.instance, Vec::new()).await.unwrap();
+    let all = place.runtime.list(&place.instance).await.unwrap();
     running.exit().await;
     if let Some(seen) = all.get(&name("family")) {
         assert_eq!(seen[0].digest.as_deref(), Some(digest.as_str()));
@@ -296,7 +296,7 @@ async fn events_of_this_instance_are_heard() {
         }
     };
     tokio::time::timeout(PATIENCE, paused).await.unwrap();
-    let all = place.runtime.list(&place.instance, Vec::new()).await.unwrap();
+    let all = place.runtime.list(&place.instance).await.unwrap();
     assert_eq!(all[&name("family")][0].state, SandboxState::Paused);
     // What is paused is ended all the same.
     let id = running.sandbox.id.clone();

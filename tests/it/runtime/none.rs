@@ -1,15 +1,13 @@
 //! The contract over plain processes. It has no rows for images, and where a row is about walls
 //! it says that there are none yet.
 
-use babybot::runtime::Runtime as _;
-
-use super::place::{Place, processes};
+use super::place::Place;
 use super::rows;
 
 /// There is no service that could be down or hang.
 #[tokio::test]
 async fn row_01() {
-    let info = processes("echo").probe().await.unwrap();
+    let info = Place::none().runtime.probe().await.unwrap();
     assert_eq!(info.architecture, std::env::consts::ARCH);
 }
 

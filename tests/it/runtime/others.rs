@@ -133,6 +133,6 @@ async fn a_list_from_which_something_goes_is_made_again() {
             },
         }])),
     });
-    let listed = engine.docker().list(&place.instance, Vec::new()).await.unwrap();
+    let listed = engine.docker().list(&place.instance).await.unwrap();
     assert!(listed.contains_key(&GroupName::new("family").unwrap()), "{listed:?}");
 }

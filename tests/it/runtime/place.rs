@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use babybot::clock::{Clock as _, SystemClock};
 use babybot::name::{GroupName, InstanceId};
-use babybot::resource::{ContainerSpec, MilliCpus, RuntimeKind, UserId};
+use babybot::process::Process;
+use babybot::resource::{ContainerSpec, MilliCpus, RuntimeRef, UserId};
 use babybot::runtime::docker::Docker;
-use babybot::runtime::process::{ProcessRuntime, Strays};
+use babybot::runtime::process::{ProcessRuntime, Records, Strays};
 use babybot::runtime::{Access, Duplex, Exit, Mount, Runtime, Sandbox, SandboxSpec};
 use babybot::unit::ByteSize;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -27,6 +28,7 @@ pub(super) struct Place {
     pub(super) instance: InstanceId,
     pub(super) runtime: Arc<dyn Runtime>,
     pub(super) engine: Option<Engine>,
+    pub(super) records: Arc<Recorded>,
     folder: Arc<tempfile::TempDir>,
 }
 
@@ -37,7 +39,11 @@ impl Place {
     }
 
     pub(super) fn none() -> Self {
-        Self::new(Arc::new(processes("scripted")), None, SystemClock.instance_id())
+        let records = Arc::new(Recorded::default());
+        let runtime = Arc::new(processes("scripted", &records));
+        let mut place = Self::new(runtime, None, SystemClock.instance_id());
+        place.records = records;
+        place
     }
 
     /// The same place for an instance that is known already.
@@ -64,13 +70,14 @@ impl Place {
             instance: self.instance.clone(),
             runtime: Arc::clone(&self.runtime),
             engine: self.engine.clone(),
+            records: Arc::clone(&self.records),
             folder: Arc::clone(&self.folder),
         }
     }
 
     fn new(runtime: Arc<dyn Runtime>, engine: Option<Engine>, instance: InstanceId) -> Self {
         let folder = Arc::new(tempfile::tempdir().unwrap());
-        Self { instance, runtime, engine, folder }
+        Self { instance, runtime, engine, records: Arc::default(), folder }
     }
 
     pub(super) fn is_docker(&self) -> bool {
@@ -103,7 +110,7 @@ impl Place {
             incarnation: SystemClock.incarnation(),
             generation: 7,
             container: ContainerSpec {
-                runtime: self.runtime.kind(),
+                runtime: self.runtime.reference().kind,
                 image: self.engine.as_ref().map(|engine| engine.image.clone()),
                 user,
                 main: false,
@@ -116,9 +123,6 @@ impl Place {
                 mount(&workdir, "/workspace/group", Access::Write),
                 mount(&home, "/home/agent", Access::Write),
             ],
-            lock: self.folder("locks").join(group),
-            workdir,
-            home,
             user: None,
             env: BTreeMap::from([("SCRIPT".to_owned(), script.to_owned())]),
         }
@@ -139,12 +143,12 @@ impl Place {
 
     /// How many sandboxes there are of each group.
     pub(super) async fn count(&self) -> usize {
-        let all = self.runtime.list(&self.instance, Vec::new()).await.unwrap();
+        let all = self.runtime.list(&self.instance).await.unwrap();
         all.values().map(Vec::len).sum()
     }
 
-    pub(super) fn kind(&self) -> RuntimeKind {
-        self.runtime.kind()
+    pub(super) fn reference(&self) -> RuntimeRef {
+        self.runtime.reference()
     }
 }
 
@@ -157,7 +161,7 @@ impl Drop for Place {
             let docker = Docker::new(engine.endpoint).unwrap();
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            let _ = runtime.block_on(docker.reap(instance, Vec::new()));
+            let _ = runtime.block_on(docker.reap(instance));
         };
         let _ = std::thread::spawn(reap).join();
     }
@@ -168,10 +172,42 @@ pub(super) fn scripted(docker: Docker) -> Docker {
     docker.with_agent(SCRIPTED.map(ToOwned::to_owned).to_vec())
 }
 
+/// What is on record of some agents.
+#[derive(Debug)]
+pub(super) struct Recorded {
+    agents: Mutex<Vec<(GroupName, Process)>>,
+    locks: tempfile::TempDir,
+}
+
+impl Default for Recorded {
+    fn default() -> Self {
+        Self { agents: Mutex::default(), locks: tempfile::tempdir().unwrap() }
+    }
+}
+
+impl Recorded {
+    /// Writes an agent down, as a store would.
+    pub(super) fn remember(&self, running: &Running) {
+        let agent = running.sandbox.process.map(|process| (name("family"), process));
+        self.agents.lock().unwrap().extend(agent);
+    }
+}
+
+impl Records for Recorded {
+    fn lock(&self, group: &GroupName) -> PathBuf {
+        self.locks.path().join(group.as_str())
+    }
+
+    fn agents(&self) -> Result<Vec<(GroupName, Process)>, String> {
+        Ok(self.agents.lock().unwrap().clone())
+    }
+}
+
 /// Plain processes that run one of the test agents.
-pub(super) fn processes(agent: &str) -> ProcessRuntime {
+pub(super) fn processes(agent: &str, records: &Arc<Recorded>) -> ProcessRuntime {
+    let records = Arc::clone(records);
     let agents = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/agents");
-    ProcessRuntime::new(agents.join(agent), Strays::Marked)
+    ProcessRuntime::new(agents.join(agent), Strays::Marked, records)
 }
 
 pub(super) fn name(group: &str) -> GroupName {

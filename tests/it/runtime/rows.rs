@@ -104,7 +104,7 @@ pub(super) async fn row_05(place: Place) {
 /// even a tool that went into a session of its own.
 pub(super) async fn row_06(place: Place) {
     let mark = format!("97531.{:09}", std::process::id());
-    let kind = place.kind().word();
+    let kind = place.reference().kind.word();
     let script = format!("setsid sleep {mark} & echo ready; exec cat");
     let mut controller = tokio::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "runtime::rows::a_controller_of_its_own", "--nocapture"])
@@ -128,7 +128,7 @@ pub(super) async fn row_06(place: Place) {
     until(|| !sleepers(&mark).is_empty()).await;
     controller.kill().await.unwrap();
 
-    place.runtime.reap(place.instance.clone(), Vec::new()).await.unwrap();
+    place.runtime.reap(place.instance.clone()).await.unwrap();
     assert_eq!(place.count().await, 0);
     assert_eq!(sleepers(&mark), []);
 }
@@ -180,21 +180,17 @@ pub(super) async fn row_07_of(place: &Place) {
     let neighbour = place.neighbour();
     let ours = place.start("family", "exec cat").await;
     let mut theirs = neighbour.start("family", "exec cat").await;
-    place.runtime.reap(place.instance.clone(), known(&ours)).await.unwrap();
+    place.records.remember(&ours);
+    place.runtime.reap(place.instance.clone()).await.unwrap();
     tokio::time::timeout(PATIENCE, ours.sandbox.exit).await.unwrap();
-    let all = place.runtime.list(&place.instance, Vec::new()).await.unwrap();
+    let all = place.runtime.list(&place.instance).await.unwrap();
     assert!(!all.contains_key(&name("family")), "{all:?}");
     theirs.say("still there\n").await;
     assert_eq!(theirs.line().await, "still there");
     // Nothing to reap is no error.
-    place.runtime.reap(place.instance.clone(), Vec::new()).await.unwrap();
+    place.runtime.reap(place.instance.clone()).await.unwrap();
     theirs.close().await;
     assert_eq!(theirs.exit().await, Exit::Code(0));
-}
-
-/// What a store would remember of an agent.
-fn known(running: &Running) -> Vec<Process> {
-    running.sandbox.process.into_iter().collect()
 }
 
 /// 8: a stop asks first and forces then; stopping what is gone is no error.
@@ -223,11 +219,11 @@ pub(super) async fn row_08(place: Place) {
 /// there is one agent a group is the lock's part, which the agent itself takes.
 pub(super) async fn row_09(place: Place) {
     let Some(engine) = &place.engine else {
-        let nothing = place.by(Arc::new(processes("no-such-agent")));
+        let nothing = place.by(Arc::new(processes("no-such-agent", &place.records)));
         let failed = nothing.runtime.launch(nothing.spec("family", "true")).await;
         assert!(matches!(failed, Err(RuntimeError::Launch(_))), "{failed:?}");
         let mut spec = place.spec("family", "true");
-        spec.workdir = spec.workdir.join("no/such/folder");
+        spec.mounts[0].source.push("no/such/folder");
         let failed = place.runtime.launch(spec).await;
         assert!(matches!(failed, Err(RuntimeError::Launch(_))), "{failed:?}");
         assert_eq!(place.count().await, 0);
@@ -592,11 +588,11 @@ pub(super) async fn row_22_lost(place: Place) {
     front.cut();
     let exit = running.exit().await;
     assert!(matches!(exit, Exit::Lost(_)), "{exit:?}");
-    let looked = by_front.runtime.list(&by_front.instance, Vec::new()).await;
+    let looked = by_front.runtime.list(&by_front.instance).await;
     assert!(matches!(looked, Err(RuntimeError::Unavailable { .. })), "{looked:?}");
 
     front.open();
-    by_front.runtime.reap(by_front.instance.clone(), Vec::new()).await.unwrap();
+    by_front.runtime.reap(by_front.instance.clone()).await.unwrap();
     assert_eq!(by_front.count().await, 0);
     assert_eq!(by_front.says("family", "echo again").await, "again\n");
 }

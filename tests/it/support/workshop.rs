@@ -2,7 +2,8 @@
 //! between a stored message and a stored reply.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use babybot::clock::SystemClock;
@@ -13,9 +14,9 @@ use babybot::observed::SandboxSeen;
 use babybot::process::Process;
 use babybot::project::Project;
 use babybot::resource::{
-    Binding, GroupSpec, Lifecycle, Limits, ModelSpec, ResourceId, RuntimeKind, Spec,
+    Binding, GroupSpec, Lifecycle, Limits, ModelSpec, ResourceId, RuntimeKind, RuntimeRef, Spec,
 };
-use babybot::runtime::process::{ProcessRuntime, Strays};
+use babybot::runtime::process::{ProcessRuntime, Records, Strays};
 use babybot::runtime::{
     Exec, ExecSpec, Exit, Runtime, RuntimeError, RuntimeInfo, Runtimes, Sandbox, SandboxSpec,
 };
@@ -44,6 +45,7 @@ pub(crate) struct Plan {
     pub(crate) model: ModelSpec,
     pub(crate) limits: Limits,
     pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) records: Arc<Recorded>,
     pub(crate) script: String,
 }
 
@@ -56,15 +58,17 @@ impl Plan {
             context: 8192,
             keep_alive: Period::seconds(60),
         };
-        let runtime = Arc::new(agents(env!("CARGO_BIN_EXE_babybot")));
-        Self { model, limits: Limits::default(), runtime, script: String::new() }
+        let records = Arc::default();
+        let runtime = Arc::new(agents(env!("CARGO_BIN_EXE_babybot"), &records));
+        Self { model, limits: Limits::default(), runtime, records, script: String::new() }
     }
 
     /// A real agent whose model plays this script.
     pub(crate) fn scripted(script: &str) -> Self {
         let model = ModelSpec::Rehearsal { context: 8192, script: Some("play.toml".into()) };
-        let runtime = Arc::new(agents(env!("CARGO_BIN_EXE_babybot")));
-        Self { model, limits: Limits::default(), runtime, script: script.to_owned() }
+        let records = Arc::default();
+        let runtime = Arc::new(agents(env!("CARGO_BIN_EXE_babybot"), &records));
+        Self { model, limits: Limits::default(), runtime, records, script: script.to_owned() }
     }
 
     pub(crate) fn limits(self, limits: Limits) -> Self {
@@ -86,9 +90,24 @@ pub(crate) enum SystemInstance {
     Known(InstanceId),
 }
 
+/// What is on record of the agents of a workshop, once there is one.
+#[derive(Debug, Default)]
+pub(crate) struct Recorded(OnceLock<Arc<dyn Records>>);
+
+impl Records for Recorded {
+    fn lock(&self, group: &GroupName) -> PathBuf {
+        self.0.get().unwrap().lock(group)
+    }
+
+    fn agents(&self) -> Result<Vec<(GroupName, Process)>, String> {
+        self.0.get().unwrap().agents()
+    }
+}
+
 /// Processes that run `program` as the agent.
-pub(crate) fn agents(program: &str) -> ProcessRuntime {
-    ProcessRuntime::new(program.into(), Strays::Marked)
+pub(crate) fn agents(program: &str, records: &Arc<Recorded>) -> ProcessRuntime {
+    let records = Arc::clone(records);
+    ProcessRuntime::new(program.into(), Strays::Marked, records)
 }
 
 pub(crate) struct Workshop {
@@ -112,6 +131,7 @@ impl Workshop {
             project.make_folder(made).unwrap();
         }
         std::fs::write(folder.path().join("play.toml"), &plan.script).unwrap();
+        plan.records.0.set(babybot::machine::records(&project)).unwrap();
         let store = Store::open(&project.database()).unwrap();
         let parts = Parts {
             project: project.clone(),
@@ -286,16 +306,16 @@ impl Watched {
 }
 
 impl Runtime for Watched {
-    fn kind(&self) -> RuntimeKind {
-        self.inner.kind()
+    fn reference(&self) -> RuntimeRef {
+        self.inner.reference()
     }
 
     fn probe(&self) -> BoxFuture<'_, Result<RuntimeInfo, RuntimeError>> {
         self.inner.probe()
     }
 
-    fn list(&self, instance: &InstanceId, known: Vec<(GroupName, Process)>) -> Listed<'_> {
-        self.inner.list(instance, known)
+    fn list(&self, instance: &InstanceId) -> Listed<'_> {
+        self.inner.list(instance)
     }
 
     fn exec(&self, id: &SandboxId, command: ExecSpec) -> BoxFuture<'_, Result<Exec, RuntimeError>> {
@@ -319,12 +339,8 @@ impl Runtime for Watched {
         self.inner.stop(id, grace)
     }
 
-    fn reap(
-        &self,
-        instance: InstanceId,
-        known: Vec<Process>,
-    ) -> BoxFuture<'_, Result<(), RuntimeError>> {
-        self.inner.reap(instance, known)
+    fn reap(&self, instance: InstanceId) -> BoxFuture<'_, Result<(), RuntimeError>> {
+        self.inner.reap(instance)
     }
 }
 
@@ -348,15 +364,15 @@ impl Puppets {
 }
 
 impl Runtime for Puppets {
-    fn kind(&self) -> RuntimeKind {
-        RuntimeKind::None
+    fn reference(&self) -> RuntimeRef {
+        RuntimeRef::NONE
     }
 
     fn probe(&self) -> BoxFuture<'_, Result<RuntimeInfo, RuntimeError>> {
         Box::pin(async { Err(RuntimeError::Failed("it is a puppet".to_owned())) })
     }
 
-    fn list(&self, _: &InstanceId, _: Vec<(GroupName, Process)>) -> Listed<'_> {
+    fn list(&self, _: &InstanceId) -> Listed<'_> {
         Box::pin(async { Ok(BTreeMap::new()) })
     }
 
@@ -381,7 +397,7 @@ impl Runtime for Puppets {
         Box::pin(async { Ok(()) })
     }
 
-    fn reap(&self, _: InstanceId, _: Vec<Process>) -> BoxFuture<'_, Result<(), RuntimeError>> {
+    fn reap(&self, _: InstanceId) -> BoxFuture<'_, Result<(), RuntimeError>> {
         Box::pin(async { Ok(()) })
     }
 }

@@ -7,6 +7,7 @@ pub(crate) const FLOORS: &[(&str, &[&str])] = &[
     ("front door", &["main"]),
     ("front", &["cli"]),
     ("controller", &["controller"]),
+    ("machine", &["machine"]),
     ("loops", &["host", "agent", "reconcile"]),
     ("hands", &["session", "observe", "execute"]),
     ("doors", &["source", "runtime", "link", "gateway", "channel", "control", "store", "project"]),

@@ -1,0 +1,5 @@
+//! The machine as one project finds it.
+
+mod records;
+
+pub use self::records::records;
