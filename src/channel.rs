@@ -18,7 +18,7 @@ pub use self::inbound::{
     Attachment, Fate, Inbound, InboundEvent, NotAccepted, Quote, Receipt, Sender,
 };
 pub use self::outgoing::{Address, Capabilities, Formatting, Outgoing, PostNumber, SendOutcome};
-pub use self::registry::{Opener, Opening, Registry};
+pub use self::registry::{Opener, Opening, Registry, Resolve};
 use crate::name::{ChatId, MessageId};
 
 /// One channel of one installation.

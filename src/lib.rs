@@ -54,6 +54,7 @@
 //! - [`name`]: identifiers, each its own type
 //! - [`unit`](mod@unit): lengths of time and sizes
 //! - [`resource`]: what is managed: kinds, names and specs
+//! - [`secret`]: values of secrets, read where the manifest says and shown to nobody
 //! - [`error`]: how a verb ends
 //! - [`clock`]: moments, and the one way to ask the machine for one
 //! - [`zone`]: time zones, by name and by rule
@@ -99,6 +100,7 @@ pub mod reconcile;
 pub mod resource;
 pub mod route;
 pub mod runtime;
+pub mod secret;
 pub mod session;
 pub mod source;
 pub mod store;

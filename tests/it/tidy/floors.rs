@@ -15,8 +15,8 @@ pub(crate) const FLOORS: &[(&str, &[&str])] = &[
     (
         "foundations",
         &[
-            "name", "unit", "resource", "error", "clock", "zone", "process", "file", "walk",
-            "line", "visible", "wire", "logging",
+            "name", "unit", "resource", "secret", "error", "clock", "zone", "process", "file",
+            "walk", "line", "visible", "wire", "logging",
         ],
     ),
 ];
@@ -47,6 +47,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("visible", &[]),
     ("logging", &["visible"]),
     ("resource", &["name", "unit"]),
+    ("secret", &["name", "resource"]),
     ("clock", &["name", "unit"]),
     ("protocol", &[]),
     ("route", &[]),
