@@ -11,3 +11,4 @@ mod interrupts;
 pub(crate) mod kills;
 mod neighbours;
 mod owners;
+mod upgrade;
