@@ -19,11 +19,20 @@ use crate::name::{GroupName, ImageTag, SandboxId};
 use crate::observed::{Known, Observed};
 use crate::resource::{ImageSpec, ResourceId, Risk, Spec, UserId};
 
+mod channel;
 pub mod check;
-mod containers;
+mod container;
 mod draft;
+mod folder;
+mod group;
+mod image;
+mod memory;
+mod model;
 pub mod render;
 mod risk;
+mod settings;
+mod verdict;
+mod wall;
 
 /// An ordered list of steps from the observed state to the desired one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +62,10 @@ pub struct Step {
     /// The place of the resource's name in the manifest.
     #[serde(with = "place")]
     pub at: Option<Span>,
+    /// The steps that have to be done before it, those of its own group aside: if one of them is
+    /// not, it is held back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<ResourceId>,
     /// What is to be done.
     pub work: Work,
 }

@@ -16,12 +16,14 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use tokio::sync::Semaphore;
 
 use crate::name::{GroupName, InstanceId};
 use crate::resource::UserId;
@@ -29,6 +31,9 @@ use crate::walk;
 
 pub use instance::{Claim, Origin, Relocation};
 pub use lock::InstanceLock;
+
+/// What waits for a disk at once.
+const DISK_MAX: usize = 16;
 
 /// What is read of a small file of our own, in bytes.
 const SMALL_FILE_MAX: u64 = 64 << 10;
@@ -94,6 +99,8 @@ pub struct Project {
     owner: Option<(u32, u32)>,
     /// The instance that a person says it is.
     claimed: Option<InstanceId>,
+    /// Places for what waits for a disk.
+    disk: Arc<Semaphore>,
 }
 
 impl Project {
@@ -106,7 +113,8 @@ impl Project {
         let metadata = fs::metadata(&root).map_err(|source| io_at(&root, source))?;
         let root_runs = rustix::process::geteuid().is_root();
         let owner = (root_runs && metadata.uid() != 0).then(|| (metadata.uid(), metadata.gid()));
-        Ok(Self { root, owner, claimed: None })
+        let disk = Arc::new(Semaphore::new(DISK_MAX));
+        Ok(Self { root, owner, claimed: None, disk })
     }
 
     /// The folder itself, absolute.
@@ -198,6 +206,24 @@ impl Project {
             Err(Errno::LOOP) => Err(Errno::NOTDIR.into()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Does what may wait for a disk beside the async threads, so that whoever awaits it can give
+    /// up. What never returns keeps its place, so that there is a bound to what waits.
+    ///
+    /// # Errors
+    /// When it did not end by itself.
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> io::Result<T> {
+        let place = Arc::clone(&self.disk).acquire_owned().await.map_err(io::Error::other)?;
+        let project = self.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            work(&project)
+        });
+        done.await.map_err(io::Error::other)
     }
 
     /// Makes `data/` and what every controller needs in it.

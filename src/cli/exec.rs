@@ -94,7 +94,7 @@ async fn begin(
     if !groups.clone().any(|name| name.as_str() == args.group) {
         return Err(unknown_group(&args.group, groups));
     }
-    let (lock, store, applied) = serve::open_instance("exec", &ground)?;
+    let (lock, store, applied) = serve::open_instance("exec", &ground).await?;
     let project = ground.project.clone();
     let (client, own) = serve::serve_shortly(ground, lock, store, applied, context).await?;
     Ok((project, client, Some(own)))

@@ -32,6 +32,7 @@ use crate::manifest::render::Colors;
 use crate::name::ProjectName;
 use crate::observe::{Holder, Look as _};
 use crate::observed::{Applied, Known, Owner};
+use crate::plan::Work;
 use crate::project::InstanceLock;
 use crate::resource::{self, ImageSpec, ResourceId, RuntimeKind, RuntimeRef, Spec};
 use crate::runtime::docker::endpoint::{self, HostEnvironment, Places};
@@ -195,7 +196,7 @@ pub async fn end_what_is_left(context: &Context) -> Result<Vec<String>, Error> {
     let ours = seen.into_values().flatten().filter(|seen| seen.owner == Owner::Ours);
     let left: Vec<String> = ours.map(|seen| seen.name).collect();
     if !left.is_empty() {
-        let (_lock, store, applied) = open_instance("down", &ground)?;
+        let (_lock, store, applied) = open_instance("down", &ground).await?;
         take_over(&mut ground, &store, &applied).await?;
         let _ = tokio::time::timeout(CLOSE_MAX, store.close()).await;
     }
@@ -209,14 +210,15 @@ async fn build_what_is_gone(
     context: &Context,
 ) -> Result<(), Error> {
     let look = ground.look(Holder::Ourselves);
-    for spec in applied.specs.values() {
+    for (id, spec) in &applied.specs {
         let Spec::Image(image @ ImageSpec::Built { .. }) = spec else { continue };
-        if look.image(image).await != Known::Absent {
+        if look.see(id, spec).await != Known::Absent {
             continue;
         }
         context.progress("The agents' image is missing. Building it again.\n");
         let build = Arc::new(Build::new(context));
-        let built = apply::executor(ground, &build).build_image(image).await;
+        let work = Work::BuildImage { image: image.clone() };
+        let built = apply::executor(ground, &build).carry_out(&work).await;
         build.end(built.is_err());
         built.map_err(|why| {
             Error::new(Exit::Failed, format!("the agents' image is missing: {why}"))
@@ -293,7 +295,7 @@ impl Own {
 ///
 /// # Errors
 /// When somebody else is at work, or nothing was applied.
-pub fn open_instance(
+pub async fn open_instance(
     verb: &str,
     ground: &HostContext,
 ) -> Result<(InstanceLock, Store, Applied), Error> {
@@ -305,7 +307,7 @@ pub fn open_instance(
     let lock = ground.project.lock(verb, SystemClock.now()).map_err(project_error)?;
     let store = apply::open_store(&ground.project, &lock)?;
     // Only now nobody else applies anything.
-    match ground.look(Holder::Ourselves).applied() {
+    match ground.look(Holder::Ourselves).applied().await {
         Known::Is(applied) => Ok((lock, store, applied)),
         _ => Err(gone()),
     }

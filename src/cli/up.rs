@@ -107,7 +107,7 @@ async fn apply_at_start(
     context: &Context,
 ) -> Result<Result<Ready, Exit>, Error> {
     let ground = HostContext::of_project(context.project())?;
-    let before = match ground.look(Holder::Another).applied() {
+    let before = match ground.look(Holder::Another).applied().await {
         Known::Is(applied) => Some(applied.number),
         Known::Absent => None,
         Known::Unknown(why) => {
@@ -192,7 +192,7 @@ async fn serve(ready: Ready, args: &UpArgs, context: &Context) -> VerbResult {
     if let Err(error) = logging::to_file(&logs, ground.project.owner()) {
         tracing::warn!(%error, "cannot write the log to data/logs");
     }
-    let Known::Is(applied) = ground.look(Holder::Ourselves).applied() else {
+    let Known::Is(applied) = ground.look(Holder::Ourselves).applied().await else {
         return Err(Error::new(Exit::Failed, "cannot read the applied generation"));
     };
     let number = applied.number;

@@ -10,12 +10,12 @@ use super::Shared;
 use crate::desired::Desired;
 use crate::host::Agent;
 use crate::machine;
-use crate::name::{GroupName, ImageTag};
-use crate::observe::{self, Holder, Look};
+use crate::name::GroupName;
+use crate::observe::{self, Found, Holder, Look};
 use crate::observed::{
     AgentSeen, Applied, Controller, Known, Owner, SandboxSeen, SandboxState, Seen,
 };
-use crate::resource::{self, ImageSpec, ModelSpec, RuntimeRef, UserId};
+use crate::resource::{self, ResourceId, ResourceKind, RuntimeRef, Spec};
 use crate::runtime::{self, RuntimeError, Runtimes};
 
 /// Sandboxes that are looked at closely at once.
@@ -131,72 +131,69 @@ impl ControllerLook {
             Err(error) => tracing::debug!(%group, %error, "cannot check if it was edited"),
         }
     }
+
+    /// The sandboxes that are there, each with what is known of it.
+    async fn find_sandboxes(&self) -> Found {
+        let before = self.agents_now();
+        let found = self.machine.find(ResourceKind::Container).await?;
+        let mut all: BTreeMap<GroupName, Vec<SandboxSeen>> = found
+            .into_iter()
+            .filter_map(|found| match found {
+                (ResourceId::Container(group), Seen::Container { sandboxes }) => {
+                    Some((group, sandboxes))
+                }
+                _ => None,
+            })
+            .collect();
+        // Only what is known later than what was seen: whatever started meanwhile is no stray.
+        let agents = self.agents_now();
+        for (group, sandboxes) in &mut all {
+            let sandbox = |agents: &BTreeMap<GroupName, AgentSeen>| {
+                agents.get(group).and_then(|agent| agent.sandbox.clone())
+            };
+            let (old, new) = (sandbox(&before), sandbox(&agents));
+            // One that ended meanwhile is none either.
+            sandboxes.retain(|seen| old == new || old.as_ref() != Some(&seen.id));
+        }
+        self.add_elsewhere(&mut all);
+        all.retain(|_, sandboxes| !sandboxes.is_empty());
+        *self.agents.lock().unwrap_or_else(PoisonError::into_inner) = Some(agents);
+        let each = all.iter_mut().flat_map(|(group, sandboxes)| {
+            sandboxes.iter_mut().map(|seen| self.complete(group, seen))
+        });
+        // All at once would be a crowd at the engine.
+        futures_util::stream::iter(each.collect::<Vec<_>>())
+            .buffer_unordered(LOOKS_AT_ONCE)
+            .collect::<()>()
+            .await;
+        let seen =
+            |(group, sandboxes)| (ResourceId::Container(group), Seen::Container { sandboxes });
+        Ok(all.into_iter().map(seen).collect())
+    }
 }
 
 impl Look for ControllerLook {
-    fn controller(&self) -> Controller {
-        Controller::Running
+    fn see<'a>(&'a self, id: &'a ResourceId, spec: &'a Spec) -> BoxFuture<'a, Known<Seen>> {
+        self.machine.see(id, spec)
     }
 
-    fn applied(&self) -> Known<Applied> {
+    fn find(&self, kind: ResourceKind) -> BoxFuture<'_, Found> {
+        match kind {
+            ResourceKind::Container => Box::pin(self.find_sandboxes()),
+            kind => self.machine.find(kind),
+        }
+    }
+
+    fn applied(&self) -> BoxFuture<'_, Known<Applied>> {
         self.machine.applied()
     }
 
-    fn global_memory(&self) -> Known<Seen> {
-        self.machine.global_memory()
-    }
-
-    fn folder(&self, group: &GroupName, owner: Option<UserId>) -> Known<Seen> {
-        self.machine.folder(group, owner)
-    }
-
-    fn settings(&self, group: &GroupName) -> Known<Seen> {
-        self.machine.settings(group)
-    }
-
-    fn containers(&self) -> BoxFuture<'_, Result<BTreeMap<GroupName, Vec<SandboxSeen>>, String>> {
-        Box::pin(async {
-            let before = self.agents_now();
-            let mut all = self.machine.containers().await?;
-            // Only what is known later than what was seen: whatever started meanwhile is no stray.
-            let agents = self.agents_now();
-            for (group, sandboxes) in &mut all {
-                let sandbox = |agents: &BTreeMap<GroupName, AgentSeen>| {
-                    agents.get(group).and_then(|agent| agent.sandbox.clone())
-                };
-                let (old, new) = (sandbox(&before), sandbox(&agents));
-                // One that ended meanwhile is none either.
-                sandboxes.retain(|seen| old == new || old.as_ref() != Some(&seen.id));
-            }
-            self.add_elsewhere(&mut all);
-            all.retain(|_, sandboxes| !sandboxes.is_empty());
-            *self.agents.lock().unwrap_or_else(PoisonError::into_inner) = Some(agents);
-            let each = all.iter_mut().flat_map(|(group, sandboxes)| {
-                sandboxes.iter_mut().map(|seen| self.complete(group, seen))
-            });
-            // All at once would be a crowd at the engine.
-            futures_util::stream::iter(each.collect::<Vec<_>>())
-                .buffer_unordered(LOOKS_AT_ONCE)
-                .collect::<()>()
-                .await;
-            Ok(all)
-        })
-    }
-
-    fn image<'a>(&'a self, image: &'a ImageSpec) -> BoxFuture<'a, Known<Seen>> {
-        self.machine.image(image)
-    }
-
-    fn images(&self) -> BoxFuture<'_, Result<Vec<ImageTag>, String>> {
-        self.machine.images()
+    fn controller(&self) -> BoxFuture<'_, Controller> {
+        Box::pin(std::future::ready(Controller::Running))
     }
 
     fn agents(&self) -> BTreeMap<GroupName, AgentSeen> {
         let known = self.agents.lock().unwrap_or_else(PoisonError::into_inner).take();
         known.unwrap_or_else(|| self.agents_now())
-    }
-
-    fn model<'a>(&'a self, spec: &'a ModelSpec) -> BoxFuture<'a, Known<Seen>> {
-        self.machine.model(spec)
     }
 }

@@ -16,7 +16,7 @@ use crate::resource::{ResourceId, Risk, RuntimeKind};
 use crate::visible;
 
 /// The version of the JSON form; the second number grows with additions.
-pub const FORMAT: &str = "1.1";
+pub const FORMAT: &str = "1.2";
 
 /// What stands above a plan and is not in it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,12 +18,12 @@ use tokio::task::{self, JoinError, JoinSet};
 use crate::clock::Timestamp;
 use crate::desired::Desired;
 use crate::execute::{self, Change, StepOutcome};
-use crate::name::{GroupName, ImageTag};
-use crate::observe::{self, Look};
-use crate::observed::{AgentSeen, Applied, Controller, Known, Observed, SandboxSeen, Seen};
+use crate::name::GroupName;
+use crate::observe::{self, Found, Look};
+use crate::observed::{AgentSeen, Applied, Controller, Known, Observed, Seen};
 use crate::plan::check::{self, Finding};
 use crate::plan::{Action, Note, NoteKind, Plan, Step, Work, plan};
-use crate::resource::{ImageSpec, ModelSpec, ResourceId, Risk, Spec, UserId};
+use crate::resource::{ResourceId, ResourceKind, Risk, Spec};
 use crate::unit::Period;
 
 /// How long a look may take before its round is given up.
@@ -158,7 +158,7 @@ impl Mender {
             tracing::error!(%finding, "a repair plan is refused");
             round.unknown.push((finding.id.clone(), finding.to_string()));
         }
-        let (steps, again) = self.due(&plan, desired, now(), &mut round);
+        let (steps, again) = self.due(&plan, now(), &mut round);
         self.forget_well(&plan, now());
         for step in &steps {
             self.note_attempt(step, now(), random());
@@ -204,7 +204,6 @@ impl Mender {
     fn due(
         &self,
         plan: &Plan,
-        desired: &Desired,
         now: Timestamp,
         round: &mut Round,
     ) -> (Vec<Step>, Option<Timestamp>) {
@@ -217,8 +216,8 @@ impl Mender {
                 round.waiting.push((step.id.clone(), "an apply is changing it".to_owned()));
                 continue;
             }
-            let below = stands_on(step, plan, desired).into_iter().find(|below| {
-                let beside = |due: &Step| due.id == *below && share(below) != share(&step.id);
+            let below = step.needs.iter().find(|below| {
+                let beside = |due: &Step| due.id == **below && share(below) != share(&step.id);
                 later.contains(below) || due.iter().any(beside)
             });
             let attempts = self.attempts.get(&track(step));
@@ -375,28 +374,6 @@ pub fn share(id: &ResourceId) -> ResourceId {
     id.group().map_or_else(|| id.clone(), |group| ResourceId::Group(group.clone()))
 }
 
-/// What has to be right before a step is begun.
-fn stands_on(step: &Step, plan: &Plan, desired: &Desired) -> Vec<ResourceId> {
-    match (&step.id, &step.work) {
-        (_, Work::StartAgent { group } | Work::ReplaceAgent { group }) => {
-            let wanted = desired.resources.get(&ResourceId::Group(group.clone()));
-            let image = match wanted.map(|wanted| &wanted.spec) {
-                Some(Spec::Group(spec)) => spec.image.clone().map(ResourceId::Image),
-                _ => None,
-            };
-            let own = [ResourceId::Folder(group.clone()), ResourceId::Settings(group.clone())];
-            image.into_iter().chain([ResourceId::GlobalMemory]).chain(own).collect()
-        }
-        (ResourceId::Settings(group), _) => vec![ResourceId::Folder(group.clone())],
-        // Sandboxes made from it go first.
-        (_, Work::RemoveImage { .. }) => {
-            let containers = plan.steps.iter().map(|step| step.id.clone());
-            containers.filter(|id| matches!(id, ResourceId::Container(_))).collect()
-        }
-        _ => Vec::new(),
-    }
-}
-
 /// A plan without whatever its check speaks against, and what that is. One group's odd state keeps
 /// no other from being mended.
 fn sound(mut plan: Plan, desired: &Desired, observed: &Observed) -> (Plan, Vec<Finding>) {
@@ -459,34 +436,23 @@ async fn answer<T>(
 }
 
 impl Look for Patient<'_> {
-    fn controller(&self) -> Controller {
-        self.0.controller()
+    fn see<'a>(&'a self, id: &'a ResourceId, spec: &'a Spec) -> BoxFuture<'a, Known<Seen>> {
+        let patience = match id {
+            ResourceId::Model(_) => MODEL_MAX,
+            _ => ANSWER_MAX,
+        };
+        Box::pin(answer(patience, Known::Unknown, self.0.see(id, spec)))
     }
-    fn applied(&self) -> Known<Applied> {
-        self.0.applied()
+    fn find(&self, kind: ResourceKind) -> BoxFuture<'_, Found> {
+        Box::pin(answer(ANSWER_MAX, Err, self.0.find(kind)))
     }
-    fn global_memory(&self) -> Known<Seen> {
-        self.0.global_memory()
+    fn applied(&self) -> BoxFuture<'_, Known<Applied>> {
+        Box::pin(answer(ANSWER_MAX, Known::Unknown, self.0.applied()))
     }
-    fn folder(&self, group: &GroupName, owner: Option<UserId>) -> Known<Seen> {
-        self.0.folder(group, owner)
-    }
-    fn settings(&self, group: &GroupName) -> Known<Seen> {
-        self.0.settings(group)
-    }
-    fn containers(&self) -> BoxFuture<'_, Result<BTreeMap<GroupName, Vec<SandboxSeen>>, String>> {
-        Box::pin(answer(ANSWER_MAX, Err, self.0.containers()))
-    }
-    fn image<'a>(&'a self, image: &'a ImageSpec) -> BoxFuture<'a, Known<Seen>> {
-        Box::pin(answer(ANSWER_MAX, Known::Unknown, self.0.image(image)))
-    }
-    fn images(&self) -> BoxFuture<'_, Result<Vec<ImageTag>, String>> {
-        Box::pin(answer(ANSWER_MAX, Err, self.0.images()))
+    fn controller(&self) -> BoxFuture<'_, Controller> {
+        Box::pin(answer(ANSWER_MAX, Controller::Unknown, self.0.controller()))
     }
     fn agents(&self) -> BTreeMap<GroupName, AgentSeen> {
         self.0.agents()
-    }
-    fn model<'a>(&'a self, spec: &'a ModelSpec) -> BoxFuture<'a, Known<Seen>> {
-        Box::pin(answer(MODEL_MAX, Known::Unknown, self.0.model(spec)))
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::Field;
+use super::{Fields, field};
 use crate::name::SecretName;
 
 /// A channel as it was asked for.
@@ -84,8 +84,7 @@ impl ChannelSpec {
     }
 
     /// The fields, as [`Spec::fields`](super::Spec::fields) has them.
-    pub(super) fn fields(&self) -> Vec<Field> {
-        let field = |name: &str, value: &dyn fmt::Display| (name.to_owned(), value.to_string());
+    pub(super) fn fields(&self) -> Fields {
         match self {
             Self::Terminal => vec![field("kind", &"terminal")],
             Self::Webhook(webhook) => {

@@ -357,7 +357,7 @@ fn a_plan_reads_the_same_to_a_program() {
     assert_eq!(render::from_json(&json).expect("it reads back"), plan);
     assert_snapshot!(json, @r#"
     {
-      "format": "1.1",
+      "format": "1.2",
       "manifest": "babybot.toml",
       "runtime": "none",
       "reason": "",
@@ -454,6 +454,9 @@ fn a_plan_reads_the_same_to_a_program() {
             "offset": 0,
             "length": 1
           },
+          "needs": [
+            "folder/main"
+          ],
           "work": {
             "do": "write-settings",
             "group": "main",
@@ -624,6 +627,12 @@ fn a_plan_reads_the_same_to_a_program() {
             "offset": 0,
             "length": 1
           },
+          "needs": [
+            "model/demo",
+            "memory/global",
+            "folder/main",
+            "settings/main"
+          ],
           "work": {
             "do": "record",
             "spec": {
@@ -732,7 +741,7 @@ fn a_plan_reads_the_same_to_a_program() {
 #[test]
 fn a_plan_of_a_later_format_is_not_guessed_at() {
     let error = render::from_json(r#"{"format":"2.0","steps":[]}"#).expect_err("is refused");
-    assert_snapshot!(error, @"the plan has format 2.0, this version reads 1.1");
+    assert_snapshot!(error, @"the plan has format 2.0, this version reads 1.2");
 }
 
 #[test]

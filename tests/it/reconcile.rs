@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use babybot::clock::SystemClock;
 use babybot::desired::{Desired, Setting};
-use babybot::execute::{self, AgentOrder, Change, StepOutcome};
+use babybot::execute::{self, Change, StepOutcome};
 use babybot::manifest;
-use babybot::name::{GroupName, ImageTag, SandboxId};
-use babybot::observe::{self, Look};
-use babybot::observed::{AgentSeen, Applied, Availability, Controller, Known, SandboxSeen, Seen};
-use babybot::plan::{Plan, plan};
+use babybot::name::GroupName;
+use babybot::observe::{self, Found, Look};
+use babybot::observed::{AgentSeen, Applied, Availability, Controller, Known, Seen};
+use babybot::plan::{Plan, Work, plan};
 use babybot::reconcile::{ApplyError, Approved, apply};
-use babybot::resource::{ImageSpec, ModelSpec, ResourceId, Risk, UserId};
+use babybot::resource::{ResourceId, ResourceKind, Risk, Spec};
 use babybot::store::{self, Store};
 use futures_util::future::BoxFuture;
 
@@ -104,94 +104,60 @@ impl World {
 struct Eyes<'a>(&'a World);
 
 impl Look for Eyes<'_> {
-    fn controller(&self) -> Controller {
-        Controller::Absent
+    fn see<'a>(&'a self, id: &'a ResourceId, _: &'a Spec) -> BoxFuture<'a, Known<Seen>> {
+        let facts = self.0.facts.lock().unwrap();
+        let seen = match id {
+            ResourceId::Image(_) => Some(Seen::Image),
+            ResourceId::Model(_) => Some(Seen::Model(Availability::Present)),
+            ResourceId::GlobalMemory => facts.memory.then_some(Seen::GlobalMemory),
+            ResourceId::Folder(group) => facts
+                .folders
+                .contains(group)
+                .then(|| Seen::Folder { missing: BTreeSet::new(), foreign: BTreeSet::new() }),
+            ResourceId::Settings(group) => {
+                let env = facts.settings.get(group).cloned();
+                env.map(|env| Seen::Settings { env: Some(env) })
+            }
+            id => panic!("{id} is not looked at"),
+        };
+        Box::pin(std::future::ready(seen.map_or(Known::Absent, Known::Is)))
     }
-    fn applied(&self) -> Known<Applied> {
-        match Store::read_only(&self.0.database).unwrap().unwrap().applied().unwrap() {
-            Some(applied) => Known::Is(Applied { number: applied.number, specs: applied.specs }),
-            None => Known::Absent,
-        }
-    }
-    fn global_memory(&self) -> Known<Seen> {
-        let there = self.0.facts.lock().unwrap().memory;
-        if there { Known::Is(Seen::GlobalMemory) } else { Known::Absent }
-    }
-    fn folder(&self, group: &GroupName, _: Option<UserId>) -> Known<Seen> {
-        let there = self.0.facts.lock().unwrap().folders.contains(group);
-        if there {
-            Known::Is(Seen::Folder { missing: BTreeSet::new(), foreign: BTreeSet::new() })
-        } else {
-            Known::Absent
-        }
-    }
-    fn settings(&self, group: &GroupName) -> Known<Seen> {
-        match self.0.facts.lock().unwrap().settings.get(group) {
-            Some(env) => Known::Is(Seen::Settings { env: Some(env.clone()) }),
-            None => Known::Absent,
-        }
-    }
-    fn containers(&self) -> BoxFuture<'_, Result<BTreeMap<GroupName, Vec<SandboxSeen>>, String>> {
+    fn find(&self, _: ResourceKind) -> BoxFuture<'_, Found> {
         Box::pin(async { Ok(BTreeMap::new()) })
     }
-    fn image<'a>(&'a self, _: &'a ImageSpec) -> BoxFuture<'a, Known<Seen>> {
-        Box::pin(async { Known::Is(Seen::Image) })
+    fn applied(&self) -> BoxFuture<'_, Known<Applied>> {
+        let applied = Store::read_only(&self.0.database).unwrap().unwrap().applied().unwrap();
+        let known = match applied {
+            Some(applied) => Known::Is(Applied { number: applied.number, specs: applied.specs }),
+            None => Known::Absent,
+        };
+        Box::pin(std::future::ready(known))
     }
-    fn images(&self) -> BoxFuture<'_, Result<Vec<ImageTag>, String>> {
-        Box::pin(async { Ok(Vec::new()) })
+    fn controller(&self) -> BoxFuture<'_, Controller> {
+        Box::pin(std::future::ready(Controller::Absent))
     }
     fn agents(&self) -> BTreeMap<GroupName, AgentSeen> {
         BTreeMap::new()
     }
-    fn model<'a>(&'a self, _spec: &'a ModelSpec) -> BoxFuture<'a, Known<Seen>> {
-        Box::pin(async { Known::Is(Seen::Model(Availability::Present)) })
-    }
 }
 
 impl Change for World {
-    fn make_folders<'a>(
-        &'a self,
-        group: &'a GroupName,
-        _: Option<UserId>,
-    ) -> BoxFuture<'a, Result<(), String>> {
-        self.change(format!("folder/{group}"), move |facts| {
-            facts.folders.insert(group.clone());
-        })
-    }
-    fn write_global_memory(&self) -> BoxFuture<'_, Result<(), String>> {
-        self.change("memory/global".to_owned(), |facts| facts.memory = true)
-    }
-    fn write_settings<'a>(
-        &'a self,
-        group: &'a GroupName,
-        env: &'a BTreeMap<String, String>,
-    ) -> BoxFuture<'a, Result<(), String>> {
-        self.change(format!("settings/{group}"), move |facts| {
-            facts.settings.insert(group.clone(), env.clone());
-        })
-    }
-    fn stop_leftover<'a>(&'a self, group: &'a GroupName) -> BoxFuture<'a, Result<(), String>> {
-        self.change(format!("container/{group}"), |_| {})
-    }
-    fn build_image<'a>(&'a self, image: &'a ImageSpec) -> BoxFuture<'a, Result<(), String>> {
-        self.change(format!("image/{}", image.tag()), |_| {})
-    }
-    fn remove_image<'a>(&'a self, tag: &'a ImageTag) -> BoxFuture<'a, Result<(), String>> {
-        self.change(format!("image/{tag}"), |_| {})
-    }
-    fn direct<'a>(
-        &'a self,
-        group: &'a GroupName,
-        _: AgentOrder,
-    ) -> BoxFuture<'a, Result<(), String>> {
-        self.change(format!("container/{group}"), |_| {})
-    }
-    fn remove_sandboxes<'a>(
-        &'a self,
-        group: &'a GroupName,
-        _: &'a [SandboxId],
-    ) -> BoxFuture<'a, Result<(), String>> {
-        self.change(format!("container/{group}"), |_| {})
+    fn carry_out<'a>(&'a self, work: &'a Work) -> BoxFuture<'a, Result<(), String>> {
+        match work {
+            Work::MakeFolders { group, .. } => self.change(format!("folder/{group}"), |facts| {
+                facts.folders.insert(group.clone());
+            }),
+            Work::WriteGlobalMemory => {
+                self.change("memory/global".to_owned(), |facts| facts.memory = true)
+            }
+            Work::WriteSettings { group, env } => {
+                self.change(format!("settings/{group}"), |facts| {
+                    facts.settings.insert(group.clone(), env.clone());
+                })
+            }
+            Work::Record { .. } | Work::Forget => Box::pin(async { Ok(()) }),
+            work => self.change(format!("{work:?}"), |_| {}),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Rules about the code itself: imports point down, every room is on the map, and habits hold.
 
 mod floors;
+mod grid;
 mod source;
 mod words;
 

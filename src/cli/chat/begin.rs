@@ -31,7 +31,7 @@ pub(super) async fn begin(
     let mut ground = HostContext::of_project(context.project())?;
     let (_, client) = join(context).await?;
     let look = ground.look(Holder::Another);
-    match (client, look.applied()) {
+    match (client, look.applied().await) {
         (_, Known::Unknown(why)) => {
             Err(Error::new(Exit::Failed, format!("cannot read what was applied: {why}")))
         }
@@ -43,7 +43,7 @@ pub(super) async fn begin(
         (None, Known::Is(applied)) => {
             choose_group(args.group.as_deref(), &applied)?;
             refuse_empty(said)?;
-            let (lock, store, applied) = serve::open_instance("chat", &ground)?;
+            let (lock, store, applied) = serve::open_instance("chat", &ground).await?;
             mention_pending(&applied, &mut ground, context).await;
             let (client, own) =
                 serve::serve_shortly(ground, lock, store, applied.clone(), context).await?;
@@ -87,7 +87,7 @@ async fn apply_first(
         Exit::Ok => {}
         exit => return Ok(Err(exit)),
     }
-    match preview.ground.look(Holder::Ourselves).applied() {
+    match preview.ground.look(Holder::Ourselves).applied().await {
         Known::Is(applied) => Ok(Ok((preview.ground, lock, store, applied))),
         _ => Err(Error::new(Exit::Failed, "the applied generation cannot be read")),
     }

@@ -61,7 +61,7 @@ impl Talk {
     /// Becomes the controller that nobody else became. Says whether it did.
     async fn become_successor(&mut self) -> Result<bool, Error> {
         let ground = HostContext::of_project(self.context.project())?;
-        let (lock, store, applied) = match serve::open_instance("chat", &ground) {
+        let (lock, store, applied) = match serve::open_instance("chat", &ground).await {
             Ok(taken) => taken,
             Err(error) if error.exit() == Exit::Locked => return Ok(false),
             Err(error) => return Err(error),

@@ -31,6 +31,14 @@ fn a_group_before_its_folder() {
 }
 
 #[test]
+fn a_group_that_does_not_wait_for_its_folder() {
+    let folder = id("folder/family");
+    rejects(&[Problem::DoesNotWait(folder.clone())], move |plan| {
+        step(plan, "group/family").needs.retain(|below| *below != folder);
+    });
+}
+
+#[test]
 fn a_removal_at_the_end() {
     rejects(&[Problem::Order], |plan| {
         let at = position(plan, "group/old");
@@ -190,6 +198,7 @@ fn work_on_agents_that_are_not_there_or_not_idle_or_not_ours() {
             fields: Vec::new(),
             risk: Risk::Disruptive,
             at: None,
+            needs: Vec::new(),
             work,
         };
         let parent = Some(1);
@@ -225,6 +234,7 @@ fn work_on_images_that_are_asked_for_in_use_or_nobodys() {
         fields: Vec::new(),
         risk: Risk::Safe,
         at: None,
+        needs: Vec::new(),
         work,
     };
     let cases = [

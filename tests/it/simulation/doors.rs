@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use babybot::execute::{AgentOrder, Change};
 use babybot::name::{GroupName, ImageTag, SandboxId};
-use babybot::observe::Look;
-use babybot::observed::{AgentSeen, Applied, Availability, Controller, Known, SandboxSeen, Seen};
-use babybot::resource::{ImageSpec, ModelSpec, ResourceId, Spec, UserId};
+use babybot::observe::{Found, Look};
+use babybot::observed::{AgentSeen, Applied, Availability, Controller, Known, Seen};
+use babybot::plan::Work;
+use babybot::resource::{ImageSpec, ResourceId, ResourceKind, Spec};
 use futures_util::future::BoxFuture;
 
 use super::world::{Facts, Listing, Mutant, Place, Whose, World};
@@ -182,34 +183,15 @@ impl Eyes {
     }
 }
 
-impl Look for Eyes {
-    fn controller(&self) -> Controller {
-        match self.world.fault("controller", false) {
-            Some(Fault::Refused) => {
-                let keepers = self.world.facts().keepers.keys().cloned().collect::<Vec<_>>();
-                self.seeing().unknown.extend(keepers.into_iter().map(ResourceId::Container));
-                Controller::Unknown("permission denied".to_owned())
-            }
-            _ => Controller::Running,
-        }
-    }
-
-    fn applied(&self) -> Known<Applied> {
-        if let Some(Fault::Refused) = self.world.fault("applied", false) {
-            self.seeing().blind = true;
-            return Known::Unknown("the store does not answer".to_owned());
-        }
-        self.world.facts().applied.clone().map_or(Known::Absent, Known::Is)
-    }
-
-    fn global_memory(&self) -> Known<Seen> {
+impl Eyes {
+    fn memory(&self) -> Known<Seen> {
         self.say(ResourceId::GlobalMemory, |facts| match facts.memory {
             true => Known::Is(Seen::GlobalMemory),
             false => Known::Absent,
         })
     }
 
-    fn folder(&self, group: &GroupName, _: Option<UserId>) -> Known<Seen> {
+    fn folder(&self, group: &GroupName) -> Known<Seen> {
         self.say(ResourceId::Folder(group.clone()), |facts| match facts.folders.get(group) {
             Some(Place { missing, foreign }) if missing.len() < 3 => {
                 let (missing, foreign) = (missing.clone(), foreign.clone());
@@ -226,70 +208,115 @@ impl Look for Eyes {
         })
     }
 
-    fn containers(&self) -> BoxFuture<'_, Result<BTreeMap<GroupName, Vec<SandboxSeen>>, String>> {
-        Box::pin(async {
-            // Until it has answered, nothing is known.
-            let groups: Vec<GroupName> = self.world.facts().keepers.keys().cloned().collect();
-            let ids = groups.into_iter().map(ResourceId::Container);
-            self.seeing().unknown.extend(ids.clone());
-            let listed = match self.ask("list", Facts::list).await {
-                Ok(Some(listed)) => Ok(listed),
-                Ok(None) => {
-                    self.world.trace(|| "list: an older one".to_owned());
-                    let mut facts = self.world.facts();
-                    let past: Vec<Listing> = facts.past.iter().cloned().collect();
-                    Ok(facts.chance.pick(&past).unwrap_or_default())
-                }
-                Err(_) if self.is_mutant(Mutant::UnknownIsAbsent) => return Ok(Listing::new()),
-                Err(why) => Err(why),
-            };
-            let mut listing = listed?;
-            self.lie(&mut listing);
-            for id in ids {
-                self.seeing().unknown.remove(&id);
+    async fn containers(&self) -> Result<Listing, String> {
+        // Until it has answered, nothing is known.
+        let groups: Vec<GroupName> = self.world.facts().keepers.keys().cloned().collect();
+        let ids = groups.into_iter().map(ResourceId::Container);
+        self.seeing().unknown.extend(ids.clone());
+        let listed = match self.ask("list", Facts::list).await {
+            Ok(Some(listed)) => Ok(listed),
+            Ok(None) => {
+                self.world.trace(|| "list: an older one".to_owned());
+                let mut facts = self.world.facts();
+                let past: Vec<Listing> = facts.past.iter().cloned().collect();
+                Ok(facts.chance.pick(&past).unwrap_or_default())
             }
-            Ok(listing)
-        })
-    }
-
-    fn image<'a>(&'a self, image: &'a ImageSpec) -> BoxFuture<'a, Known<Seen>> {
-        Box::pin(async {
-            let tag = image.tag();
-            let id = ResourceId::Image(tag.clone());
-            self.seeing().unknown.insert(id.clone());
-            let has = |facts: &Facts| match facts.images.contains(&tag) {
-                true => Known::Is(Seen::Image),
-                false => Known::Absent,
-            };
-            let seen = match self.ask("image", has).await {
-                Ok(Some(seen)) => seen,
-                Ok(None) | Err(_) => Known::Unknown("the engine does not answer".to_owned()),
-            };
+            Err(_) if self.is_mutant(Mutant::UnknownIsAbsent) => return Ok(Listing::new()),
+            Err(why) => Err(why),
+        };
+        let mut listing = listed?;
+        self.lie(&mut listing);
+        for id in ids {
             self.seeing().unknown.remove(&id);
-            self.keep(id, seen)
+        }
+        Ok(listing)
+    }
+
+    async fn image(&self, tag: &ImageTag) -> Known<Seen> {
+        let id = ResourceId::Image(tag.clone());
+        self.seeing().unknown.insert(id.clone());
+        let has = |facts: &Facts| match facts.images.contains(tag) {
+            true => Known::Is(Seen::Image),
+            false => Known::Absent,
+        };
+        let seen = match self.ask("image", has).await {
+            Ok(Some(seen)) => seen,
+            Ok(None) | Err(_) => Known::Unknown("the engine does not answer".to_owned()),
+        };
+        self.seeing().unknown.remove(&id);
+        self.keep(id, seen)
+    }
+
+    async fn model(&self) -> Known<Seen> {
+        match self.ask("model", |_| ()).await {
+            Ok(Some(())) => Known::Is(Seen::Model(Availability::Present)),
+            _ => Known::Unknown("the model's server does not answer".to_owned()),
+        }
+    }
+}
+
+impl Look for Eyes {
+    fn see<'a>(&'a self, id: &'a ResourceId, _: &'a Spec) -> BoxFuture<'a, Known<Seen>> {
+        Box::pin(async move {
+            match id {
+                ResourceId::Image(tag) => self.image(tag).await,
+                ResourceId::Model(_) => self.model().await,
+                ResourceId::GlobalMemory => self.memory(),
+                ResourceId::Folder(group) => self.folder(group),
+                ResourceId::Settings(group) => self.settings(group),
+                id => panic!("{id} is not looked at"),
+            }
         })
     }
 
-    fn images(&self) -> BoxFuture<'_, Result<Vec<ImageTag>, String>> {
-        Box::pin(async {
-            let all = |facts: &Facts| facts.images.iter().cloned().collect();
-            Ok(self.ask("images", all).await?.unwrap_or_default())
+    fn find(&self, kind: ResourceKind) -> BoxFuture<'_, Found> {
+        Box::pin(async move {
+            match kind {
+                ResourceKind::Container => {
+                    let seen = |(group, sandboxes)| {
+                        (ResourceId::Container(group), Seen::Container { sandboxes })
+                    };
+                    Ok(self.containers().await?.into_iter().map(seen).collect())
+                }
+                ResourceKind::Image => {
+                    let all = |facts: &Facts| facts.images.clone();
+                    let images = self.ask("images", all).await?.unwrap_or_default();
+                    Ok(images
+                        .into_iter()
+                        .map(|tag| (ResourceId::Image(tag), Seen::Image))
+                        .collect())
+                }
+                _ => Ok(BTreeMap::new()),
+            }
         })
+    }
+
+    fn applied(&self) -> BoxFuture<'_, Known<Applied>> {
+        let known = if let Some(Fault::Refused) = self.world.fault("applied", false) {
+            self.seeing().blind = true;
+            Known::Unknown("the store does not answer".to_owned())
+        } else {
+            self.world.facts().applied.clone().map_or(Known::Absent, Known::Is)
+        };
+        Box::pin(std::future::ready(known))
+    }
+
+    fn controller(&self) -> BoxFuture<'_, Controller> {
+        let controller = match self.world.fault("controller", false) {
+            Some(Fault::Refused) => {
+                let keepers = self.world.facts().keepers.keys().cloned().collect::<Vec<_>>();
+                self.seeing().unknown.extend(keepers.into_iter().map(ResourceId::Container));
+                Controller::Unknown("permission denied".to_owned())
+            }
+            _ => Controller::Running,
+        };
+        Box::pin(std::future::ready(controller))
     }
 
     fn agents(&self) -> BTreeMap<GroupName, AgentSeen> {
         let agents = self.world.facts().agents();
         self.seeing().agents = agents.clone();
         agents
-    }
-
-    fn model<'a>(&'a self, _: &'a ModelSpec) -> BoxFuture<'a, Known<Seen>> {
-        Box::pin(async {
-            match self.ask("model", |_| ()).await {
-                Ok(Some(())) => Known::Is(Seen::Model(Availability::Present)),
-                _ => Known::Unknown("the model's server does not answer".to_owned()),
-            }
-        })
     }
 }
 
@@ -359,133 +386,126 @@ impl Hands {
     }
 }
 
-impl Change for Hands {
-    fn make_folders<'a>(
-        &'a self,
-        group: &'a GroupName,
-        _: Option<UserId>,
-    ) -> BoxFuture<'a, Result<(), String>> {
+impl Hands {
+    async fn make_folders(&self, group: &GroupName) -> Result<(), String> {
         let id = ResourceId::Folder(group.clone());
-        Box::pin(self.change(id, format!("folders {group}"), |facts| {
+        let made = |facts: &mut Facts| {
             facts.folders.insert(group.clone(), Place::default());
             Ok(())
-        }))
+        };
+        self.change(id, format!("folders {group}"), made).await
     }
 
-    fn write_global_memory(&self) -> BoxFuture<'_, Result<(), String>> {
-        let call = "memory".to_owned();
-        Box::pin(self.change(ResourceId::GlobalMemory, call, |facts| {
+    async fn write_global_memory(&self) -> Result<(), String> {
+        let written = |facts: &mut Facts| {
             facts.memory = true;
             Ok(())
-        }))
+        };
+        self.change(ResourceId::GlobalMemory, "memory".to_owned(), written).await
     }
 
-    fn write_settings<'a>(
-        &'a self,
-        group: &'a GroupName,
-        env: &'a BTreeMap<String, String>,
-    ) -> BoxFuture<'a, Result<(), String>> {
+    async fn write_settings(
+        &self,
+        group: &GroupName,
+        env: &BTreeMap<String, String>,
+    ) -> Result<(), String> {
         let id = ResourceId::Settings(group.clone());
-        Box::pin(self.change(id, format!("settings {group}"), |facts| {
+        let written = |facts: &mut Facts| {
             if facts.folders.get(group).is_none_or(|place| place.missing.contains("session")) {
                 return Err("the session's folder is not there".to_owned());
             }
             facts.settings.insert(group.clone(), Some(env.clone()));
             Ok(())
-        }))
+        };
+        self.change(id, format!("settings {group}"), written).await
     }
 
-    fn stop_leftover<'a>(&'a self, group: &'a GroupName) -> BoxFuture<'a, Result<(), String>> {
+    async fn stop_leftover(&self, group: &GroupName) -> Result<(), String> {
         let id = ResourceId::Container(group.clone());
-        Box::pin(self.change(id, format!("leftover {group}"), move |facts| {
+        let stopped = |facts: &mut Facts| {
             facts.wrong(format!("{group} has a controller, and its agent is taken for left over"));
             Ok(())
-        }))
+        };
+        self.change(id, format!("leftover {group}"), stopped).await
     }
 
-    fn build_image<'a>(&'a self, image: &'a ImageSpec) -> BoxFuture<'a, Result<(), String>> {
+    async fn build_image(&self, image: &ImageSpec) -> Result<(), String> {
         let tag = image.tag();
         let call = format!("build {tag}");
-        Box::pin(self.change(ResourceId::Image(tag.clone()), call, |facts| {
-            facts.images.insert(tag);
+        let built = |facts: &mut Facts| {
+            facts.images.insert(tag.clone());
             Ok(())
-        }))
+        };
+        self.change(ResourceId::Image(tag.clone()), call, built).await
     }
 
-    fn remove_image<'a>(&'a self, tag: &'a ImageTag) -> BoxFuture<'a, Result<(), String>> {
-        let call = format!("rmi {tag}");
-        Box::pin(self.change(ResourceId::Image(tag.clone()), call, |facts| {
+    async fn remove_image(&self, tag: &ImageTag) -> Result<(), String> {
+        let removed = |facts: &mut Facts| {
             if facts.containers.iter().any(|container| container.image.as_ref() == Some(tag)) {
                 return Err("a container is made from it".to_owned());
             }
             facts.images.remove(tag);
             Ok(())
-        }))
+        };
+        self.change(ResourceId::Image(tag.clone()), format!("rmi {tag}"), removed).await
     }
 
-    fn direct<'a>(
-        &'a self,
-        group: &'a GroupName,
-        order: AgentOrder,
-    ) -> BoxFuture<'a, Result<(), String>> {
-        Box::pin(async move {
-            let (id, call) = (ResourceId::Container(group.clone()), format!("direct {group}"));
-            let mut grounds = Vec::new();
-            if order != AgentOrder::Stop {
-                let facts = self.world.facts();
-                let image = match facts.served.get(&ResourceId::Group(group.clone())) {
-                    Some(Spec::Group(spec)) => spec.image.clone().map(ResourceId::Image),
-                    _ => None,
-                };
-                let folder = ResourceId::Folder(group.clone());
-                grounds.extend([folder, ResourceId::GlobalMemory].into_iter().chain(image));
+    async fn direct(&self, group: &GroupName, order: AgentOrder) -> Result<(), String> {
+        let (id, call) = (ResourceId::Container(group.clone()), format!("direct {group}"));
+        let mut grounds = Vec::new();
+        if order != AgentOrder::Stop {
+            let facts = self.world.facts();
+            let image = match facts.served.get(&ResourceId::Group(group.clone())) {
+                Some(Spec::Group(spec)) => spec.image.clone().map(ResourceId::Image),
+                _ => None,
+            };
+            let folder = ResourceId::Folder(group.clone());
+            grounds.extend([folder, ResourceId::GlobalMemory].into_iter().chain(image));
+        }
+        self.judge(&id, &call, &grounds);
+        let agent = self.seeing.lock().unwrap().agents.get(group).cloned().unwrap_or_default();
+        let held = self.world.facts().keepers.get(group).is_some_and(|keeper| keeper.held);
+        if order != AgentOrder::Stop && (agent.held || held && self.is_told_wrong()) {
+            self.world.facts().wrong(format!("{group} is held and is to start"));
+        }
+        let fault = self.world.fault(&call, true);
+        self.world.trace(|| format!("{call} {order:?} {fault:?}"));
+        match fault {
+            Some(Fault::Refused | Fault::Stale) => return Err("no".to_owned()),
+            Some(Fault::HangBefore) => std::future::pending().await,
+            Some(Fault::CrashBefore) => {
+                self.world.crashed(&call);
+                std::future::pending().await
             }
-            self.judge(&id, &call, &grounds);
-            let agent = self.seeing.lock().unwrap().agents.get(group).cloned().unwrap_or_default();
-            let held = self.world.facts().keepers.get(group).is_some_and(|keeper| keeper.held);
-            if order != AgentOrder::Stop && (agent.held || held && self.is_told_wrong()) {
-                self.world.facts().wrong(format!("{group} is held and is to start"));
+            Some(Fault::Slow(time)) => tokio::time::sleep(time).await,
+            _ => {}
+        }
+        let (reply, done) = tokio::sync::oneshot::channel();
+        let (world, group) = (self.world.clone(), group.clone());
+        self.world.spawn(async move {
+            let _ = reply.send(world.order(&group, order).await);
+        });
+        match fault {
+            Some(Fault::HangAfter) => std::future::pending().await,
+            Some(Fault::CrashAfter) => {
+                self.world.crashed(&call);
+                std::future::pending().await
             }
-            let fault = self.world.fault(&call, true);
-            self.world.trace(|| format!("{call} {order:?} {fault:?}"));
-            match fault {
-                Some(Fault::Refused | Fault::Stale) => return Err("no".to_owned()),
-                Some(Fault::HangBefore) => std::future::pending().await,
-                Some(Fault::CrashBefore) => {
-                    self.world.crashed(&call);
-                    std::future::pending().await
-                }
-                Some(Fault::Slow(time)) => tokio::time::sleep(time).await,
-                _ => {}
-            }
-            let (reply, done) = tokio::sync::oneshot::channel();
-            let (world, group) = (self.world.clone(), group.clone());
-            self.world.spawn(async move {
-                let _ = reply.send(world.order(&group, order).await);
-            });
-            match fault {
-                Some(Fault::HangAfter) => std::future::pending().await,
-                Some(Fault::CrashAfter) => {
-                    self.world.crashed(&call);
-                    std::future::pending().await
-                }
-                _ => {}
-            }
-            let done = done.await.unwrap_or_else(|_| Err("nobody serves it".to_owned()));
-            match fault {
-                Some(Fault::LostAnswer) => Err("the answer was lost".to_owned()),
-                _ => done,
-            }
-        })
+            _ => {}
+        }
+        let done = done.await.unwrap_or_else(|_| Err("nobody serves it".to_owned()));
+        match fault {
+            Some(Fault::LostAnswer) => Err("the answer was lost".to_owned()),
+            _ => done,
+        }
     }
 
-    fn remove_sandboxes<'a>(
-        &'a self,
-        group: &'a GroupName,
-        sandboxes: &'a [SandboxId],
-    ) -> BoxFuture<'a, Result<(), String>> {
-        let id = ResourceId::Container(group.clone());
-        Box::pin(self.change(id, format!("remove {group}"), move |facts| {
+    async fn remove_sandboxes(
+        &self,
+        group: &GroupName,
+        sandboxes: &[SandboxId],
+    ) -> Result<(), String> {
+        let removed = |facts: &mut Facts| {
             for id in sandboxes {
                 let keeper = facts.keepers.get(group).cloned().unwrap_or_default();
                 let alive = facts.container(id).is_some_and(|found| found.is_alive());
@@ -505,12 +525,34 @@ impl Change for Hands {
                 }
             }
             Ok(())
-        }))
+        };
+        let id = ResourceId::Container(group.clone());
+        self.change(id, format!("remove {group}"), removed).await
+    }
+
+    fn is_told_wrong(&self) -> bool {
+        self.world.facts().mutant == Some(Mutant::HeldIsIgnored)
     }
 }
 
-impl Hands {
-    fn is_told_wrong(&self) -> bool {
-        self.world.facts().mutant == Some(Mutant::HeldIsIgnored)
+impl Change for Hands {
+    fn carry_out<'a>(&'a self, work: &'a Work) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move {
+            match work {
+                Work::MakeFolders { group, .. } => self.make_folders(group).await,
+                Work::BuildImage { image } => self.build_image(image).await,
+                Work::RemoveImage { tag } => self.remove_image(tag).await,
+                Work::StartAgent { group } => self.direct(group, AgentOrder::Start).await,
+                Work::ReplaceAgent { group } => self.direct(group, AgentOrder::Replace).await,
+                Work::StopAgent { group } => self.direct(group, AgentOrder::Stop).await,
+                Work::RemoveSandboxes { group, sandboxes } => {
+                    self.remove_sandboxes(group, sandboxes).await
+                }
+                Work::WriteGlobalMemory => self.write_global_memory().await,
+                Work::WriteSettings { group, env } => self.write_settings(group, env).await,
+                Work::StopLeftover { group } => self.stop_leftover(group).await,
+                Work::Record { .. } | Work::Forget => Ok(()),
+            }
+        })
     }
 }

@@ -1,0 +1,1 @@
+//! A model: the generation records it, and its server is somebody else's.

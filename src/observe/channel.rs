@@ -1,0 +1,1 @@
+//! A connection to a chat service: it is what the last applied generation says.

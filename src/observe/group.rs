@@ -1,0 +1,1 @@
+//! A group: it is what the last applied generation says, and nothing else shows it.
