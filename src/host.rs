@@ -26,7 +26,7 @@ use crate::protocol::{Disk, Failure, JournalRound, PathMapping, Welcome};
 use crate::resource::{
     ContainerSpec, GroupSpec, Lifecycle, ModelSpec, ResourceId, RuntimeKind, Spec,
 };
-use crate::route::prompt::{Said, prompt};
+use crate::route::prompt::{Said, prompt, room};
 use crate::runtime::{Access, Exit, HOME, Mount, RuntimeError, SandboxSpec, WORKDIR};
 use crate::session::{
     AgentHandle, Parts, Progress, ProgressSender, Session, SessionError, SessionSpec, SteerHandle,
@@ -362,10 +362,10 @@ impl Host {
     /// The messages as the agent reads them.
     #[must_use]
     pub fn prompt(&self, messages: &[Message]) -> String {
-        self.prompt_in(messages, &self.zone)
+        self.prompt_in(messages, &self.zone, usize::MAX)
     }
 
-    fn prompt_in(&self, messages: &[Message], zone: &TimeZone) -> String {
+    fn prompt_in(&self, messages: &[Message], zone: &TimeZone, room: usize) -> String {
         let said: Vec<Said<'_>> = messages
             .iter()
             .map(|message| Said {
@@ -374,7 +374,7 @@ impl Host {
                 text: &message.incoming.text,
             })
             .collect();
-        prompt(&said, zone)
+        prompt(&said, zone, room)
     }
 }
 
@@ -546,7 +546,8 @@ impl Worker {
             let (store, clock) = (&self.host.parts.store, &self.host.parts.clock);
             let next = store.take_up(&self.group, &clock.turn_id(), clock.now()).await?;
             let Some(TakenUp { turn, messages, journal }) = next else { return Ok(None) };
-            let prompt = self.host.prompt_in(&messages, &self.zone());
+            let room = room(self.model.1.context());
+            let prompt = self.host.prompt_in(&messages, &self.zone(), room);
             let attempt = self.attempt(&turn, prompt, journal, cancel, progress).await?;
             self.steer_handle.send_replace(None);
             let (store, now) = (&self.host.parts.store, self.host.parts.clock.now());

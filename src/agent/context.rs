@@ -13,11 +13,13 @@ use super::transcript::PastTurn;
 use crate::protocol::Welcome;
 
 /// What is shown of one memory file, in bytes.
-const MEMORY_MAX: u64 = 8 << 10;
+const MEMORY_MAX: usize = 8 << 10;
+/// Share of the window, in percent, that one memory file may fill.
+const MEMORY_SHARE: usize = 15;
 /// Share of the window, in percent, that the past and the present may fill.
 const WINDOW_SHARE: usize = 60;
 /// Bytes that make a token, at the least: an underestimate would overflow the window.
-const BYTES_PER_TOKEN: usize = 3;
+pub(super) const BYTES_PER_TOKEN: usize = 3;
 
 /// The first message.
 pub(super) fn system(welcome: &Welcome, workdir: &Path) -> Value {
@@ -44,7 +46,7 @@ pub(super) fn present(welcome: &Welcome, workdir: &Path, prompt: &str) -> Value 
     let global = global.map_or(Path::new("/workspace/global"), |place| Path::new(&place.host));
     let mut content = String::new();
     for (scope, folder) in [("global", global), ("group", workdir)] {
-        let memory = read_memory(&folder.join("MEMORY.md"));
+        let memory = read_memory(&folder.join("MEMORY.md"), welcome.context);
         if !memory.trim().is_empty() {
             let memory = memory.replace("</memory", "<\\/memory");
             content.push_str(&format!(
@@ -57,15 +59,23 @@ pub(super) fn present(welcome: &Welcome, workdir: &Path, prompt: &str) -> Value 
     json!({"role": "user", "content": content})
 }
 
-fn read_memory(path: &Path) -> String {
+fn read_memory(path: &Path, context: u32) -> String {
+    let most = context as usize * BYTES_PER_TOKEN * MEMORY_SHARE / 100;
+    let most = most.min(MEMORY_MAX);
     let mut bytes = Vec::new();
     if path.is_file()
         && let Ok(file) = File::open(path)
-        && let Err(error) = file.take(MEMORY_MAX).read_to_end(&mut bytes)
+        && let Err(error) = file.take(most as u64 + 1).read_to_end(&mut bytes)
     {
         tracing::warn!(%error, path = %path.display(), "memory cannot be read");
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+    let more = bytes.len() > most;
+    bytes.truncate(most);
+    let mut memory = String::from_utf8_lossy(&bytes).into_owned();
+    if more {
+        memory.push_str("\n[MEMORY.md is longer: its rest is left out]");
+    }
+    memory
 }
 
 /// As much of the past as fits beside `present` bytes: the newest turns whole,
@@ -90,6 +100,7 @@ pub(super) fn size(messages: &[Value]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tools::tests::Bench;
     use super::super::transcript::{Ending, Transcript};
     use super::*;
     use crate::name::TurnId;
@@ -108,6 +119,30 @@ mod tests {
             transcript.end(&turn, Ending::Done);
         }
         transcript.past().to_vec()
+    }
+
+    #[test]
+    fn the_system_prompt_is_short_and_the_same_bytes_every_time() {
+        let root = tempfile::tempdir().unwrap();
+        let welcome = Bench::new(root.path(), 1).welcome;
+        let prompt = system(&welcome, Path::new("/workspace/group"));
+        let text = prompt["content"].as_str().unwrap();
+        assert!(text.len() < 700 * BYTES_PER_TOKEN, "{} bytes", text.len());
+        assert_eq!(prompt, system(&welcome, Path::new("/workspace/group")));
+    }
+
+    #[test]
+    fn memory_leaves_room_in_a_small_window_and_says_that_it_is_longer() {
+        let root = tempfile::tempdir().unwrap();
+        let welcome = Bench::new(root.path(), 1).welcome;
+        std::fs::write(root.path().join("MEMORY.md"), "m".repeat(100_000)).unwrap();
+        let told = |context| {
+            let welcome = Welcome { context, ..welcome.clone() };
+            present(&welcome, root.path(), "<messages>")["content"].as_str().unwrap().to_owned()
+        };
+        assert!(told(4_096).len() < 4_096 * BYTES_PER_TOKEN / 5);
+        let told = told(1 << 17);
+        assert!(told.len() < MEMORY_MAX + 200 && told.contains("its rest is left out"), "{told}");
     }
 
     #[test]

@@ -11,78 +11,29 @@ mod edit_file;
 mod files;
 mod read_file;
 mod shell;
+mod tool;
 mod workbench;
 mod write_file;
 
-use std::fmt;
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio_util::sync::CancellationToken;
 
 use super::children::Children;
-use super::disk::{Disk, Room};
-use crate::name::TurnId;
-use crate::protocol::{ToolSpec, Welcome};
+use crate::protocol::Welcome;
 
 use edit_file::EditFile;
 use read_file::ReadFile;
 use shell::Shell;
+use tool::{Tool, refused};
 use workbench::Workbench;
 use write_file::WriteFile;
 
+pub(super) use tool::{Bounds, CallOutcome, CallPlace};
 pub(super) use workbench::Folders;
 
 /// Where a shell may be.
 const SHELLS: &[&str] = &["/bin/sh", "/usr/bin/sh"];
-
-/// Something that a model may call.
-trait Tool: fmt::Debug + Send + Sync {
-    /// What the model is told of it.
-    fn spec(&self) -> &ToolSpec;
-
-    /// Runs a call to its end. Nothing of it is left running.
-    fn call<'a>(
-        &'a self,
-        arguments: &'a Value,
-        place: CallPlace<'a>,
-        bounds: Bounds<'a>,
-    ) -> BoxFuture<'a, CallOutcome>;
-}
-
-/// How a tool call ended.
-#[derive(Debug)]
-pub(super) enum CallOutcome {
-    /// With this result, which may well be an error for the model to read.
-    Result(String),
-    /// It was cancelled, and nothing of it is left running.
-    Cancelled,
-}
-
-/// Within which bounds a call runs.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds<'a> {
-    pub(super) disk: &'a Disk,
-    /// What was left when it began.
-    pub(super) room: Room,
-    pub(super) cancel: &'a CancellationToken,
-}
-
-/// Where a call stands. No other call stands there, also after a restart.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct CallPlace<'a> {
-    pub(super) turn: &'a TurnId,
-    pub(super) round: u32,
-    pub(super) index: u32,
-}
-
-impl fmt::Display for CallPlace<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}-{}", self.turn, self.round, self.index)
-    }
-}
 
 /// The tools that this agent has.
 #[derive(Debug)]
@@ -139,52 +90,28 @@ impl Tools {
     }
 }
 
-/// A result that says what was wrong with a call.
-fn refused(why: impl fmt::Display) -> CallOutcome {
-    CallOutcome::Result(format!("error: {why}"))
-}
-
-/// The arguments of a call, as strictly as the model was told.
-fn parse<T: DeserializeOwned>(tool: &ToolSpec, arguments: &Value) -> Result<T, String> {
-    T::deserialize(arguments).map_err(|error| format!("{}: {error}; {}", tool.name, tool.usage()))
-}
-
-/// Runs a call that blocks on files. A slow disk must hold up neither a cancellation nor the link.
-async fn on_files(
-    cancel: &CancellationToken,
-    work: impl FnOnce() -> Result<String, String> + Send + 'static,
-) -> CallOutcome {
-    tokio::select! {
-        () = cancel.cancelled() => CallOutcome::Cancelled,
-        result = tokio::task::spawn_blocking(work) => {
-            match result.unwrap_or_else(|error| Err(error.to_string())) {
-                Ok(result) => CallOutcome::Result(result),
-                Err(why) => refused(why),
-            }
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
     use std::path::Path;
 
     use serde_json::json;
+    use tokio_util::sync::CancellationToken;
 
+    use super::super::disk::Disk;
     use super::*;
-    use crate::name::GroupName;
+    use crate::name::{GroupName, TurnId};
     use crate::protocol::{self, PathMapping};
     use crate::unit::ByteSize;
 
     /// What an agent has whose folders are below a root.
-    pub(super) struct Bench {
+    pub(in super::super) struct Bench {
         pub(super) folders: Folders,
-        pub(super) welcome: Welcome,
+        pub(in super::super) welcome: Welcome,
     }
 
     impl Bench {
-        pub(super) fn new(root: &Path, output: u64) -> Self {
+        pub(in super::super) fn new(root: &Path, output: u64) -> Self {
             let folders = Folders { workdir: root.join("group"), home: root.join("home") };
             std::fs::create_dir_all(&folders.workdir).unwrap();
             std::fs::create_dir_all(&folders.home).unwrap();

@@ -47,23 +47,50 @@ enum Escaping {
     Content,
 }
 
-/// The prompt that these messages make, in their order, with times of `zone`.
+/// What the messages of a turn may take of a model's window of so many tokens, in bytes: 40 % at
+/// three bytes a token. The rest is for memory, tools and the answer.
 #[must_use]
-pub fn prompt(messages: &[Said<'_>], zone: &TimeZone) -> String {
-    let texts: usize = messages.iter().map(|said| said.text.len() + said.sender.len() + 64).sum();
-    let mut prompt = String::with_capacity(texts + 32);
-    prompt.push_str("<messages>\n");
-    for said in messages {
-        prompt.push_str("<message sender=\"");
-        escape(said.sender, Escaping::Attribute, &mut prompt);
-        prompt.push_str("\" time=\"");
-        escape(&said.at.local(zone), Escaping::Attribute, &mut prompt);
-        prompt.push_str("\">");
-        escape(said.text, Escaping::Content, &mut prompt);
-        prompt.push_str("</message>\n");
+pub fn room(context: u32) -> usize {
+    context as usize * 3 * 40 / 100
+}
+
+/// The prompt that these messages make, in their order, with times of `zone`. Where they take more
+/// than `room` bytes, the oldest are left out and the prompt says how many; the newest stays.
+#[must_use]
+pub fn prompt(messages: &[Said<'_>], zone: &TimeZone, room: usize) -> String {
+    let (mut shown, mut size): (Vec<String>, usize) = (Vec::new(), 0);
+    for said in messages.iter().rev() {
+        let message = framed(said, zone);
+        size += message.len();
+        if size > room && !shown.is_empty() {
+            break;
+        }
+        shown.push(message);
     }
+    let mut prompt = String::from("<messages>\n");
+    match messages.len() - shown.len() {
+        0 => {}
+        1 => prompt.push_str("<left-out>1 earlier message was left out</left-out>\n"),
+        count => {
+            // Writing to a string cannot fail.
+            let _ = writeln!(prompt, "<left-out>{count} earlier messages were left out</left-out>");
+        }
+    }
+    prompt.extend(shown.into_iter().rev());
     prompt.push_str("</messages>");
     prompt
+}
+
+fn framed(said: &Said<'_>, zone: &TimeZone) -> String {
+    let mut message = String::with_capacity(said.text.len() + said.sender.len() + 64);
+    message.push_str("<message sender=\"");
+    escape(said.sender, Escaping::Attribute, &mut message);
+    message.push_str("\" time=\"");
+    escape(&said.at.local(zone), Escaping::Attribute, &mut message);
+    message.push_str("\">");
+    escape(said.text, Escaping::Content, &mut message);
+    message.push_str("</message>\n");
+    message
 }
 
 fn escape(text: &str, place: Escaping, prompt: &mut String) {

@@ -134,7 +134,7 @@ fn a_prompt_frames_each_message_with_sender_and_local_time() {
     let berlin = TimeZone::get("Europe/Berlin").unwrap();
     let time = Timestamp(1_795_339_800_000).local(&berlin);
     assert_eq!(
-        prompt(&messages, &berlin),
+        prompt(&messages, &berlin, usize::MAX),
         format!(
             "<messages>\n\
              <message sender=\"Ada\" time=\"{time}\">one\n\ttwo</message>\n\
@@ -143,7 +143,7 @@ fn a_prompt_frames_each_message_with_sender_and_local_time() {
              </messages>"
         )
     );
-    assert_eq!(prompt(&[], &TimeZone::UTC), "<messages>\n</messages>");
+    assert_eq!(prompt(&[], &TimeZone::UTC, usize::MAX), "<messages>\n</messages>");
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn no_token_of_a_chat_template_survives_in_a_prompt() {
     ];
     for token in tokens {
         for (sender, text) in [(token, "x"), ("x", token)] {
-            let framed = prompt(&[said(sender, text)], &TimeZone::UTC);
+            let framed = prompt(&[said(sender, text)], &TimeZone::UTC, usize::MAX);
             assert!(!framed.contains(token), "{token} is in {framed}");
             assert_eq!(parsed(&framed)[0].0, sender);
             assert_eq!(parsed(&framed)[0].2, text);
@@ -176,14 +176,16 @@ fn no_token_of_a_chat_template_survives_in_a_prompt() {
 
 #[test]
 fn ordinary_brackets_stay_readable() {
-    let framed = prompt(&[said("Ada", "[x] [link](url) a[0] [Note] []")], &TimeZone::UTC);
+    let framed =
+        prompt(&[said("Ada", "[x] [link](url) a[0] [Note] []")], &TimeZone::UTC, usize::MAX);
     assert!(framed.contains("[x] [link](url) a[0] [Note] []"), "{framed}");
 }
 
 #[test]
 fn nothing_invisible_or_commanding_is_in_a_prompt() {
     let text = "\u{1b}[31m\u{7}\u{0}\r\u{85}\u{202e}\u{2066}\u{200b}\u{feff}\u{e0041}\u{2028}";
-    let framed = prompt(&[said(text, text), said("a\nb\tc", "👩\u{200d}🚀")], &TimeZone::UTC);
+    let framed =
+        prompt(&[said(text, text), said("a\nb\tc", "👩\u{200d}🚀")], &TimeZone::UTC, usize::MAX);
     for hidden in text.chars().filter(|character| !character.is_ascii_graphic()) {
         assert!(!framed.contains(hidden), "{hidden:?} is in {framed:?}");
     }
@@ -280,7 +282,7 @@ proptest! {
                 (sender.clone(), Timestamp(*at).local(&TimeZone::UTC), text.clone())
             })
             .collect();
-        let framed = prompt(&said, &TimeZone::UTC);
+        let framed = prompt(&said, &TimeZone::UTC, usize::MAX);
         prop_assert!(!framed.contains("<|"));
         prop_assert_eq!(parsed(&framed), expected);
     }
@@ -313,4 +315,22 @@ proptest! {
         let starts = text.trim().to_lowercase().starts_with("@baby");
         prop_assert!(starts || !is_triggered(&text, "@Baby"));
     }
+}
+
+#[test]
+fn of_more_messages_than_fit_the_oldest_are_left_out_and_that_is_said() {
+    let texts: Vec<String> =
+        (0..20).map(|number| format!("{number} {}", "x".repeat(100))).collect();
+    let messages: Vec<Said<'_>> = texts.iter().map(|text| said("Ada", text)).collect();
+    let whole = prompt(&messages, &TimeZone::UTC, usize::MAX);
+    assert!(!whole.contains("left-out") && whole.contains(">0 x"), "{whole}");
+    let cut = prompt(&messages, &TimeZone::UTC, 1_300);
+    let note = "<messages>\n<left-out>12 earlier messages were left out</left-out>\n<message ";
+    assert!(cut.starts_with(note) && cut.contains(">12 x") && !cut.contains(">11 x"), "{cut}");
+    // The newest is what was asked, however long it is.
+    let newest = prompt(&messages[..2], &TimeZone::UTC, 10);
+    assert!(
+        newest.contains("1 earlier message was left out") && newest.contains(">1 x"),
+        "{newest}"
+    );
 }

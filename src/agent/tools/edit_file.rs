@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::super::disk::{Disk, Room};
 use super::files::{named, open, replace_within, shown};
+use super::tool::{Bounds, CallOutcome, CallPlace, Tool, on_files, parse, refused};
 use super::workbench::Workbench;
-use super::{Bounds, CallOutcome, CallPlace, Tool, on_files, parse, refused};
 use crate::protocol::ParameterKind::String as Text;
 use crate::protocol::ToolSpec;
 

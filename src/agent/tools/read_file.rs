@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::files::{named, open, shown};
+use super::tool::{Bounds, CallOutcome, CallPlace, Tool, on_files, parse, refused};
 use super::workbench::Workbench;
-use super::{Bounds, CallOutcome, CallPlace, Tool, on_files, parse, refused};
 use crate::protocol::ParameterKind::{Integer, String as Text};
 use crate::protocol::ToolSpec;
 

@@ -15,8 +15,8 @@ use tokio::process::{Child, Command};
 
 use super::super::children::{Children, pid_of};
 use super::capture::Capture;
+use super::tool::{Bounds, CallOutcome, CallPlace, Tool, parse, refused};
 use super::workbench::Workbench;
-use super::{Bounds, CallOutcome, CallPlace, Tool, parse, refused};
 use crate::protocol::ParameterKind::{Integer, String as Text};
 use crate::protocol::ToolSpec;
 

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::files::replace_within;
+use super::tool::{Bounds, CallOutcome, CallPlace, Tool, on_files, parse, refused};
 use super::workbench::Workbench;
-use super::{Bounds, CallOutcome, CallPlace, Tool, on_files, parse, refused};
 use crate::protocol::ParameterKind::String as Text;
 use crate::protocol::ToolSpec;
 

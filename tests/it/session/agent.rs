@@ -201,3 +201,26 @@ async fn a_conversation_that_is_too_long_loses_its_past_once() {
     assert!(why.contains("exceeds the available context size"), "{why}");
     worker.rest().await;
 }
+
+#[tokio::test]
+async fn results_that_outgrow_the_window_become_short_and_the_turn_goes_on() {
+    let (shop, mut fake) = with_fake(Limits::default()).await;
+    let mut worker = shop.worker();
+    let print = |letter: char| format!("head -c 2000 /dev/zero | tr '\\0' {letter}");
+    let letters = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j'];
+    for letter in letters {
+        fake.answer("/api/chat", calls(&[("bb_shell", json!({"command": print(letter)}))]));
+    }
+    fake.answer("/api/chat", says("All printed."));
+    assert_eq!(shop.ask(&mut worker, "print").await, "All printed.");
+    worker.rest().await;
+    let mut last = Vec::new();
+    for _ in 0..=letters.len() {
+        last = told(&fake.received().await);
+    }
+    let bytes: usize = last.iter().map(String::len).sum();
+    assert!(last.iter().any(|said| said.contains("left out to make room")), "{bytes}");
+    let newest = last.last().unwrap();
+    assert!(newest.contains(&"j".repeat(2000)) && !newest.contains("left out"), "{newest}");
+    assert!(last[1].contains("print"), "the question stays: {}", last[1]);
+}
