@@ -11,7 +11,6 @@ pub mod completions;
 pub mod down;
 pub mod exec;
 pub mod explain;
-pub mod ground;
 pub mod history;
 pub mod init;
 pub mod join;

@@ -23,7 +23,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use thiserror::Error;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio::time::Instant;
@@ -32,13 +31,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::control::{Drift, Pending, PostOutcome, Role, RuntimeStatus, Service, Status};
-use crate::desired::Desired;
 use crate::error::chain;
 use crate::execute::BinarySource;
 use crate::host::{Host, HostError};
+use crate::machine::{Health, HostContext};
 use crate::name::{GroupName, ProjectName};
 use crate::reconcile::mend::Attempts;
-use crate::resource::{self, PARALLEL_DEFAULT, ResourceId, RuntimeKind, Spec};
+use crate::resource::{PARALLEL_DEFAULT, ResourceId, Spec};
 use crate::session::Parts;
 
 pub use keep::LOOK_EVERY;
@@ -68,58 +67,14 @@ pub struct Setup {
     pub name: ProjectName,
     /// The controller's work, with what was applied last.
     pub host: Host,
-    /// Where the binary of an image comes from.
-    pub binary: BinarySource,
-    /// The manifest, and what it asks for.
-    pub manifest: Manifest,
+    /// The machine, as it was looked at.
+    pub machine: HostContext,
+    /// Where the manifest is.
+    pub manifest: PathBuf,
     /// Whether safe changes of the manifest are applied without a word.
     pub follow: bool,
     /// What sandboxes are made with, in words.
     pub runtime: RuntimeStatus,
-    /// Looks again for runtimes, which may not have been there, or are asked for elsewhere.
-    pub find: FindRuntimes,
-}
-
-/// The manifest as a controller sees it.
-#[derive(Clone)]
-pub struct Manifest {
-    /// Where it is.
-    pub path: PathBuf,
-    /// Reads it anew.
-    pub read: ReadManifest,
-}
-
-/// Reads the manifest anew, and says what it asks for. The text is for history.
-pub type ReadManifest =
-    Arc<dyn Fn() -> BoxFuture<'static, Result<(Desired, String), Unread>> + Send + Sync>;
-
-/// Why it is not known what the manifest asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unread {
-    /// It is no manifest: its problems, for a person.
-    Invalid(String),
-    /// What it asks for depends on something that cannot be told for now.
-    Unsettled(String),
-}
-
-impl fmt::Debug for Manifest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Manifest").field("path", &self.path).finish_non_exhaustive()
-    }
-}
-
-/// Turns to the runtime of this kind, at this engine where one is recorded, and says how it is.
-pub type FindRuntimes = Arc<
-    dyn Fn(RuntimeKind, Option<String>, Trust) -> BoxFuture<'static, RuntimeStatus> + Send + Sync,
->;
-
-/// How far an earlier word of a runtime counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trust {
-    /// If it was well a short while ago, it is.
-    Recent,
-    /// It has to say so now.
-    Nothing,
 }
 
 /// A controller that runs.
@@ -175,8 +130,8 @@ struct Shared {
     follow: bool,
     host: RwLock<Host>,
     binary: BinarySource,
-    manifest: Manifest,
-    find: FindRuntimes,
+    manifest: PathBuf,
+    health: Health,
     groups: RwLock<BTreeMap<GroupName, Arc<GroupHandle>>>,
     places: Arc<Semaphore>,
     parallel: Mutex<usize>,
@@ -254,7 +209,7 @@ impl Controller {
     /// # Errors
     /// When what was applied cannot be served.
     pub fn start(setup: Setup) -> Result<Self, ControllerError> {
-        let Setup { role, name, host, binary, manifest, follow, runtime, find } = setup;
+        let Setup { role, name, host, machine, manifest, follow, runtime } = setup;
         let since = host.parts().clock.now();
         let status = status::first(&host, role, since, &runtime);
         let parallel = parallel(host.specs());
@@ -263,9 +218,9 @@ impl Controller {
             name,
             follow,
             host: RwLock::new(host),
-            binary,
+            binary: machine.binary(),
             manifest,
-            find,
+            health: Health::new(machine),
             groups: RwLock::default(),
             places: Arc::new(Semaphore::new(parallel)),
             parallel: Mutex::new(parallel),
@@ -396,12 +351,6 @@ impl Shared {
             state.since = self.clock().now();
         }
         self.tell();
-    }
-
-    /// Turns to what these are made with, which is what agents are started with from then on.
-    async fn turn_to(&self, specs: &BTreeMap<ResourceId, Spec>, trust: Trust) -> RuntimeStatus {
-        let kind = resource::runtime(specs).unwrap_or(RuntimeKind::None);
-        (self.find)(kind, resource::engine(specs), trust).await
     }
 
     /// Serves what the applied generation has, and nothing else.

@@ -1,11 +1,12 @@
 //! A project that was moved or copied: what a person may say of it, and what follows.
 
 use crate::cli::Context;
-use crate::cli::ground::HostContext;
-use crate::cli::preview::{Preview, project_error};
+use crate::cli::preview::Preview;
 use crate::clock::SystemClock;
 use crate::control::client::Client;
 use crate::error::{Error, Exit};
+use crate::machine::HostContext;
+use crate::machine::project_error;
 use crate::project::{Claim, Project, Relocation};
 use crate::source::Source;
 

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::cli::join::{busy, control_error, join};
-use crate::cli::preview::project_error;
 use crate::cli::{Context, VerbResult, serve};
 use crate::control::client::Client;
 use crate::error::{Error, Exit};
+use crate::machine::project_error;
 use crate::project::Project;
 use crate::unit::Period;
 

@@ -12,15 +12,15 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::cli::ground::HostContext;
 use crate::cli::join::{busy, control_error, join, known_group, unknown_group};
-use crate::cli::preview::project_error;
 use crate::cli::serve::{self, Own, REST_MAX};
 use crate::cli::{Context, VerbResult};
 use crate::control::client::Client;
 use crate::control::{Lease, LeasedPlace};
 use crate::error::{Error, Exit};
 use crate::machine;
+use crate::machine::HostContext;
+use crate::machine::project_error;
 use crate::project::Project;
 use crate::resource::{ResourceId, RuntimeKind};
 use crate::runtime::process::Records;

@@ -4,10 +4,10 @@ use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use crate::cli::join::one_line;
-use crate::cli::preview::project_error;
 use crate::cli::{Context, VerbResult, apply, print, print_json, zone};
 use crate::clock::Timestamp;
 use crate::error::Exit;
+use crate::machine::project_error;
 use crate::project::Project;
 use crate::resource::Risk;
 use crate::store::{Drift, GenerationSummary, HISTORY_LENGTH_MAX, Store};

@@ -1,10 +1,10 @@
 //! What the verbs begin with that only have to reach the controller.
 
 use crate::cli::Context;
-use crate::cli::preview::project_error;
 use crate::control::client::Client;
 use crate::control::{ControlError, GroupStatus, Status};
 use crate::error::{Error, Exit};
+use crate::machine::project_error;
 use crate::manifest::diagnostic::closest;
 use crate::name::GroupName;
 use crate::project::Project;

@@ -16,10 +16,10 @@ use tokio::sync::mpsc;
 
 use crate::cli::apply::store_error;
 use crate::cli::join::unknown_group;
-use crate::cli::preview::project_error;
 use crate::cli::{self, Context, VerbResult, zone};
 use crate::error::{Error, Exit};
 use crate::logging::{LOG, LOG_BEFORE, LOG_SIZE_MAX, LogLine};
+use crate::machine::project_error;
 use crate::name::GroupName;
 use crate::project::Project;
 use crate::resource::ResourceId;

@@ -1,22 +1,20 @@
 //! What `plan`, `apply` and `up` begin with: the machine looked at, the plan made.
 
 use std::collections::BTreeSet;
-use std::io;
-use std::path::Path;
 
 use crate::cli::Context;
-use crate::cli::ground::HostContext;
 use crate::cli::join::{control_error, join};
 use crate::control::client::Client;
-use crate::desired::{Desired, Remark};
+use crate::desired::Desired;
 use crate::error::{Error, Exit};
+use crate::machine::{HostContext, remark_on_root};
 use crate::observe::{self, Holder};
 use crate::observed::Observed;
 use crate::plan::check::{self, Problem};
 use crate::plan::render::{self, Color, Heading};
 use crate::plan::{Plan, plan};
-use crate::project::{ProjectError, Relocation};
-use crate::resource::{ResourceId, Risk, RuntimeKind};
+use crate::project::Relocation;
+use crate::resource::Risk;
 use crate::source::Source;
 
 /// A plan and what it was made from.
@@ -157,64 +155,4 @@ impl Preview {
 pub fn held_back() -> Error {
     Error::new(Exit::Failed, "part of the machine could not be checked")
         .hinted("fix the problem above, then try again")
-}
-
-/// Adds a remark where agents run as root.
-pub fn remark_on_root(desired: &mut Desired, ground: &HostContext) {
-    let root = rustix::process::geteuid().is_root() && ground.project.owner().is_none();
-    if root && desired.runtime.kind == RuntimeKind::None {
-        desired.remarks.push(agents_are_root(desired));
-    }
-}
-
-/// The remark for a project that belongs to root, so that agents have no other user.
-fn agents_are_root(desired: &Desired) -> Remark {
-    let groups = desired.resources.keys().filter(|id| matches!(id, ResourceId::Group(_)));
-    Remark {
-        ids: groups.cloned().collect(),
-        text: "the agent runs as root, because root owns the project folder".to_owned(),
-    }
-}
-
-/// A project's error at the front door.
-#[must_use]
-pub fn project_error(error: ProjectError) -> Error {
-    match &error {
-        ProjectError::Locked { .. } => Error::new(Exit::Locked, error.to_string())
-            .hinted("wait until it has finished, or stop it"),
-        ProjectError::Moved { folder, .. } => {
-            Error::new(Exit::Refused, error.to_string()).hinted(ways_on(folder))
-        }
-        ProjectError::Original { folder, .. } => Error::new(Exit::Refused, error.to_string())
-            .hinted(format!(
-                "run `babybot apply --new-instance` for a copy with an identity of its own, or \
-                 remove {} first",
-                folder.display()
-            )),
-        ProjectError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-            Error::failed("use this project", &error)
-                .hinted("run babybot as the user that the project folder belongs to")
-        }
-        ProjectError::Io { source, .. } if source.kind() == io::ErrorKind::InvalidInput => {
-            Error::failed("use this project", &error)
-                .hinted("move it away: babybot did not make it like this")
-        }
-        _ => Error::failed("use this project", &error),
-    }
-}
-
-/// How to go on with a project that is not where it was first applied.
-fn ways_on(folder: &Path) -> String {
-    let here = std::env::current_dir().is_ok_and(|here| here == folder);
-    let manifest = if here {
-        String::new()
-    } else {
-        render::manifest_argument(&folder.join("babybot.toml").display().to_string())
-    };
-    format!(
-        "if it is the same project, moved or restored, run `babybot apply --reclaim{manifest}`: it \
-         keeps its containers and images, so the original must not run any more\n        if it is a \
-         copy, run `babybot apply --new-instance{manifest}`: it gets an identity of its own, and \
-         the original keeps its containers and images"
-    )
 }

@@ -2,9 +2,8 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use jiff::tz::TimeZone;
 use rustix::process::DumpableBehavior;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -13,30 +12,26 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::Context;
 use crate::cli::apply;
-use crate::cli::ground::HostContext;
 use crate::cli::join::control_error;
-use crate::cli::preview::{project_error, remark_on_root};
 use crate::cli::progress::Build;
 use crate::clock::{Clock, SystemClock};
 use crate::control::client::Client;
 use crate::control::place::{self, Bases};
-use crate::control::{Role, RuntimeStatus, server};
+use crate::control::{Role, server};
 use crate::controller::guard::{self, Belongings, Lost};
-use crate::controller::{Controller, FindRuntimes, Manifest, Setup, ShutdownHandle, Trust, Unread};
-use crate::desired::Desired;
+use crate::controller::{Controller, Setup, ShutdownHandle};
 use crate::error::{Error, Exit, chain};
 use crate::execute::Change as _;
 use crate::host::{Host, HostError};
-use crate::machine;
-use crate::manifest::render::Colors;
+use crate::machine::HostContext;
+use crate::machine::project_error;
 use crate::name::ProjectName;
 use crate::observe::{Holder, Look as _};
 use crate::observed::{Applied, Known, Owner};
 use crate::plan::Work;
 use crate::project::InstanceLock;
 use crate::resource::{self, ImageSpec, ResourceId, RuntimeKind, RuntimeRef, Spec};
-use crate::runtime::docker::endpoint::{self, HostEnvironment, Places};
-use crate::runtime::{self, Runtimes};
+use crate::runtime::Runtimes;
 use crate::session::Parts;
 use crate::source;
 use crate::store::Store;
@@ -45,12 +40,8 @@ use crate::store::Store;
 pub const REST_MAX: Duration = Duration::from_secs(5);
 /// How long a controller's first word on its groups may take.
 const STATUS_MAX: Duration = Duration::from_secs(2);
-/// How long a runtime's word that it is well counts.
-const WELL_FOR: Duration = Duration::from_secs(20);
 /// How long the store's last user may take to let go of it.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
-/// How long an engine of old may take to say what is left there.
-const OLD_ENGINE_MAX: Duration = Duration::from_secs(10);
 
 /// A controller in this process, with everything that it holds.
 #[derive(Debug)]
@@ -117,10 +108,9 @@ pub async fn serve(start: Start, context: &Context) -> Result<Serving, Error> {
     let setup = Setup {
         role,
         name: name_of(context),
-        binary: ground.binary(),
-        manifest: manifest(context),
-        runtime: status_of(&ground, kind),
-        find: finder(ground),
+        manifest: context.manifest.clone(),
+        runtime: ground.status_of(kind),
+        machine: ground,
         host,
         follow,
     };
@@ -152,7 +142,7 @@ async fn take_over(
     let recorded = resource::engine(&applied.specs);
     let used = store.endpoints().await.unwrap_or_default();
     if kind == RuntimeKind::Docker || !used.is_empty() {
-        ground.need_docker(served_from(recorded.as_deref())).await;
+        ground.serve_from(recorded.as_deref()).await;
     }
     let engine = recorded.or_else(|| ground.endpoint());
     if let Some(engine) = engine.as_ref().filter(|_| kind == RuntimeKind::Docker) {
@@ -160,7 +150,7 @@ async fn take_over(
         let remembered = store.remember_endpoint(engine, SystemClock.now()).await;
         remembered.map_err(|error| apply::store_error("record the engine", &error))?;
     }
-    reap_old_engines(ground, used, engine.as_deref()).await;
+    ground.reap_old_engines(&instance, used, engine.as_deref()).await;
     let parts = Parts {
         project: ground.project.clone(),
         store: store.clone(),
@@ -185,7 +175,7 @@ pub async fn end_what_is_left(context: &Context) -> Result<Vec<String>, Error> {
         return Ok(Vec::new());
     }
     let recorded = resource::engine(&applied.specs);
-    ground.need_docker(served_from(recorded.as_deref())).await;
+    ground.serve_from(recorded.as_deref()).await;
     let instance = ground.project.instance(&SystemClock).map_err(project_error)?;
     let docker = ground.runtimes.get(&RuntimeRef::docker(None));
     let seen = match docker {
@@ -368,108 +358,12 @@ fn no_runtime(ground: &HostContext) -> Error {
         Known::Unknown(why) => why.clone(),
         _ => "no container engine was found".to_owned(),
     };
-    let hint = match why.contains("Permission denied") {
-        true => "join the group `docker` and log in again, or ask this machine's administrator",
-        false => "start it, or change `runtime.kind` and apply",
-    };
     Error::new(Exit::Failed, format!("docker was applied, but it does not answer: {why}"))
-        .hinted(hint)
-}
-
-/// Where a controller looks for its engine: where it was applied, whatever its own environment says.
-fn served_from(recorded: Option<&str>) -> Places {
-    match recorded {
-        Some(url) => endpoint::applied(url, &HostEnvironment),
-        None => endpoint::places(None, None, &HostEnvironment),
-    }
-}
-
-/// Ends what was left at engines that are not used any more.
-async fn reap_old_engines(ground: &HostContext, used: Vec<String>, present: Option<&str>) {
-    let Ok(Some(instance)) = ground.project.known_instance() else { return };
-    for url in used.into_iter().filter(|url| Some(url.as_str()) != present) {
-        let (reference, reason) =
-            (RuntimeRef::docker(Some(url.clone())), "agents used to run there");
-        let records = machine::records(&ground.project);
-        let Ok(engine) = runtime::open(&reference, reason, &records) else { continue };
-        let reaped = engine.reap(instance.clone());
-        match tokio::time::timeout(OLD_ENGINE_MAX, reaped).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::warn!(%url, %error, "cannot check for agents that were left there");
-            }
-            Err(_) => tracing::warn!(%url, "cannot check for agents that were left there"),
-        }
-    }
+        .hinted("make it available, or change `runtime.kind` and apply")
 }
 
 /// The project's name, for what is printed.
 fn name_of(context: &Context) -> ProjectName {
     let named = source::read(&context.manifest).map(|source| source.manifest.name.value);
     named.unwrap_or_else(|_| ProjectName::new("project").expect("it is a plain word"))
-}
-
-/// The manifest, read anew whenever it may have been edited.
-fn manifest(context: &Context) -> Manifest {
-    let (path, project) = (context.manifest.clone(), context.project().to_path_buf());
-    let read = {
-        let path = path.clone();
-        Arc::new(move || -> BoxFuture<'static, _> {
-            let (path, project) = (path.clone(), project.clone());
-            Box::pin(async move { read(&path, &project).await })
-        })
-    };
-    Manifest { path, read }
-}
-
-async fn read(
-    manifest: &std::path::Path,
-    project: &std::path::Path,
-) -> Result<(Desired, String), Unread> {
-    let invalid = |report: source::Report| Unread::Invalid(report.human(Colors::Plain));
-    let unsettled = |error: Error| Unread::Unsettled(error.to_string());
-    let source = source::read(manifest).map_err(invalid)?;
-    let mut ground = HostContext::of_project(project).map_err(unsettled)?;
-    let mut desired = ground.resolve(&source.manifest).await.map_err(unsettled)?;
-    remark_on_root(&mut desired, &ground);
-    Ok((desired, source.text))
-}
-
-/// Looks again whether the runtime answers, but not more often than it has to.
-fn finder(ground: HostContext) -> FindRuntimes {
-    type Well = (RuntimeKind, Option<String>, Instant, RuntimeStatus);
-    let state: Arc<tokio::sync::Mutex<(HostContext, Option<Well>)>> =
-        Arc::new(tokio::sync::Mutex::new((ground, None)));
-    Arc::new(move |kind, engine, trust| {
-        let state = Arc::clone(&state);
-        Box::pin(async move {
-            let mut state = state.lock().await;
-            let (ground, well) = &mut *state;
-            if let Some((of, at, since, status)) = &*well
-                && (*of, at) == (kind, &engine)
-                && since.elapsed() < WELL_FOR
-                && trust == Trust::Recent
-            {
-                return status.clone();
-            }
-            if kind == RuntimeKind::Docker {
-                ground.find_docker(served_from(engine.as_deref())).await;
-            }
-            let status = status_of(ground, kind);
-            *well = status.answers.then(|| (kind, engine, Instant::now(), status.clone()));
-            status
-        })
-    })
-}
-
-fn status_of(ground: &HostContext, kind: RuntimeKind) -> RuntimeStatus {
-    let (answers, detail) = match (kind, &ground.docker) {
-        (RuntimeKind::None, _) => (true, "processes of this machine".to_owned()),
-        (RuntimeKind::Docker, Known::Is(engine)) => (true, engine.clone()),
-        (RuntimeKind::Docker, Known::Absent) => (false, "no engine was found".to_owned()),
-        (RuntimeKind::Docker, Known::Unknown(why)) => (false, why.clone()),
-    };
-    let info = ground.info.as_ref().filter(|_| kind == RuntimeKind::Docker);
-    let warnings = info.map(|info| info.warnings.clone()).unwrap_or_default();
-    RuntimeStatus { kind, detail, answers, warnings }
 }

@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 use self::offline::Left;
 use self::page::Page;
 use crate::cli::join::{control_error, join};
-use crate::cli::preview::project_error;
 use crate::cli::{self, Context, VerbResult, print, zone};
 use crate::clock::{Clock as _, SystemClock};
 use crate::control::client::Client;
 use crate::control::{ControlError, Status};
 use crate::error::{Error, Exit};
+use crate::machine::project_error;
 use crate::visible;
 
 /// Shows what runs: each group, its state, and what it waits for.

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
+use super::Shared;
 use super::group::{GroupCommand, GroupHandle};
 use super::look::ControllerLook;
-use super::{Shared, Trust};
 use crate::control::{ApplyEvent, ApplyRequest};
 use crate::error::chain;
 use crate::execute::{self, AgentOrder, Direct, Lines, StepOutcome, Tools};
 use crate::host::Host;
+use crate::machine::Trust;
 use crate::name::GroupName;
 use crate::reconcile::mend::share;
 use crate::reconcile::{self, ApplyError, Approved};
@@ -140,7 +141,7 @@ impl Shared {
         events: &mpsc::Sender<ApplyEvent>,
     ) -> ApplyEvent {
         let ApplyRequest { desired, text, plan, risks } = request;
-        self.turn_to(&specs, Trust::Recent).await;
+        self.health.turn_to(&specs, Trust::Recent).await;
         self.remember_engine(&specs).await;
         let host = self.host();
         let next = host.with_generation(plan.generation(), Arc::new(specs));
@@ -198,7 +199,7 @@ impl Shared {
             Err(error @ ApplyError::Store(_)) => ApplyEvent::Error { why: chain(&error) },
         };
         // Nothing may have come of it.
-        self.turn_to(self.host().specs(), Trust::Recent).await;
+        self.health.turn_to(self.host().specs(), Trust::Recent).await;
         if !matches!(end, ApplyEvent::Applied { .. }) {
             self.go_back().await;
         }

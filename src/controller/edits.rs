@@ -7,9 +7,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Shared;
 use super::look::ControllerLook;
-use super::{Shared, Unread};
 use crate::control::{ApplyEvent, ApplyRequest, Pending};
+use crate::machine::{self, Unread};
 use crate::observe;
 use crate::plan::render::{self, Color, Heading};
 use crate::plan::{Action, Step, check, plan};
@@ -47,7 +48,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
         tokio::select! {
             () = shared.edited.notified() => {}
             () = tokio::time::sleep(EVERY) => {
-                let stamp = Stamp::of(&shared.manifest.path);
+                let stamp = Stamp::of(&shared.manifest);
                 let settled = {
                     let known = shared.known();
                     known.pending.is_none() && known.unread.is_none()
@@ -58,7 +59,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
             }
             () = shared.closing.cancelled() => return,
         }
-        before.stamp = Stamp::of(&shared.manifest.path);
+        before.stamp = Stamp::of(&shared.manifest);
         look(&shared, &mut before).await;
         shared.tell();
     }
@@ -66,7 +67,8 @@ pub(super) async fn keep(shared: Arc<Shared>) {
 
 /// Finds out whether the manifest asks for something that was not applied.
 async fn look(shared: &Arc<Shared>, before: &mut Before) {
-    let read = (shared.manifest.read)().await;
+    let project = shared.parts().project;
+    let read = machine::read(&shared.manifest, project.root()).await;
     shared.known().unread = None;
     let (desired, text) = match read {
         Ok(read) => read,

@@ -12,12 +12,13 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{BoxStream, SelectAll};
 use tokio::time::Instant;
 
+use super::Shared;
 use super::folders::Folders;
 use super::look::ControllerLook;
-use super::{Shared, Trust};
 use crate::control::{Drift, RuntimeStatus};
 use crate::desired::Desired;
 use crate::execute::Change;
+use crate::machine::Trust;
 use crate::name::GroupName;
 use crate::observed::{Known, Observed, Owner, Seen};
 use crate::reconcile::mend::{Mended, Mender, Round};
@@ -134,7 +135,7 @@ async fn debounce(shared: &Arc<Shared>, events: &mut Events, folders: &mut Folde
 
 async fn round(shared: &Arc<Shared>, mender: &mut Mender) -> Round {
     let host = shared.host();
-    let status = shared.turn_to(host.specs(), Trust::Recent).await;
+    let status = shared.health.turn_to(host.specs(), Trust::Recent).await;
     shared.note_runtime(status);
     let desired = Desired::of_applied(shared.name.clone(), host.specs());
     let eyes = ControllerLook::new(shared);
@@ -149,7 +150,7 @@ async fn round(shared: &Arc<Shared>, mender: &mut Mender) -> Round {
     let round = mender.round(&desired, &eyes, &executor, &now, &mut random).await;
     if !round.unknown.is_empty() {
         // Whether it is the runtime that does not answer is said at once.
-        let status = shared.turn_to(host.specs(), Trust::Nothing).await;
+        let status = shared.health.turn_to(host.specs(), Trust::Nothing).await;
         shared.note_runtime(status);
     }
     round

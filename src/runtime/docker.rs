@@ -1,7 +1,7 @@
 //! The runtime `docker`: an agent in a container of a Docker engine.
 //!
 //! What makes a container is in `create`, its life in `life`, and how engines
-//! are found in [`endpoint`]. Here is the runtime itself: what of an engine's
+//! are found in [`places`] and [`find`]. Here is the runtime itself: what of an engine's
 //! containers is this instance's, and nothing else is ever touched. A container
 //! is ours if it carries our instance's label and a group's: an image hands its
 //! own labels, among them the first, on to whatever is made from it.
@@ -10,11 +10,13 @@ pub mod binary;
 mod call;
 mod create;
 pub mod endpoint;
+pub mod find;
 mod image;
 mod life;
 mod look;
 mod mounts;
 mod others;
+pub mod places;
 mod run;
 mod screen;
 mod streams;
@@ -151,7 +153,7 @@ impl Docker {
         for (id, removed) in futures_util::future::join_all(removals).await {
             match removed {
                 Ok(()) => {}
-                Err(failure @ Failure::Unreachable(_)) => return Err(self.lost(failure)),
+                Err(failure @ Failure::Unreachable { .. }) => return Err(self.lost(failure)),
                 Err(failure) => {
                     let why = failure.words();
                     tracing::warn!(%id, why, "a container of an earlier run stays");
@@ -164,7 +166,7 @@ impl Docker {
     /// A failure of the whole engine, with where it is looked for.
     fn lost(&self, failure: Failure) -> RuntimeError {
         match failure {
-            Failure::Unreachable(_) => self.endpoint.unavailable(failure),
+            Failure::Unreachable { .. } => self.endpoint.unavailable(failure),
             other => other.into_error(),
         }
     }

@@ -13,7 +13,9 @@ use babybot::control::{ChatEnd, ChatEvent, ChatRequest, Condition, GroupStatus, 
 use babybot::name::{GroupName, InstanceId};
 use babybot::project::Project;
 use babybot::runtime::Runtime as _;
-use babybot::runtime::docker::endpoint::{self, Endpoint, Found, HostEnvironment};
+use babybot::runtime::docker::endpoint::Endpoint;
+use babybot::runtime::docker::find::{self, Found};
+use babybot::runtime::docker::places::{self, HostEnvironment};
 use babybot::runtime::docker::{self, Docker};
 use bollard::container::LogOutput;
 use bollard::models::{ContainerCreateBody, HostConfig};
@@ -49,7 +51,7 @@ pub(crate) struct Engine {
 impl Engine {
     /// The one that babybot would find, or why there is none.
     pub(crate) async fn find() -> Result<Self, String> {
-        match endpoint::find(endpoint::places(None, None, &HostEnvironment)).await {
+        match find::find(places::places(None, None, &HostEnvironment)).await {
             Found::Is(_, info) => {
                 let (url, reason) = info.endpoint.split_once(' ').unwrap();
                 let endpoint = Endpoint { url: url.to_owned(), reason: reason.to_owned() };

@@ -2,15 +2,16 @@
 
 use crate::cli::approve;
 use crate::cli::chat::{ChatArgs, refuse_empty};
-use crate::cli::ground::HostContext;
 use crate::cli::join::join;
 use crate::cli::load::{load, stderr_colors};
-use crate::cli::preview::{Preview, project_error};
+use crate::cli::preview::Preview;
 use crate::cli::serve::{self, Own};
 use crate::cli::{Context, apply};
 use crate::clock::{Clock, SystemClock};
 use crate::control::client::Client;
 use crate::error::{Error, Exit};
+use crate::machine::HostContext;
+use crate::machine::project_error;
 use crate::manifest::diagnostic::closest;
 use crate::name::GroupName;
 use crate::observe::{self, Holder, Look as _};

@@ -5,11 +5,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::talk::{Talk, recv};
-use crate::cli::ground::HostContext;
 use crate::cli::join::join;
-use crate::cli::preview::project_error;
 use crate::cli::serve::{self, REST_MAX};
 use crate::error::{Error, Exit};
+use crate::machine::HostContext;
+use crate::machine::project_error;
 
 /// How long whoever makes way for another controller waits for that one.
 const SUCCESSOR_MAX: Duration = Duration::from_secs(30);

@@ -13,7 +13,6 @@ use super::editor::{Prompt, Typed};
 use super::history::History;
 use super::screen::Screen;
 use super::words::{queued, readable, tool};
-use crate::cli::ground::HostContext;
 use crate::cli::join::{control_error, one_line};
 use crate::cli::serve::{Own, REST_MAX};
 use crate::cli::{Context, VerbResult, tell, terminal};
@@ -21,6 +20,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::control::client::Client;
 use crate::control::{ChatEnd, ChatEvent, ChatRequest, ControlError, PostOutcome};
 use crate::error::{Error, Exit};
+use crate::machine::HostContext;
 use crate::name::GroupName;
 use crate::store::MESSAGE_TEXT_MAX;
 

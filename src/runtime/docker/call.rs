@@ -5,6 +5,7 @@
 //! this file and `others` read either.
 
 use std::future::Future;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use bollard::errors::Error;
@@ -35,7 +36,12 @@ pub(super) enum Failure {
     /// It refused for another reason.
     Refused(String),
     /// It could not be reached, or stopped answering midway.
-    Unreachable(String),
+    Unreachable {
+        /// Why, in words.
+        why: String,
+        /// How far it was reached.
+        reach: Reach,
+    },
     /// It did not answer in time.
     Late {
         /// What was asked.
@@ -49,7 +55,7 @@ impl Failure {
     /// The failure as other rooms know it.
     pub(super) fn into_error(self) -> RuntimeError {
         match self {
-            Self::Unreachable(why) => {
+            Self::Unreachable { why, .. } => {
                 RuntimeError::Unavailable { runtime: RuntimeKind::Docker, why }
             }
             Self::Late { what, limit } => {
@@ -78,9 +84,18 @@ impl Failure {
         self.clone().into_error().to_string()
     }
 
+    /// How far the engine was reached.
+    pub(super) fn reach(&self) -> Reach {
+        match self {
+            Self::Unreachable { reach, .. } => *reach,
+            Self::Late { .. } => Reach::Silent,
+            _ => Reach::Answers,
+        }
+    }
+
     /// Whether nobody can say if the engine did what was asked.
     pub(super) fn is_uncertain(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::Late { .. } | Self::Nonsense(_))
+        matches!(self, Self::Unreachable { .. } | Self::Late { .. } | Self::Nonsense(_))
     }
 }
 
@@ -103,9 +118,13 @@ impl From<Error> for Failure {
                 Self::Nonsense(format!("cannot understand the engine's answer: {err}"))
             }
             Error::SocketNotFoundError(path) => {
-                Self::Unreachable(format!("there is no socket {path}"))
+                let why = format!("there is no socket {path}");
+                Self::Unreachable { why, reach: Reach::Silent }
             }
-            error => Self::Unreachable(shortened(&innermost(&error))),
+            error => {
+                let (cause, reach) = innermost(&error);
+                Self::Unreachable { why: shortened(&cause), reach }
+            }
         }
     }
 }
@@ -132,13 +151,44 @@ fn refusal(status: u16, message: &str) -> Failure {
     }
 }
 
-/// The cause that says most: a transport's own words hide that a socket may not be opened.
-fn innermost(error: &Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
+/// How far an engine was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Its socket may not be opened.
+    Denied,
+    /// Nobody answers there, or not any more.
+    Silent,
+    /// It said something.
+    Answers,
+}
+
+/// The cause that says most, and how far the engine was reached: a transport's own words hide that
+/// a socket may not be opened.
+fn innermost(error: &Error) -> (String, Reach) {
+    let (mut cause, mut reach): (&dyn std::error::Error, _) = (error, reach_of(error));
     while let Some(source) = cause.source() {
         cause = source;
+        reach = reach.or_else(|| reach_of(cause));
     }
-    cause.to_string()
+    (cause.to_string(), reach.unwrap_or(Reach::Answers))
+}
+
+fn reach_of(cause: &(dyn std::error::Error + 'static)) -> Option<Reach> {
+    if let Some(error) = cause.downcast_ref::<std::io::Error>() {
+        return match error.kind() {
+            ErrorKind::PermissionDenied => Some(Reach::Denied),
+            ErrorKind::NotFound
+            | ErrorKind::ConnectionRefused
+            | ErrorKind::ConnectionReset
+            | ErrorKind::BrokenPipe
+            | ErrorKind::NotConnected
+            | ErrorKind::UnexpectedEof => Some(Reach::Silent),
+            _ => None,
+        };
+    }
+    let error = cause.downcast_ref::<hyper::Error>()?;
+    (error.is_incomplete_message() || error.is_closed() || error.is_canceled())
+        .then_some(Reach::Silent)
 }
 
 fn shortened(text: &str) -> String {

@@ -17,7 +17,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::call::{Failure, understood, within};
+use super::call::{Failure, Reach, understood, within};
 use super::create;
 use super::others::{self, TRIES_MAX};
 use super::streams::{self, Input, Of, Returned};
@@ -75,7 +75,7 @@ pub(super) async fn launch(
             tracing::warn!(%id, why, "a container that did not start could not be removed");
         }
         match failure {
-            Failure::Unreachable(_) | Failure::Late { .. } => return Err(failure.into_error()),
+            Failure::Unreachable { .. } | Failure::Late { .. } => return Err(failure.into_error()),
             _ if taken_away && tries < TRIES_MAX => {}
             other => return Err(RuntimeError::Launch(other.words())),
         }
@@ -239,7 +239,10 @@ async fn wait(client: &Client, id: &str) -> Result<Exit, Failure> {
             Some(Err(Error::RequestTimeoutError)) => continue,
             Some(Err(error)) => return Err(error.into()),
             None => {
-                return Err(Failure::Unreachable("the engine broke off the wait".to_owned()));
+                return Err(Failure::Unreachable {
+                    why: "the engine broke off the wait".to_owned(),
+                    reach: Reach::Silent,
+                });
             }
         };
         return Ok(match code - 128 {

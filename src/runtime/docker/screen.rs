@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_util::io::ReaderStream;
 
-use super::call::Failure;
+use super::call::{Failure, Reach};
 use super::endpoint::Endpoint;
 use super::streams::{Input, Output};
 use crate::runtime::Duplex;
@@ -24,7 +24,10 @@ use crate::runtime::Duplex;
 /// Starts a command that was made with a terminal, and gives what its screen shows and the way to
 /// type.
 pub(super) async fn start(endpoint: &Endpoint, exec: &str) -> Result<(Output, Input), Failure> {
-    let unreachable = |error: &dyn std::error::Error| Failure::Unreachable(error.to_string());
+    let unreachable = |error: &dyn std::error::Error| Failure::Unreachable {
+        why: error.to_string(),
+        reach: Reach::Answers,
+    };
     let stream = connect(endpoint).await.map_err(|error| unreachable(&error))?;
     let shaken = http1::handshake(TokioIo::new(stream)).await;
     let (mut requests, connection) = shaken.map_err(|error| unreachable(&error))?;

@@ -11,7 +11,9 @@ use axum::http::{Method, StatusCode, Uri};
 use babybot::name::{GroupName, SandboxId};
 use babybot::resource::{RuntimeKind, Wall};
 use babybot::runtime::docker::Docker;
-use babybot::runtime::docker::endpoint::{self, Endpoint, Found, Places};
+use babybot::runtime::docker::endpoint::Endpoint;
+use babybot::runtime::docker::find::{self, Found};
+use babybot::runtime::docker::places::Places;
 use babybot::runtime::{Runtime as _, RuntimeError};
 use bytes::Bytes;
 use http_body_util::Full;
@@ -236,7 +238,7 @@ async fn found(info: serde_json::Value) -> Found {
         })),
         _ => ok(info.clone()),
     });
-    endpoint::find_among(Places::Named(engine.endpoint.clone()), None).await
+    find::find_among(Places::Named(engine.endpoint.clone()), None).await
 }
 
 #[tokio::test]
@@ -368,7 +370,7 @@ async fn nothing_is_started_at_an_engine_that_it_was_not_meant_for() {
             path if path.starts_with("/images/") => ok(serde_json::json!({ "Id": "sha256:1" })),
             _ => said(500, "it was asked for a container"),
         });
-        let found = endpoint::find_among(Places::Named(engine.endpoint.clone()), None).await;
+        let found = find::find_among(Places::Named(engine.endpoint.clone()), None).await;
         let Found::Is(docker, _) = found else { panic!("not found") };
         let mut spec = place.spec("family", "true");
         spec.container.image = Some("localhost/agent:1".into());
@@ -393,15 +395,13 @@ async fn beside_the_applied_engine_others_are_only_told_of() {
     };
     let (applied, other) = (Played::new(answers), Played::new(answers));
     let places = Places::Applied(applied.endpoint.clone(), vec![other.endpoint.clone()]);
-    let Found::Is(docker, _) = endpoint::find_among(places, None).await else {
-        panic!("not found")
-    };
+    let Found::Is(docker, _) = find::find_among(places, None).await else { panic!("not found") };
     assert_eq!(docker.reference().endpoint, Some(applied.endpoint.url.clone()));
     assert_eq!(other.asked("GET"), [""; 0]);
 
     let gone = Endpoint { url: "unix:///nowhere.sock".into(), reason: "as it was applied".into() };
     let places = Places::Applied(gone, vec![other.endpoint.clone()]);
-    let Found::Unknown(why) = endpoint::find_among(places, None).await else { panic!("exchanged") };
+    let Found::Unknown(why) = find::find_among(places, None).await else { panic!("exchanged") };
     for words in ["unix:///nowhere.sock", &other.endpoint.url, "runtime.docker.host"] {
         assert!(why.contains(words), "{words}: {why}");
     }
@@ -409,9 +409,9 @@ async fn beside_the_applied_engine_others_are_only_told_of() {
 
 #[tokio::test]
 async fn what_does_not_answer_is_not_absent() {
-    let absent = endpoint::find_among(Places::Usual(Vec::new()), None).await;
+    let absent = find::find_among(Places::Usual(Vec::new()), None).await;
     assert!(matches!(absent, Found::Absent), "{absent:?}");
-    let Found::Unknown(why) = endpoint::find_among(Places::Usual(Vec::new()), Some("docker")).await
+    let Found::Unknown(why) = find::find_among(Places::Usual(Vec::new()), Some("docker")).await
     else {
         panic!("a program stands for nothing")
     };
@@ -423,7 +423,7 @@ async fn what_does_not_answer_is_not_absent() {
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
     let url = format!("unix://{}", socket.display());
     let dead = Endpoint { url: url.clone(), reason: "the socket of a test".into() };
-    let Found::Unknown(why) = endpoint::find_among(Places::Usual(vec![dead.clone()]), None).await
+    let Found::Unknown(why) = find::find_among(Places::Usual(vec![dead.clone()]), None).await
     else {
         panic!("a dead socket is nothing")
     };
@@ -435,9 +435,7 @@ async fn what_does_not_answer_is_not_absent() {
         _ => ok(serde_json::json!({ "Version": "1" })),
     });
     let places = Places::Usual(vec![dead, engine.endpoint.clone()]);
-    let Found::Is(docker, _) = endpoint::find_among(places, None).await else {
-        panic!("not found")
-    };
+    let Found::Is(docker, _) = find::find_among(places, None).await else { panic!("not found") };
     assert_eq!(docker.reference().endpoint, Some(engine.endpoint.url.clone()));
 }
 
@@ -448,7 +446,7 @@ async fn an_engine_that_hangs_is_given_up_in_two_seconds() {
     let _listener = UnixListener::bind(&socket).unwrap();
     let endpoint = Endpoint { url: format!("unix://{}", socket.display()), reason: "hung".into() };
     let begun = tokio::time::Instant::now();
-    let Found::Unknown(why) = endpoint::find_among(Places::Named(endpoint), None).await else {
+    let Found::Unknown(why) = find::find_among(Places::Named(endpoint), None).await else {
         panic!("it answered")
     };
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());

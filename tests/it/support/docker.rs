@@ -12,7 +12,9 @@ use babybot::name::InstanceId;
 use babybot::process::Process;
 use babybot::resource::digest;
 use babybot::runtime::docker::INSTANCE;
-use babybot::runtime::docker::endpoint::{self, Endpoint, Found, HostEnvironment};
+use babybot::runtime::docker::endpoint::Endpoint;
+use babybot::runtime::docker::find::{self, Found};
+use babybot::runtime::docker::places::{self, HostEnvironment};
 use bollard::query_parameters::{
     BuildImageOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
     RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
@@ -94,7 +96,7 @@ pub(crate) async fn engine() -> Option<Engine> {
 }
 
 async fn look() -> Result<Engine, String> {
-    let found = endpoint::find_among(endpoint::places(None, None, &HostEnvironment), None).await;
+    let found = find::find_among(places::places(None, None, &HostEnvironment), None).await;
     let (Found::Is(_, info), Some(busybox)) = (&found, busybox()) else {
         return Err(match found {
             Found::Is(..) => "no static busybox is installed (busybox-static)".to_owned(),

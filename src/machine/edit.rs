@@ -1,0 +1,32 @@
+//! The manifest of a project, read anew while something else is applied.
+
+use std::path::Path;
+
+use super::{HostContext, remark_on_root};
+use crate::desired::Desired;
+use crate::error::Error;
+use crate::manifest::render::Colors;
+use crate::source;
+
+/// Why it is not known what the manifest asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// It is no manifest: its problems, for a person.
+    Invalid(String),
+    /// What it asks for depends on something that cannot be told for now.
+    Unsettled(String),
+}
+
+/// Reads the manifest anew, and says what it asks for of this project. The text is for history.
+///
+/// # Errors
+/// Why that is not known.
+pub async fn read(manifest: &Path, project: &Path) -> Result<(Desired, String), Unread> {
+    let invalid = |report: source::Report| Unread::Invalid(report.human(Colors::Plain));
+    let unsettled = |error: Error| Unread::Unsettled(error.to_string());
+    let source = source::read(manifest).map_err(invalid)?;
+    let mut ground = HostContext::of_project(project).map_err(unsettled)?;
+    let mut desired = ground.resolve(&source.manifest).await.map_err(unsettled)?;
+    remark_on_root(&mut desired, &ground);
+    Ok((desired, source.text))
+}

@@ -1,0 +1,141 @@
+//! What a manifest means on this machine.
+
+use std::collections::BTreeMap;
+
+use super::HostContext;
+use crate::desired::{self, Choice, Desired, Remark, Setting};
+use crate::error::{Error, Exit};
+use crate::manifest::{self, KindWish, Manifest};
+use crate::resource::{
+    self, Capabilities, EnforcedLimits, ImageSpec, ResourceId, RuntimeKind, Spec, UserId,
+};
+use crate::runtime::docker::places::{self, HostEnvironment};
+
+impl HostContext {
+    /// Works out what the manifest means on this machine, after looking for what it needs.
+    ///
+    /// # Errors
+    /// When the environment says something that cannot be, when there is no runtime that the
+    /// manifest takes, or no binary for an image.
+    pub async fn resolve(&mut self, written: &Manifest) -> Result<Desired, Error> {
+        let environment = |name: &str| std::env::var(name).ok();
+        let (manifest, overrides) =
+            manifest::overrides(written, &environment).map_err(|problems| {
+                let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                Error::new(Exit::ManifestInvalid, lines.join("\n"))
+                    .hinted("change the variable, or unset it")
+            })?;
+        let before = self.applied().map(|applied| applied.specs).unwrap_or_default();
+        let (applied, recorded) = (resource::runtime(&before), resource::engine(&before));
+        self.applied_kind = applied;
+        let wish = &manifest.runtime;
+        let named = wish.docker_host.as_ref().map(|host| host.value.as_str());
+        // What was left at an engine is found, whatever is asked for now.
+        if wish.kind.value != KindWish::None
+            || applied == Some(RuntimeKind::Docker)
+            || self.used_engines()
+        {
+            let places = places::places(named, recorded.as_deref(), &HostEnvironment);
+            self.need_docker(places).await;
+        }
+        let runtime = desired::choose(wish, &self.docker, applied).map_err(|error| {
+            Error::new(Exit::Failed, error.to_string())
+                .hinted("start or install Docker or Podman, or write `runtime.fallback = \"none\"`")
+        })?;
+        let info = self.info.as_ref().filter(|_| runtime.kind == RuntimeKind::Docker);
+        let able = info.map(|info| info.capabilities);
+        let able = able.unwrap_or_else(|| Capabilities::expected(runtime.kind));
+        refuse_unenforced(&manifest, &runtime, able.limits)?;
+        let warnings = info.map(|info| info.warnings.clone()).unwrap_or_default();
+        let user = (runtime.kind == RuntimeKind::Docker).then(|| self.user());
+        let setting = Setting {
+            owner: user.filter(|user| self.has_to_give(*user)),
+            user,
+            engine: self.engine(recorded),
+            // An engine that does not answer now is still what it was.
+            binary: self.content(&manifest, runtime.kind)?.or_else(|| content_of(&before)),
+            runtime,
+            warnings,
+            overrides,
+        };
+        Ok(Desired::new(&manifest, &setting))
+    }
+
+    /// Where the engine is: the one that was found, or the only place for it, or the one before.
+    fn engine(&self, recorded: Option<String>) -> Option<String> {
+        let only = || self.asked.as_ref()?.only().map(ToOwned::to_owned);
+        self.endpoint().or_else(only).or(recorded)
+    }
+
+    /// Whom agents of containers run as.
+    fn user(&self) -> UserId {
+        if let Some((uid, gid)) = self.info.as_ref().and_then(|info| info.user) {
+            return UserId { uid, gid };
+        }
+        if let Some((uid, gid)) = self.project.owner() {
+            return UserId { uid, gid };
+        }
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        if uid.is_root() {
+            return desired::USER_DEFAULT;
+        }
+        UserId { uid: uid.as_raw(), gid: gid.as_raw() }
+    }
+
+    /// Whether a group's folders would otherwise belong to somebody else than its agent.
+    fn has_to_give(&self, user: UserId) -> bool {
+        rustix::process::geteuid().is_root() && user.uid != 0
+    }
+}
+
+/// What the image was built around that was applied.
+fn content_of(specs: &BTreeMap<ResourceId, Spec>) -> Option<String> {
+    specs.values().find_map(|spec| match spec {
+        Spec::Image(ImageSpec::Built { content, .. }) => Some(content.clone()),
+        _ => None,
+    })
+}
+
+/// Refuses limits that are written where the choice came out as what cannot enforce them: by name,
+/// this is a problem of the manifest alone.
+fn refuse_unenforced(
+    manifest: &Manifest,
+    runtime: &Choice,
+    enforced: EnforcedLimits,
+) -> Result<(), Error> {
+    let written = manifest.groups.iter().flat_map(|(group, wish)| {
+        let missing = enforced.missing();
+        missing.filter(|limit| wish.fields.contains_key(*limit)).map(move |limit| (group, limit))
+    });
+    let written: Vec<String> =
+        written.map(|(group, limit)| format!("{limit} of {group}")).collect();
+    if written.is_empty() {
+        return Ok(());
+    }
+    let (kind, reason) = (runtime.kind, &runtime.reason);
+    let text = format!("runtime {} cannot enforce {} ({reason})", kind.word(), written.join(", "));
+    let hint = match kind {
+        RuntimeKind::None => "leave it out, or start or install Docker or Podman",
+        RuntimeKind::Docker => {
+            "leave it out, or have the engine's machine provide its control group"
+        }
+    };
+    Err(Error::new(Exit::ManifestInvalid, text).hinted(hint))
+}
+
+/// Adds a remark where agents run as root.
+pub fn remark_on_root(desired: &mut Desired, ground: &HostContext) {
+    let root = rustix::process::geteuid().is_root() && ground.project.owner().is_none();
+    if root && desired.runtime.kind == RuntimeKind::None {
+        desired.remarks.push(agents_are_root(desired));
+    }
+}
+
+/// The remark for a project that belongs to root, so that agents have no other user.
+fn agents_are_root(desired: &Desired) -> Remark {
+    let groups = desired.resources.keys().filter(|id| matches!(id, ResourceId::Group(_)));
+    Remark {
+        ids: groups.cloned().collect(),
+        text: "the agent runs as root, because root owns the project folder".to_owned(),
+    }
+}
