@@ -8,6 +8,7 @@
 mod inbound;
 mod outgoing;
 mod registry;
+mod webhook;
 
 use std::fmt;
 
@@ -101,4 +102,24 @@ pub trait Inbox: Send + Sync {
         after: Option<PostNumber>,
         limit: u32,
     ) -> BoxFuture<'a, Result<Vec<Outgoing>, String>>;
+
+    /// The post that answers a message of a chat, where there is one by now: for a service that
+    /// waits for it.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    fn answer<'a>(
+        &'a self,
+        chat: &'a ChatId,
+        message: &'a MessageId,
+    ) -> BoxFuture<'a, Result<Option<Outgoing>, String>> {
+        let _ = (chat, message);
+        Box::pin(async { Ok(None) })
+    }
+
+    /// Whether a group listens to a chat of this channel.
+    fn hears(&self, chat: &ChatId) -> bool {
+        let _ = chat;
+        true
+    }
 }

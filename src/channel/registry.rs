@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::Channel;
+use super::{Channel, webhook};
 use crate::name::ChannelName;
 use crate::resource::{ChannelSpec, SecretRef};
 use crate::secret::{Secret, SecretError};
@@ -33,9 +33,15 @@ pub type Opener =
     Arc<dyn Fn(&Opening<'_>) -> Option<Result<Arc<dyn Channel>, String>> + Send + Sync>;
 
 /// Every kind of channel.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Registry {
     openers: Vec<Opener>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self { openers: Vec::new() }.with(webhook::open)
+    }
 }
 
 impl fmt::Debug for Registry {

@@ -28,3 +28,4 @@ mod tidy;
 mod view;
 mod visible;
 mod walls;
+mod webhook;
