@@ -11,39 +11,35 @@ mod children;
 mod chunk;
 mod clock;
 mod context;
+mod desk;
 mod disk;
+mod error;
 mod filter;
 mod limits;
 pub mod loopback;
 mod model;
+mod orders;
 mod start;
 mod tools;
 mod transcript;
+mod transcripts;
 mod turn;
 
-use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use rustix::process::Signal;
-use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 use crate::link::LinkError;
 use crate::link::client::{self, Link};
-use crate::name::TurnId;
-use crate::protocol::{Event, Failure, Hello, Order, PROTOCOL, TurnOrder, Welcome};
+use crate::protocol::{Hello, PROTOCOL};
 use children::Children;
-use disk::Disk;
-use limits::Limits;
 use start::Duplex;
-use tools::{Folders, Tools};
-use transcript::Transcript;
-use turn::{Steering, Turn};
+
+pub use error::AgentError;
 
 /// How long the end may take once the link is gone.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -57,31 +53,6 @@ pub struct Arguments {
     pub lock: Option<PathBuf>,
     /// Whether to serve the gateway on loopback: where that is the sandbox's own.
     pub loopback: bool,
-}
-
-/// Why an agent ended otherwise than by order.
-#[derive(Debug, Error)]
-pub enum AgentError {
-    /// The sandbox is not what the agent needs.
-    #[error("cannot start: {0}")]
-    Start(String),
-    /// Another agent of the same group still runs.
-    #[error("another agent of this group is still running")]
-    Occupied,
-    /// Nobody is at the other end of what looked like a link.
-    #[error("no controller answers; a controller starts `babybot agent`, do not run it by hand")]
-    Unanswered(#[source] LinkError),
-    /// A command of the operator cannot be run.
-    #[error("cannot run {program}: {source}")]
-    Command {
-        /// The command.
-        program: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// The link failed.
-    #[error(transparent)]
-    Link(#[from] LinkError),
 }
 
 /// Runs an agent to its end. Must be called before any thread was started.
@@ -174,9 +145,9 @@ async fn serve(
         // Before the first turn, whose tools may look for it.
         listen(&link).await;
     }
-    let orders = link.orders().await?;
+    let stream = link.orders().await?;
     let ended = tokio::select! {
-        ended = obey_orders(&link, welcome, children, orders) => ended,
+        ended = orders::obey_orders(&link, welcome, children, stream) => ended,
         ended = &mut connection => ended.unwrap_or(Ok(())).map_err(AgentError::from),
     };
     connection.abort();
@@ -193,171 +164,6 @@ async fn listen(link: &Link) {
         Err(error) => {
             let address = loopback::ADDRESS;
             tracing::warn!(%error, %address, "Ollama clients in this container cannot reach the model");
-        }
-    }
-}
-
-/// What an agent answers turns with: what it was told about itself last, and what follows from it.
-struct Desk<'a> {
-    link: &'a Link,
-    welcome: Welcome,
-    folders: Folders,
-    children: Children,
-    tools: Tools,
-    transcript: Transcript,
-    limits: Limits,
-    disk: Disk,
-}
-
-impl<'a> Desk<'a> {
-    fn new(link: &'a Link, welcome: Welcome, children: Children) -> Result<Self, AgentError> {
-        start::limit_files(welcome.disk.limit);
-        let disk = Disk::new(&welcome.disk);
-        let folders = Folders::find().map_err(|error| AgentError::Start(error.to_string()))?;
-        let tools = Tools::new(&folders, &welcome, &children);
-        let transcript = Transcript::open(&folders.home)
-            .map_err(|error| AgentError::Start(format!("the transcript: {error}")))?;
-        let limits = if start::is_first() { Limits::of_sandbox() } else { Limits::none() };
-        Ok(Self { link, welcome, folders, children, tools, transcript, limits, disk })
-    }
-
-    /// Goes on under another welcome.
-    fn adopt_welcome(&mut self, welcome: Welcome) {
-        start::limit_files(welcome.disk.limit);
-        self.disk = Disk::new(&welcome.disk);
-        self.tools = Tools::new(&self.folders, &welcome, &self.children);
-        self.welcome = welcome;
-    }
-
-    /// Runs one turn and reports its end.
-    async fn answer(
-        &mut self,
-        order: &TurnOrder,
-        (steering, cancel): (Steering, CancellationToken),
-    ) -> Result<(), AgentError> {
-        let Self { link, welcome, folders, tools, transcript, limits, disk, .. } = self;
-        let (limits, workdir) = ((&*limits, &*disk), &*folders.workdir);
-        let mut turn =
-            Turn { link, welcome, workdir, tools, transcript, limits, order, steering, cancel };
-        match turn.run().await {
-            Ok(()) => Ok(()),
-            Err(turn::TurnError::Link(error)) => Err(error.into()),
-            Err(turn::TurnError::Failed { reason, message }) => {
-                turn.transcript.end(&order.turn, transcript::Ending::from(reason));
-                let failed = Event::Failed { reason, message };
-                link.report(&order.turn, &[failed]).await?;
-                Ok(())
-            }
-        }
-    }
-}
-
-/// Does what is ordered until the orders end.
-async fn obey_orders(
-    link: &Link,
-    welcome: Welcome,
-    children: Children,
-    orders: impl futures_util::Stream<Item = Result<Order, LinkError>> + Send,
-) -> Result<(), AgentError> {
-    let mut desk = Desk::new(link, welcome, children)?;
-    let mut orders = std::pin::pin!(orders);
-    let mut later = Later::default();
-    loop {
-        if later.next.is_none() {
-            if later.drain {
-                return Ok(());
-            }
-            match orders.next().await {
-                Some(order) => later.take(order?, None),
-                None => return Ok(()),
-            }
-        }
-        let Some(PendingTurn { order, handle, welcome }) = later.next.take() else { continue };
-        if let Some(welcome) = welcome {
-            desk.adopt_welcome(*welcome);
-        }
-        let mut work = std::pin::pin!(desk.answer(&order, handle.parts()));
-        loop {
-            tokio::select! {
-                outcome = &mut work => break outcome?,
-                order = orders.next() => match order {
-                    Some(order) => later.take(order?, Some(&handle)),
-                    // The host is gone: nobody is left to report to.
-                    None => return Ok(()),
-                },
-            }
-        }
-    }
-}
-
-/// What was ordered and is not done yet.
-#[derive(Default)]
-struct Later {
-    /// The next turn. The host may order it as soon as it knows of the end of the turn before,
-    /// which is before that end is through here.
-    next: Option<PendingTurn>,
-    /// What the turns after that are answered under.
-    welcome: Option<Box<Welcome>>,
-    drain: bool,
-}
-
-/// A turn that was not begun yet.
-struct PendingTurn {
-    order: TurnOrder,
-    handle: Handle,
-    /// What the agent was told about itself since the turn before was ordered.
-    welcome: Option<Box<Welcome>>,
-}
-
-impl Later {
-    /// Takes an order; `present` is the turn under way.
-    fn take(&mut self, order: Order, present: Option<&Handle>) {
-        let next = self.next.as_ref().map(|next| &next.handle);
-        let meant = |turn: &TurnId| [present, next].into_iter().flatten().find(|h| h.turn == *turn);
-        match order {
-            Order::Turn(order) => {
-                let handle = Handle::new(&order.turn);
-                self.next = Some(PendingTurn { order, handle, welcome: self.welcome.take() });
-            }
-            Order::Steer { turn, prompt } => match meant(&turn) {
-                Some(handle) => handle.steering.push(prompt),
-                // It is for a turn that ended meanwhile; the host knows.
-                None => tracing::debug!(%turn, "a message arrived after its turn had finished"),
-            },
-            Order::Cancel { turn } => match meant(&turn) {
-                Some(handle) => handle.cancel.cancel(),
-                None => {
-                    tracing::debug!(%turn, "a cancellation arrived after its turn had finished")
-                }
-            },
-            Order::Settle(welcome) => self.welcome = Some(welcome),
-            Order::Drain => self.drain = true,
-        }
-    }
-}
-
-/// The side of a turn under way that orders reach.
-struct Handle {
-    turn: TurnId,
-    steering: Steering,
-    cancel: CancellationToken,
-}
-
-impl Handle {
-    fn new(turn: &TurnId) -> Self {
-        Self { turn: turn.clone(), steering: Steering::default(), cancel: CancellationToken::new() }
-    }
-
-    fn parts(&self) -> (Steering, CancellationToken) {
-        (self.steering.clone(), self.cancel.clone())
-    }
-}
-
-impl From<Failure> for transcript::Ending {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Cancelled => Self::Cancelled,
-            _ => Self::Failed,
         }
     }
 }

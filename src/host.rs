@@ -18,11 +18,13 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use self::wait::{Missing, Waited, Waits, What};
-use crate::name::{ChannelName, ChatId, GroupName, InstanceId, MessageId, ModelName, SandboxId};
+use crate::name::{
+    ChannelName, ChatId, GroupName, InstanceId, MessageId, ModelName, SandboxId, SessionName,
+};
 use crate::process;
 use crate::project::Project;
 use crate::project::view::ViewSource;
-use crate::protocol::{Disk, Failure, JournalRound, PathMapping, Welcome};
+use crate::protocol::{Disk, Failure, JournalRound, PathMapping, TurnOrder, Welcome};
 use crate::resource::{
     ContainerSpec, GroupSpec, Lifecycle, ModelSpec, ResourceId, RuntimeKind, Spec,
 };
@@ -671,7 +673,9 @@ impl Worker {
             return lost("the agent did not start".to_owned());
         };
         self.steer_handle.send_replace(Some(session.steer_handle()));
-        let end = session.run(turn.id.clone(), prompt, journal, cancel, progress).await;
+        let remembers = SessionName::of_chat(&turn.channel, &turn.chat);
+        let order = TurnOrder { turn: turn.id.clone(), session: remembers, prompt, journal };
+        let end = session.run(order, cancel, progress).await;
         Ok(match end {
             TurnEnd::Failed { reason: Failure::Absent, message } => {
                 Attempt::Missing(Missing { what: What::Model, why: message })

@@ -231,6 +231,12 @@ impl SessionName {
         // No plain word has an underscore.
         Self(format!("{channel}._{digest}"))
     }
+
+    /// The channel that it is of.
+    #[must_use]
+    pub fn channel(&self) -> &str {
+        self.0.split_once('.').map_or("", |(channel, _)| channel)
+    }
 }
 
 impl InstanceId {

@@ -11,13 +11,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::name::{GroupName, TurnId};
+use crate::name::{GroupName, SessionName, TurnId};
 use crate::unit::ByteSize;
 
 pub use tool::{ParameterKind, ToolParameter, ToolSpec};
 
 /// Version of the language both ends must speak.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// Concurrent requests of one agent.
 pub const STREAMS_MAX: u32 = 32;
@@ -108,6 +108,8 @@ pub enum Order {
 pub struct TurnOrder {
     /// The turn.
     pub turn: TurnId,
+    /// What the agent remembers with it.
+    pub session: SessionName,
     /// The messages, escaped and framed.
     pub prompt: String,
     /// Rounds of an earlier attempt, oldest first.

@@ -46,7 +46,7 @@ use crate::name::{GroupName, Incarnation, InstanceId, ModelName, SandboxId, Turn
 use crate::observed::SandboxState;
 use crate::process::{self, Process};
 use crate::project::Project;
-use crate::protocol::{Event, Failure, JournalRound, Limit, Order, TurnOrder, Welcome};
+use crate::protocol::{Event, Failure, Limit, Order, TurnOrder, Welcome};
 use crate::resource::{ContainerSpec, Limits, ModelSpec, RuntimeRef};
 use crate::runtime::{Access, ExecPlace, Exit, Runtime, RuntimeError, Runtimes, SandboxSpec};
 use crate::store::{self, Store, StoreError};
@@ -384,12 +384,11 @@ impl Session {
     /// Runs a turn to its end. `cancel` ends it early.
     pub async fn run(
         &mut self,
-        turn: TurnId,
-        prompt: String,
-        journal: Vec<JournalRound>,
+        order: TurnOrder,
         cancel: &CancellationToken,
         progress: &ProgressSender,
     ) -> TurnEnd {
+        let turn = order.turn.clone();
         let (events, mut inbox) = mpsc::channel(EVENTS_MAX);
         let (steers, stage) = (VecDeque::new(), TurnStage::Open);
         *self.shared.account() = Some(turn.clone());
@@ -397,9 +396,8 @@ impl Session {
         let id = turn.clone();
         *self.shared.in_flight() =
             Some(InFlight { id, events, steers, stage, ending: ending.clone() });
-        let order = Order::Turn(TurnOrder { turn: turn.clone(), prompt, journal });
         let _ = progress.try_send(Progress::Thinking);
-        let end = if self.shared.orders.try_send(order).is_ok() {
+        let end = if self.shared.orders.try_send(Order::Turn(order)).is_ok() {
             self.run_to_end(&turn, &mut inbox, (cancel, &ending), progress).await
         } else {
             // It left so many orders unread that it is not worth waiting for.

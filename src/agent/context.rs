@@ -107,7 +107,7 @@ mod tests {
 
     fn turns(count: usize, tool_bytes: usize) -> Vec<PastTurn> {
         let home = tempfile::tempdir().unwrap();
-        let mut transcript = Transcript::open(home.path()).unwrap();
+        let mut transcript = Transcript::open(home.path().join("transcript.jsonl"));
         for number in 0..count {
             let turn = TurnId::new(format!("{number:032x}")).unwrap();
             transcript.begin(&turn, &format!("question {number}"));

@@ -23,7 +23,7 @@
 use nix::libc;
 use seccompiler::{BpfProgram, sock_filter};
 
-use super::AgentError;
+use super::error::AgentError;
 
 /// The families whose sockets stay within the network namespace, and that programs need: netlink
 /// tells a resolver which addresses the machine has.

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 
-use super::AgentError;
+use super::error::AgentError;
 use super::filter::{self, NamedPipes};
 use crate::file;
 use crate::unit::ByteSize;

@@ -1,4 +1,4 @@
-//! What was said and done, as append-only JSON lines in the group's home.
+//! What was said and done in one session, as append-only JSON lines.
 //!
 //! The file is the agent's memory of the conversation across restarts. It is not
 //! the truth about a turn under way: that is the host's journal.
@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::file;
 use crate::name::TurnId;
 
 /// Above this size, in bytes, the file becomes the previous one and a new one is begun.
@@ -94,24 +95,28 @@ impl PastTurn {
     }
 }
 
-/// The transcript of one group.
+/// The transcript of one session.
 #[derive(Debug)]
 pub(super) struct Transcript {
     path: PathBuf,
-    file: File,
+    /// `None` where there cannot be one: then it lasts as long as the agent.
+    file: Option<File>,
     past: Vec<PastTurn>,
     open: Option<PastTurn>,
 }
 
 impl Transcript {
-    /// Opens the transcript in `home`, or begins one.
-    pub(super) fn open(home: &Path) -> io::Result<Self> {
-        let folder = home.join(".ollama");
-        fs::create_dir_all(&folder)?;
-        let path = folder.join("transcript.jsonl");
-        let mut file = open(&path)?;
-        let past = read_past(&mut file)?;
-        Ok(Self { path, file, past, open: None })
+    /// Opens the transcript at `path`, or begins one.
+    pub(super) fn open(path: PathBuf) -> Self {
+        let opened = open(&path).and_then(|mut file| Ok((read_past(&mut file)?, file)));
+        let (past, file) = match opened {
+            Ok((past, file)) => (past, Some(file)),
+            Err(error) => {
+                tracing::warn!(%error, path = %path.display(), "the transcript cannot be kept");
+                (Vec::new(), None)
+            }
+        };
+        Self { path, file, past, open: None }
     }
 
     /// The turns that ended, oldest first.
@@ -137,8 +142,11 @@ impl Transcript {
         });
         let surplus = self.past.len() - newest.count();
         self.past.drain(..surplus);
+        if self.file.is_none() {
+            return;
+        }
         match begin_anew(&self.path) {
-            Ok(Some(file)) => self.file = file,
+            Ok(Some(file)) => self.file = Some(file),
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "cannot start the transcript again"),
         }
@@ -164,9 +172,10 @@ impl Transcript {
 
     /// A transcript that cannot be written is a loss, but no reason not to answer.
     fn write(&mut self, line: &Line) {
+        let Some(file) = &mut self.file else { return };
         let written = serde_json::to_vec(line).map_err(io::Error::from).and_then(|mut bytes| {
             bytes.push(b'\n');
-            self.file.write_all(&bytes)
+            file.write_all(&bytes)
         });
         if let Err(error) = written {
             tracing::warn!(%error, path = %self.path.display(), "the transcript is incomplete");
@@ -175,7 +184,8 @@ impl Transcript {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    File::options().create(true).read(true).append(true).open(path)
+    path.parent().map_or(Ok(()), fs::create_dir_all)?;
+    file::open_with(path, File::options().create(true).read(true).append(true))
 }
 
 /// Makes a file that is too large the previous one, and gives the new one.
@@ -183,7 +193,7 @@ fn begin_anew(path: &Path) -> io::Result<Option<File>> {
     if fs::metadata(path)?.len() <= SIZE_MAX {
         return Ok(None);
     }
-    fs::rename(path, path.with_file_name("transcript.previous.jsonl"))?;
+    fs::rename(path, path.with_extension("previous.jsonl"))?;
     open(path).map(Some)
 }
 
@@ -243,20 +253,20 @@ mod tests {
     #[test]
     fn a_conversation_goes_on_after_a_restart_and_a_cut_line_costs_only_itself() {
         let home = tempfile::tempdir().unwrap();
-        let mut transcript = Transcript::open(home.path()).unwrap();
+        let mut transcript = Transcript::open(home.path().join("transcript.jsonl"));
         transcript.begin(&turn('a'), "hello");
         transcript.add(&turn('a'), &json!({"role": "assistant", "content": "hi"}));
         transcript.end(&turn('a'), Ending::Done);
         transcript.begin(&turn('b'), "cut");
-        transcript.file.write_all(b"{\"type\":\"mess").unwrap();
+        transcript.file.as_mut().unwrap().write_all(b"{\"type\":\"mess").unwrap();
         drop(transcript);
 
-        let mut transcript = Transcript::open(home.path()).unwrap();
+        let mut transcript = Transcript::open(home.path().join("transcript.jsonl"));
         assert_eq!(transcript.past().len(), 1);
         assert_eq!(transcript.past()[0].prompt, "hello");
         transcript.begin(&turn('b'), "again");
         transcript.end(&turn('b'), Ending::Done);
-        let reopened = Transcript::open(home.path()).unwrap();
+        let reopened = Transcript::open(home.path().join("transcript.jsonl"));
         assert_eq!(reopened.past(), transcript.past());
         assert_eq!(reopened.past()[1].prompt, "again");
     }
@@ -264,12 +274,12 @@ mod tests {
     #[test]
     fn a_turn_that_was_tried_twice_is_remembered_once() {
         let home = tempfile::tempdir().unwrap();
-        let mut transcript = Transcript::open(home.path()).unwrap();
+        let mut transcript = Transcript::open(home.path().join("transcript.jsonl"));
         for attempt in ["first", "second"] {
             transcript.begin(&turn('a'), attempt);
             transcript.end(&turn('a'), Ending::Done);
         }
-        let reopened = Transcript::open(home.path()).unwrap();
+        let reopened = Transcript::open(home.path().join("transcript.jsonl"));
         assert_eq!(reopened.past().len(), 1);
         assert_eq!(reopened.past()[0].prompt, "second");
     }
@@ -277,7 +287,7 @@ mod tests {
     #[test]
     fn what_is_remembered_is_bounded_and_the_oldest_goes_first() {
         let home = tempfile::tempdir().unwrap();
-        let mut transcript = Transcript::open(home.path()).unwrap();
+        let mut transcript = Transcript::open(home.path().join("transcript.jsonl"));
         let text = "x".repeat(PAST_SIZE_MAX / 3);
         for digit in ['a', 'b', 'c', 'd'] {
             transcript.begin(&turn(digit), &digit.to_string());
@@ -292,10 +302,22 @@ mod tests {
     #[test]
     fn a_turn_without_an_answer_is_not_part_of_the_conversation() {
         let home = tempfile::tempdir().unwrap();
-        let mut transcript = Transcript::open(home.path()).unwrap();
+        let mut transcript = Transcript::open(home.path().join("transcript.jsonl"));
         transcript.begin(&turn('a'), "stop me");
         transcript.end(&turn('a'), Ending::Cancelled);
         assert!(transcript.past().is_empty());
-        assert!(Transcript::open(home.path()).unwrap().past().is_empty());
+        assert!(Transcript::open(home.path().join("transcript.jsonl")).past().is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_a_transcript_is_no_reason_not_to_answer() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("pipe");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).unwrap();
+        let mut transcript = Transcript::open(path);
+        transcript.begin(&turn('a'), "hello");
+        transcript.end(&turn('a'), Ending::Done);
+        assert_eq!(transcript.past()[0].prompt, "hello");
     }
 }

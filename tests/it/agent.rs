@@ -11,6 +11,7 @@ use std::net::TcpListener;
 use std::process::{Command as StdCommand, Stdio};
 use std::time::Duration;
 
+use babybot::name::TurnId;
 use babybot::protocol::{Event, Order};
 use babybot::unit::ByteSize;
 use rustix::process::Signal;
@@ -164,4 +165,41 @@ async fn a_turn_ordered_before_a_welcome_is_answered_under_the_one_before() {
     }
     played.turn("third").await;
     assert_eq!(played.asked().await["model"], "second:2b");
+}
+
+#[tokio::test]
+async fn each_session_remembers_its_own_turns_and_an_old_transcript_is_the_terminals() {
+    let home = tempfile::tempdir().unwrap();
+    let start = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_babybot"));
+        command.arg("agent").current_dir(home.path()).env("HOME", home.path());
+        Played::start(command, welcome())
+    };
+    let old = format!("{:032x}", 99);
+    std::fs::create_dir(home.path().join(".ollama")).unwrap();
+    let lines = [
+        format!(r#"{{"type":"turn","turn":"{old}","prompt":"long ago"}}"#),
+        format!(r#"{{"type":"end","turn":"{old}","how":"done"}}"#),
+    ];
+    std::fs::write(home.path().join(".ollama/transcript.jsonl"), lines.join("\n") + "\n").unwrap();
+    let mut number = 0;
+    for _ in 0..2 {
+        let mut played = start();
+        for (session, told) in [("api.kitchen", "of the kitchen"), ("terminal.family", "long ago")]
+        {
+            number += 1;
+            let turn = TurnId::new(format!("{number:032x}")).unwrap();
+            played.order_turn(&turn, session, &format!("{session} {number}"), Vec::new());
+            let asked = played.asked().await["messages"].to_string();
+            let others = ["api.kitchen", "terminal.family"].into_iter().find(|of| *of != session);
+            assert!(!asked.contains(others.unwrap()), "{asked}");
+            assert_eq!(asked.contains("long ago"), told == "long ago", "{asked}");
+            let before = number > 2;
+            assert_eq!(asked.contains(&format!("{session} {}", number - 2)), before, "{asked}");
+            played.answer(says("done"));
+            assert!(matches!(played.event(&turn).await, Event::Done { .. }));
+        }
+        played.let_go();
+        played.end().await;
+    }
 }

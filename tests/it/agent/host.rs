@@ -11,8 +11,8 @@ use axum::extract::{Json, Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use babybot::link::server;
-use babybot::name::{GroupName, TurnId};
-use babybot::protocol::{Disk, Event, Hello, Order, PROTOCOL, TurnOrder, Welcome};
+use babybot::name::{GroupName, SessionName, TurnId};
+use babybot::protocol::{Disk, Event, Hello, JournalRound, Order, PROTOCOL, TurnOrder, Welcome};
 use babybot::unit::ByteSize;
 use futures_util::StreamExt as _;
 use rustix::process::{Pid, Signal, kill_process};
@@ -111,9 +111,20 @@ impl Played {
     pub(super) async fn turn(&mut self, prompt: &str) -> TurnId {
         self.turns += 1;
         let turn = TurnId::new(format!("{:032x}", self.turns)).unwrap();
-        let journal = Vec::new();
-        self.order(Order::Turn(TurnOrder { turn: turn.clone(), prompt: prompt.into(), journal }));
+        self.order_turn(&turn, "terminal.family", prompt, Vec::new());
         turn
+    }
+
+    /// Orders a turn of a session, with what an earlier attempt left.
+    pub(super) fn order_turn(
+        &self,
+        turn: &TurnId,
+        session: &str,
+        prompt: &str,
+        journal: Vec<JournalRound>,
+    ) {
+        let (turn, session) = (turn.clone(), SessionName::new(session).unwrap());
+        self.order(Order::Turn(TurnOrder { turn, session, prompt: prompt.into(), journal }));
     }
 
     /// What the model is asked next.
