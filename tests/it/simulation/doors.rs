@@ -37,6 +37,8 @@ pub(crate) struct Seeing {
     missing: BTreeSet<ResourceId>,
     blind: bool,
     agents: BTreeMap<GroupName, AgentSeen>,
+    /// What the groups that were applied run from.
+    images: BTreeMap<ResourceId, ImageTag>,
 }
 
 /// A look at the world, which remembers what it could not see.
@@ -296,7 +298,14 @@ impl Look for Eyes {
             self.seeing().blind = true;
             Known::Unknown("the store does not answer".to_owned())
         } else {
-            self.world.facts().applied.clone().map_or(Known::Absent, Known::Is)
+            let applied = self.world.facts().applied.clone();
+            let specs = applied.iter().flat_map(|applied| &applied.specs);
+            let images = specs.filter_map(|(id, spec)| match spec {
+                Spec::Group(group) => Some((id.clone(), group.image.clone()?)),
+                _ => None,
+            });
+            self.seeing().images = images.collect();
+            applied.map_or(Known::Absent, Known::Is)
         };
         Box::pin(std::future::ready(known))
     }
@@ -454,11 +463,10 @@ impl Hands {
         let (id, call) = (ResourceId::Container(group.clone()), format!("direct {group}"));
         let mut grounds = Vec::new();
         if order != AgentOrder::Stop {
-            let facts = self.world.facts();
-            let image = match facts.served.get(&ResourceId::Group(group.clone())) {
-                Some(Spec::Group(spec)) => spec.image.clone().map(ResourceId::Image),
-                _ => None,
-            };
+            // Of an image that an apply brought since, this look says nothing.
+            let seeing = self.seeing.lock().unwrap();
+            let image = seeing.images.get(&ResourceId::Group(group.clone()));
+            let image = image.cloned().map(ResourceId::Image);
             let folder = ResourceId::Folder(group.clone());
             grounds.extend([folder, ResourceId::GlobalMemory].into_iter().chain(image));
         }
