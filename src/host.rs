@@ -25,14 +25,15 @@ use crate::process;
 use crate::project::Project;
 use crate::project::view::ViewSource;
 use crate::protocol::{Disk, Failure, JournalRound, PathMapping, TurnOrder, Welcome};
+use crate::request;
 use crate::resource::{
     ContainerSpec, GroupSpec, Lifecycle, ModelSpec, ResourceId, RuntimeKind, Spec,
 };
 use crate::route::prompt::{Said, prompt, room};
 use crate::runtime::{Access, Exit, HOME, Mount, RuntimeError, SandboxSpec, WORKDIR};
 use crate::session::{
-    AgentHandle, Parts, Progress, ProgressSender, Session, SessionError, SessionSpec, SteerHandle,
-    TurnEnd,
+    AgentHandle, Parts, Progress, ProgressSender, Reach, Session, SessionError, SessionSpec,
+    SteerHandle, TurnEnd,
 };
 use crate::store::{Incoming, Message, MessageSeq, StoreError, TakenUp, Turn, TurnState};
 use crate::zone;
@@ -451,15 +452,17 @@ impl Worker {
     /// When that generation does not have the group or its model; then nothing has changed.
     fn configure(&mut self, host: Host) -> Result<(), HostError> {
         let (spec, model) = host.group(&self.group)?;
+        let before = self.reach();
         let unchanged = (&spec, &model) == (&self.spec, &self.model)
             && host.env(&self.group) == self.host.env(&self.group);
         (self.host, self.spec, self.model) = (host, spec, model);
-        if unchanged {
+        let reach = self.reach();
+        if unchanged && reach == before {
             return Ok(());
         }
         let (welcome, model, limits) = (self.welcome(), self.model.clone(), self.spec.limits);
         if let Some(session) = &mut self.session {
-            session.reconfigure(&self.host.parts.gateway, welcome, model, limits);
+            session.reconfigure(&self.host.parts.gateway, welcome, model, (limits, reach));
             self.agent.send_replace(Agent::Held(Arc::new(session.agent_handle())));
         }
         Ok(())
@@ -772,7 +775,28 @@ impl Worker {
             welcome: self.welcome(),
             model: self.model.clone(),
             limits: self.spec.limits,
+            reach: self.reach(),
         }
+    }
+
+    /// Where the agent may send: the main group's to every other group as well.
+    fn reach(&self) -> Reach {
+        if !self.spec.main {
+            return Reach::Own;
+        }
+        let others = self.host.specs.iter().filter_map(|(id, spec)| match (id, spec) {
+            (ResourceId::Group(group), Spec::Group(spec)) if *group != self.group => {
+                Some((group, spec))
+            }
+            _ => None,
+        });
+        let reached = others.map(|(group, spec)| {
+            let mut bound = spec.bind.iter();
+            let chat = bound.find_map(|bound| Some((bound.channel.clone(), bound.chat.clone()?)));
+            let terminal = || (ChannelName::terminal(), terminal_chat(group));
+            (group.clone(), chat.unwrap_or_else(terminal))
+        });
+        Reach::Others(reached.collect())
     }
 
     /// What the agent is told about itself.
@@ -793,6 +817,7 @@ impl Worker {
                 RuntimeKind::Docker => Vec::new(),
             },
             env,
+            tools: request::tools(self.spec.main),
         }
     }
 

@@ -375,7 +375,7 @@ pub(super) fn put_once(
     put(connection, kind, &post, at)
 }
 
-fn put(
+pub(super) fn put(
     connection: &Connection,
     kind: PostKind,
     post: &NewPost,

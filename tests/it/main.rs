@@ -17,6 +17,7 @@ mod printed;
 mod process;
 mod readme;
 mod reconcile;
+mod request;
 mod route;
 mod runtime;
 mod session;
