@@ -37,7 +37,7 @@ use crate::host::{Host, HostError};
 use crate::machine::{Health, HostContext};
 use crate::name::{GroupName, ProjectName};
 use crate::reconcile::mend::Attempts;
-use crate::resource::{PARALLEL_DEFAULT, ResourceId, Spec};
+use crate::resource::{self, PARALLEL_DEFAULT, ResourceId, Spec};
 use crate::session::Parts;
 
 pub use keep::LOOK_EVERY;
@@ -468,9 +468,6 @@ impl Shared {
 
 /// How many agents are at work at once.
 fn parallel(specs: &BTreeMap<ResourceId, Spec>) -> usize {
-    let said = specs.values().find_map(|spec| match spec {
-        Spec::Group(group) => Some(group.parallel),
-        _ => None,
-    });
+    let said = resource::instance(specs).map(|instance| instance.parallel);
     said.unwrap_or(PARALLEL_DEFAULT).max(1) as usize
 }

@@ -11,6 +11,7 @@ mod container;
 mod folder;
 mod group;
 mod image;
+mod instance;
 mod memory;
 mod model;
 mod remark;
@@ -22,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::manifest::{Declared, Manifest, Override, Span};
 use crate::name::{GroupName, ProjectName};
-use crate::resource::{ContainerSpec, GroupSpec, ResourceId, RuntimeKind, Spec, UserId};
+use crate::resource::{self, ContainerSpec, GroupSpec, ResourceId, RuntimeKind, Spec, UserId};
 
 pub use choice::{Choice, Doubt, NoRuntime, choose};
 pub use image::USER_DEFAULT;
@@ -33,10 +34,6 @@ pub use remark::Remark;
 pub struct Desired {
     /// The project as the manifest calls it.
     pub name: ProjectName,
-    /// What the assistant is called.
-    pub assistant: String,
-    /// Its time zone, an IANA name; `None`: the machine's own.
-    pub timezone: Option<String>,
     /// What sandboxes are made with, and why.
     pub runtime: Choice,
     /// Everything that should be, in build order.
@@ -84,7 +81,7 @@ impl Desired {
     /// Works out what a manifest asks for on a machine like this.
     #[must_use]
     pub fn new(manifest: &Manifest, setting: &Setting) -> Self {
-        let mut resources = BTreeMap::from([memory::wanted()]);
+        let mut resources = BTreeMap::from([instance::wanted(manifest, setting), memory::wanted()]);
         let image = image::wanted(manifest, setting);
         let tag = image.as_ref().map(|(tag, _)| tag.clone());
         resources.extend(image.map(|(tag, wanted)| (ResourceId::Image(tag), wanted)));
@@ -99,8 +96,6 @@ impl Desired {
         resources.extend(channel::wanted(manifest));
         Self {
             name: manifest.name.value.clone(),
-            assistant: manifest.assistant.value.clone(),
-            timezone: manifest.timezone.as_ref().map(|zone| zone.value.clone()),
             runtime: choice::chosen(manifest, setting),
             containers: container::wanted(&resources),
             remarks: remark::remarks(manifest, setting),
@@ -131,12 +126,10 @@ impl Desired {
             .filter(|(id, _)| kept(id))
             .map(|(id, spec)| (id.clone(), Wanted::unwritten(spec.clone())))
             .collect();
-        let any = groups.values().next();
-        let kind = any.map_or(RuntimeKind::None, |group| group.runtime);
+        let instance = resource::instance(specs);
+        let kind = instance.map_or(RuntimeKind::None, |instance| instance.runtime.kind);
         Self {
             name,
-            assistant: any.map_or_else(String::new, |group| group.assistant.clone()),
-            timezone: any.and_then(|group| group.timezone.clone()),
             runtime: Choice { kind, reason: "as it was applied".to_owned(), doubt: None },
             containers: container::wanted(&resources),
             remarks: Vec::new(),

@@ -11,6 +11,7 @@ mod container;
 mod folder;
 mod group;
 mod image;
+mod instance;
 mod memory;
 mod model;
 mod settings;

@@ -25,15 +25,14 @@ use crate::process;
 use crate::project::Project;
 use crate::project::view::ViewSource;
 use crate::protocol::{Disk, Failure, JournalRound, PathMapping, TurnOrder, Welcome};
-use crate::request;
 use crate::resource::{
-    ContainerSpec, GroupSpec, Lifecycle, ModelSpec, ResourceId, RuntimeKind, Spec,
+    self, ContainerSpec, GroupSpec, Lifecycle, ModelSpec, ResourceId, RuntimeKind, Spec,
 };
 use crate::route::prompt::{Said, prompt, room};
 use crate::runtime::{Access, Exit, HOME, Mount, RuntimeError, SandboxSpec, WORKDIR};
 use crate::session::{
-    AgentHandle, Parts, Progress, ProgressSender, Reach, Session, SessionError, SessionSpec,
-    SteerHandle, TurnEnd,
+    AgentHandle, Parts, Progress, ProgressSender, Session, SessionError, SessionSpec, SteerHandle,
+    TurnEnd,
 };
 use crate::store::{Incoming, Message, MessageSeq, StoreError, TakenUp, Turn, TurnState};
 use crate::zone;
@@ -452,17 +451,15 @@ impl Worker {
     /// When that generation does not have the group or its model; then nothing has changed.
     fn configure(&mut self, host: Host) -> Result<(), HostError> {
         let (spec, model) = host.group(&self.group)?;
-        let before = self.reach();
         let unchanged = (&spec, &model) == (&self.spec, &self.model)
             && host.env(&self.group) == self.host.env(&self.group);
         (self.host, self.spec, self.model) = (host, spec, model);
-        let reach = self.reach();
-        if unchanged && reach == before {
+        if unchanged {
             return Ok(());
         }
         let (welcome, model, limits) = (self.welcome(), self.model.clone(), self.spec.limits);
         if let Some(session) = &mut self.session {
-            session.reconfigure(&self.host.parts.gateway, welcome, model, (limits, reach));
+            session.reconfigure(&self.host.parts.gateway, welcome, model, limits);
             self.agent.send_replace(Agent::Held(Arc::new(session.agent_handle())));
         }
         Ok(())
@@ -748,7 +745,8 @@ impl Worker {
 
     /// The time zone of the group's prompts.
     fn zone(&self) -> TimeZone {
-        let named = self.spec.timezone.as_deref();
+        let instance = resource::instance(&self.host.specs);
+        let named = instance.and_then(|instance| instance.timezone.as_deref());
         named.and_then(|name| TimeZone::get(name).ok()).unwrap_or_else(|| self.host.zone.clone())
     }
 
@@ -775,28 +773,7 @@ impl Worker {
             welcome: self.welcome(),
             model: self.model.clone(),
             limits: self.spec.limits,
-            reach: self.reach(),
         }
-    }
-
-    /// Where the agent may send: the main group's to every other group as well.
-    fn reach(&self) -> Reach {
-        if !self.spec.main {
-            return Reach::Own;
-        }
-        let others = self.host.specs.iter().filter_map(|(id, spec)| match (id, spec) {
-            (ResourceId::Group(group), Spec::Group(spec)) if *group != self.group => {
-                Some((group, spec))
-            }
-            _ => None,
-        });
-        let reached = others.map(|(group, spec)| {
-            let mut bound = spec.bind.iter();
-            let chat = bound.find_map(|bound| Some((bound.channel.clone(), bound.chat.clone()?)));
-            let terminal = || (ChannelName::terminal(), terminal_chat(group));
-            (group.clone(), chat.unwrap_or_else(terminal))
-        });
-        Reach::Others(reached.collect())
     }
 
     /// What the agent is told about itself.
@@ -807,7 +784,8 @@ impl Worker {
         env.insert("TZ".to_owned(), zone::variable(&self.zone(), now));
         Welcome {
             group: self.group.clone(),
-            assistant: self.spec.assistant.clone(),
+            assistant: resource::instance(&self.host.specs)
+                .map_or_else(String::new, |instance| instance.assistant.clone()),
             model: self.model.1.wire_name().to_owned(),
             context: self.model.1.context(),
             output: self.spec.limits.output,
@@ -817,7 +795,6 @@ impl Worker {
                 RuntimeKind::Docker => Vec::new(),
             },
             env,
-            tools: request::tools(self.spec.main),
         }
     }
 

@@ -10,6 +10,7 @@ mod container;
 mod folder;
 mod group;
 mod image;
+mod instance;
 mod memory;
 mod model;
 mod settings;
@@ -87,7 +88,10 @@ fn is_seen(kind: ResourceKind) -> bool {
         | ResourceKind::Memory
         | ResourceKind::Folder
         | ResourceKind::Settings => true,
-        ResourceKind::Group | ResourceKind::Container | ResourceKind::Channel => false,
+        ResourceKind::Instance
+        | ResourceKind::Group
+        | ResourceKind::Container
+        | ResourceKind::Channel => false,
     }
 }
 

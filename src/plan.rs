@@ -26,6 +26,7 @@ mod draft;
 mod folder;
 mod group;
 mod image;
+mod instance;
 mod memory;
 mod model;
 pub mod render;

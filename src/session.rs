@@ -12,7 +12,6 @@
 
 mod disk;
 mod log;
-mod requests;
 mod routes;
 mod state;
 mod steer;
@@ -33,7 +32,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use self::state::Reach;
 pub use self::steer::SteerHandle;
 
 use self::disk::{Fill, MEASURE_EVERY, Quota};
@@ -107,8 +105,6 @@ pub struct SessionSpec {
     pub model: (ModelName, ModelSpec),
     /// What the group may use.
     pub limits: Limits,
-    /// Where it may send.
-    pub reach: Reach,
 }
 
 /// How a turn ended.
@@ -288,7 +284,7 @@ impl Session {
     /// # Errors
     /// Why there is none. Nothing of it is left running.
     pub async fn start(parts: &Parts, session_spec: SessionSpec) -> Result<Self, SessionError> {
-        let SessionSpec { sandbox: spec, welcome, model, limits, reach } = session_spec;
+        let SessionSpec { sandbox: spec, welcome, model, limits } = session_spec;
         let (group, incarnation) = (spec.group.clone(), spec.incarnation.clone());
         let mut place = spec.place();
         place.env.extend(welcome.env.clone());
@@ -299,7 +295,6 @@ impl Session {
         let writable = writable.map(|mount| mount.source.clone()).collect();
         let quota = Quota::new(writable, limits.disk);
         let shared = Shared::new(welcome, parts.store.clone(), Arc::clone(&parts.clock), quota);
-        shared.extend(reach);
         let shared = Arc::new(shared);
         let sandbox = runtime.launch(spec).await?;
         record_start(parts, &group, &incarnation, sandbox.process).await?;
@@ -375,9 +370,8 @@ impl Session {
         gateway: &Gateway,
         welcome: Welcome,
         model: (ModelName, ModelSpec),
-        (limits, reach): (Limits, Reach),
+        limits: Limits,
     ) -> bool {
-        self.shared.extend(reach);
         answer_by(&self.shared, gateway, model);
         self.limits = limits;
         self.shared.quota.allow(limits.disk);

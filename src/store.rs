@@ -18,9 +18,9 @@ mod journal;
 mod messages;
 mod migrations;
 mod outbox;
-mod requests;
 mod rows;
 mod sandboxes;
+mod specs;
 mod statements;
 mod turns;
 mod usage;
@@ -56,7 +56,6 @@ pub use outbox::{
     NewPost, OUTBOX_ATTEMPTS_MAX, OUTBOX_DUE_MAX, OUTBOX_INTERRUPTIONS_MAX, OutboxId, Post,
     PostKind, PostState, REPLY_TEXT_MAX, Unsettled,
 };
-pub use requests::{NewSend, SENDS_OF_HOUR_MAX, SENDS_OF_TURN_MAX, SendOnce};
 pub use sandboxes::{SANDBOXES_ENDED_KEPT, Sandbox};
 pub use statements::PER_MESSAGE_STATEMENTS;
 pub use turns::{FAILURE_TEXT_MAX, TakenUp, Turn, TurnOpened, TurnState};

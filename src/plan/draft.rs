@@ -8,8 +8,8 @@ use crate::observed::{Controller, Observed};
 use crate::plan::risk::{self, Sides};
 use crate::plan::verdict::{StepDraft, Verdict, removal, worst};
 use crate::plan::{
-    FieldChange, Note, NoteKind, Plan, Step, Work, channel, folder, group, image, memory, model,
-    record, settings,
+    FieldChange, Note, NoteKind, Plan, Step, Work, channel, folder, group, image, instance, memory,
+    model, record, settings,
 };
 use crate::resource::{self, ResourceId, Risk, Spec};
 
@@ -86,6 +86,7 @@ impl Draft<'_> {
         let before = self.before.get(id);
         let look = self.observed.looks.get(id);
         match (id, &wanted.spec) {
+            (_, Spec::Instance(spec)) => instance::verdict(spec, before),
             (ResourceId::Image(_), Spec::Image(spec)) => image::verdict(spec, before, look),
             (ResourceId::Model(_), spec) => model::verdict(spec, before),
             (ResourceId::GlobalMemory, _) => memory::verdict(before, look),
@@ -125,7 +126,7 @@ impl Draft<'_> {
 
     /// Says of a field that the environment decides it.
     fn mark_overrides(&self, id: &ResourceId, fields: &mut [FieldChange]) {
-        if !matches!(id, ResourceId::Group(_) | ResourceId::Image(_)) {
+        if !matches!(id, ResourceId::Instance | ResourceId::Group(_) | ResourceId::Image(_)) {
             return;
         }
         for field in fields {
@@ -141,6 +142,8 @@ impl Draft<'_> {
             match id {
                 ResourceId::Model(_) | ResourceId::Channel(_) => self.forget(id, in_use.get(id)),
                 ResourceId::Group(group) => self.remove_group(id, group),
+                // It is always asked for.
+                ResourceId::Instance => {}
                 // What a group has written outlives it, and the generation goes on knowing it.
                 ResourceId::GlobalMemory | ResourceId::Folder(_) | ResourceId::Settings(_) => {}
                 // See `contain` and `remove_images`: they are looked for, not only recorded.

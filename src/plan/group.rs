@@ -22,20 +22,15 @@ impl Draft<'_> {
     }
 }
 
-pub(super) fn risk(
-    path: &str,
-    from: Option<&Spec>,
-    to: &GroupSpec,
-    written: bool,
-    sides: Sides<'_>,
-) -> Risk {
+pub(super) fn risk(path: &str, from: Option<&Spec>, to: &GroupSpec, sides: Sides<'_>) -> Risk {
     let from = match from {
         Some(Spec::Group(group)) => Some(&**group),
         _ => None,
     };
     let owner_only = terminals(to.bind.iter(), sides.after);
     match path {
-        "runtime.docker.host" => engine(from, written),
+        // Its sandbox is made elsewhere from now on; that an engine is named stands on the instance's.
+        "runtime.docker.host" if from.is_some_and(|from| from.engine.is_some()) => Risk::Disruptive,
         "main" if to.main => Risk::Privileged,
         "bind" => bindings(from.map_or(&[], |from| &from.bind), &to.bind, sides),
         // Every message of its chats wakes the agent from now on.
@@ -54,20 +49,10 @@ pub(super) fn risk(
             Risk::Privileged
         }
         "image" | "user" => Risk::Safe,
-        "main" | "requires_trigger" | "trigger" | "lifecycle" | "runtime" => Risk::Safe,
-        "assistant.name" | "assistant.timezone" | "runtime.parallel" => Risk::Safe,
+        "main" | "requires_trigger" | "trigger" | "lifecycle" => Risk::Safe,
+        "runtime" | "runtime.docker.host" => Risk::Safe,
         _ if path.starts_with("limits.") => Risk::Safe,
         _ => Risk::Privileged,
-    }
-}
-
-/// Whose word everything rests on from now on: whoever names an engine may name any, and what is
-/// found at first is one of those that a machine usually has.
-fn engine(from: Option<&GroupSpec>, written: bool) -> Risk {
-    match from.and_then(|from| from.engine.as_ref()) {
-        _ if written => Risk::Privileged,
-        Some(_) => Risk::Disruptive,
-        None => Risk::Safe,
     }
 }
 

@@ -401,10 +401,12 @@ fn listed(step: &Step, field: &FieldChange) -> bool {
         || field.at.is_some()
         || field.risk > Risk::Safe
         || field.meaning.is_some()
-        || matches!(
-            field.path.as_str(),
-            "kind" | "model" | "bind" | "runtime" | "owner" | "base" | "ref"
-        )
+        || match field.path.as_str() {
+            "kind" | "model" | "bind" | "owner" | "base" | "ref" => true,
+            // A group says it where it has another than the house.
+            "runtime" => step.id == ResourceId::Instance,
+            _ => false,
+        }
 }
 
 fn values(field: &FieldChange) -> String {

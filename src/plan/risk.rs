@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::desired::Wanted;
-use crate::plan::{FieldChange, channel, folder, group, image, model, settings};
+use crate::plan::{FieldChange, channel, folder, group, image, instance, model, settings};
 use crate::resource::{ResourceId, Risk, Spec};
 
 /// The specs on either side of a change.
@@ -49,13 +49,12 @@ pub(super) fn changes(from: Option<&Spec>, wanted: &Wanted, sides: Sides<'_>) ->
 
 fn field(path: &str, from: Option<&Spec>, wanted: &Wanted, sides: Sides<'_>) -> Risk {
     match &wanted.spec {
+        Spec::Instance(_) => instance::risk(path, from, wanted.fields.contains_key(path)),
         Spec::Image(image) => image::risk(path, image, sides.before),
         Spec::Model(model) => model::risk(path, model),
         Spec::Folder | Spec::GivenFolder(_) => folder::risk(path),
         Spec::Settings { .. } => settings::risk(),
-        Spec::Group(group) => {
-            group::risk(path, from, group, wanted.fields.contains_key(path), sides)
-        }
+        Spec::Group(group) => group::risk(path, from, group, sides),
         Spec::Channel(channel) => channel::risk(path, from, channel),
         // It has no fields.
         Spec::GlobalMemory => Risk::Privileged,

@@ -48,7 +48,9 @@ impl Draft<'_> {
         group: &GroupSpec,
         outcome: &BTreeMap<ResourceId, Spec>,
     ) {
-        let at = self.desired.resources.get(id).and_then(|wanted| wanted.fields.get("runtime"));
+        // Where nothing is written of the group itself, it is the house's choice.
+        let places = [id, &ResourceId::Instance].map(|id| self.desired.resources.get(id));
+        let at = places.into_iter().flatten().find_map(|wanted| wanted.fields.get("runtime"));
         let rehearsed = match self.before.get(id) {
             Some(Spec::Group(before)) => rehearsal(&before.model, self.before),
             _ => false,
@@ -70,6 +72,7 @@ impl Draft<'_> {
         if let Some(step) = self.build.get_mut(id) {
             match step.fields.iter_mut().find(|field| field.path == "runtime") {
                 Some(field) => {
+                    field.at = at.copied();
                     field.meaning = Some(meaning.clone());
                     field.risk = Risk::Privileged;
                 }

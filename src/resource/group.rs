@@ -10,10 +10,6 @@ use crate::name::{ChannelName, ChatId, ImageTag, ModelName};
 /// The parts of a group that are neither folder nor container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupSpec {
-    /// What the assistant is called.
-    pub assistant: String,
-    /// The time zone of its prompts, an IANA name; `None`: the machine's own.
-    pub timezone: Option<String>,
     /// Whether this is the main group.
     pub main: bool,
     /// Where it listens.
@@ -38,9 +34,6 @@ pub struct GroupSpec {
     /// `None`: it has none, or none answered yet.
     #[serde(default)]
     pub engine: Option<String>,
-    /// How many agents of all groups are at work at once.
-    #[serde(default = "parallel_default")]
-    pub parallel: u32,
     /// What it may use.
     pub limits: Limits,
 }
@@ -61,10 +54,7 @@ impl GroupSpec {
     pub(super) fn fields(&self) -> Fields {
         let bind: Vec<String> = self.bind.iter().map(ToString::to_string).collect();
         let limits = &self.limits;
-        let timezone = self.timezone.as_deref().unwrap_or("the machine's");
         let mut fields = vec![
-            field("assistant.name", &self.assistant),
-            field("assistant.timezone", &timezone),
             field("main", &self.main),
             field("bind", &bind.join(", ")),
             field("trigger", &self.trigger),
@@ -79,20 +69,12 @@ impl GroupSpec {
             field("limits.idle", &limits.idle),
             field("limits.output", &limits.output),
             field("limits.disk", &limits.disk),
-            field("runtime.parallel", &self.parallel),
         ];
         fields.extend(self.image.as_ref().map(|image| field("image", image)));
         fields.extend(self.user.as_ref().map(|user| field("user", user)));
         fields.extend(self.engine.as_ref().map(|engine| field("runtime.docker.host", engine)));
         fields
     }
-}
-
-/// How many agents are at work at once where nothing is said.
-pub const PARALLEL_DEFAULT: u32 = 5;
-
-fn parallel_default() -> u32 {
-    PARALLEL_DEFAULT
 }
 
 /// When the agent of a group runs.

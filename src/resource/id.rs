@@ -14,6 +14,8 @@ use crate::name::{ChannelName, GroupName, ImageTag, ModelName, NameError};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum ResourceId {
+    /// What holds for the whole house and not for one group.
+    Instance,
     /// The image that agents run from, by the digest of what it is made of.
     Image(ImageTag),
     /// A model that groups may use.
@@ -36,6 +38,7 @@ impl fmt::Display for ResourceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = self.kind().word();
         let text = match self {
+            Self::Instance => kind.to_owned(),
             Self::Image(tag) => format!("{kind}/{tag}"),
             Self::Model(name) => format!("{kind}/{name}"),
             Self::GlobalMemory => format!("{kind}/global"),
@@ -59,6 +62,9 @@ impl TryFrom<String> for ResourceId {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
         let unknown = || format!("unknown resource `{text}`");
+        if text == ResourceKind::Instance.word() {
+            return Ok(Self::Instance);
+        }
         let (kind, name) = text.split_once('/').ok_or_else(unknown)?;
         let bad = |error: NameError| format!("resource `{text}`: {error}");
         let group = || GroupName::new(name).map_err(bad);
@@ -81,6 +87,7 @@ impl ResourceId {
     #[must_use]
     pub fn kind(&self) -> ResourceKind {
         match self {
+            Self::Instance => ResourceKind::Instance,
             Self::Image(_) => ResourceKind::Image,
             Self::Model(_) => ResourceKind::Model,
             Self::GlobalMemory => ResourceKind::Memory,
@@ -100,7 +107,11 @@ impl ResourceId {
             | Self::Settings(group)
             | Self::Group(group)
             | Self::Container(group) => Some(group),
-            Self::Image(_) | Self::Model(_) | Self::GlobalMemory | Self::Channel(_) => None,
+            Self::Instance
+            | Self::Image(_)
+            | Self::Model(_)
+            | Self::GlobalMemory
+            | Self::Channel(_) => None,
         }
     }
 }
@@ -108,6 +119,8 @@ impl ResourceId {
 /// A kind of resource, in the order of [`ResourceId`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ResourceKind {
+    /// See [`ResourceId::Instance`].
+    Instance,
     /// See [`ResourceId::Image`].
     Image,
     /// See [`ResourceId::Model`].
@@ -128,7 +141,8 @@ pub enum ResourceKind {
 
 impl ResourceKind {
     /// All kinds, in build order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
+        Self::Instance,
         Self::Image,
         Self::Model,
         Self::Memory,
@@ -143,6 +157,7 @@ impl ResourceKind {
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
+            Self::Instance => "instance",
             Self::Image => "image",
             Self::Model => "model",
             Self::Memory => "memory",

@@ -20,6 +20,7 @@ pub fn stands_on(id: &ResourceId, specs: &BTreeMap<ResourceId, Spec>) -> Vec<Res
             };
             let image = image.map(ResourceId::Image).into_iter();
             let own = [
+                ResourceId::Instance,
                 ResourceId::GlobalMemory,
                 ResourceId::Folder(name.clone()),
                 ResourceId::Settings(name.clone()),
@@ -32,7 +33,8 @@ pub fn stands_on(id: &ResourceId, specs: &BTreeMap<ResourceId, Spec>) -> Vec<Res
             below.push(group);
             below
         }
-        ResourceId::Image(_)
+        ResourceId::Instance
+        | ResourceId::Image(_)
         | ResourceId::Model(_)
         | ResourceId::GlobalMemory
         | ResourceId::Folder(_)

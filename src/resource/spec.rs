@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ChannelSpec, Fields, GroupSpec, ImageSpec, ModelSpec, UserId, field};
+use super::{ChannelSpec, Fields, GroupSpec, ImageSpec, InstanceSpec, ModelSpec, UserId, field};
 
 /// What babybot manages, as it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "resource", content = "spec", rename_all = "kebab-case")]
 pub enum Spec {
+    /// See [`super::ResourceId::Instance`].
+    Instance(InstanceSpec),
     /// See [`super::ResourceId::Image`].
     Image(ImageSpec),
     /// See [`super::ResourceId::Model`].
@@ -41,6 +43,7 @@ impl Spec {
             Self::Settings { env } => {
                 env.iter().map(|(name, value)| (format!("env.{name}"), value.clone())).collect()
             }
+            Self::Instance(instance) => instance.fields(),
             Self::Image(image) => image.fields(),
             Self::Model(model) => model.fields(),
             Self::Group(group) => group.fields(),

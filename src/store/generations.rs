@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 
 use super::rows::{self, words};
+use super::specs;
 use super::{CommandError, Reader, Store, StoreError, check_size};
 use crate::clock::Timestamp;
 use crate::resource::{ResourceId, Risk, Spec};
@@ -209,7 +210,7 @@ fn applied(connection: &Connection) -> Result<Option<AppliedGeneration>, Command
             |row| {
                 Ok(AppliedGeneration {
                     number: rows::count(row, "number")?,
-                    specs: rows::json(row, "specs")?,
+                    specs: specs::of_row(row)?,
                     at: rows::moment(row, "at")?,
                 })
             },
@@ -236,7 +237,7 @@ fn find(connection: &Connection, number: u64) -> Result<Option<Generation>, Comm
                 Ok(Generation {
                     summary: summary(row)?,
                     manifest: row.get("manifest")?,
-                    specs: rows::json(row, "specs")?,
+                    specs: specs::of_row(row)?,
                     plan: row.get("plan")?,
                 })
             },

@@ -11,11 +11,7 @@ use super::{CommandError, StoreError};
 
 /// What makes format `n` out of format `n - 1`, from format 1. Entries are
 /// never edited once released: stores in that format exist.
-const MIGRATIONS: &[&str] = &[
-    include_str!("migrations/1.sql"),
-    include_str!("migrations/2.sql"),
-    include_str!("migrations/3.sql"),
-];
+const MIGRATIONS: &[&str] = &[include_str!("migrations/1.sql"), include_str!("migrations/2.sql")];
 
 /// The format that this babybot writes.
 pub(super) const KNOWN: i64 = MIGRATIONS.len() as i64;

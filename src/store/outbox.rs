@@ -375,7 +375,7 @@ pub(super) fn put_once(
     put(connection, kind, &post, at)
 }
 
-pub(super) fn put(
+fn put(
     connection: &Connection,
     kind: PostKind,
     post: &NewPost,

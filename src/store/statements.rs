@@ -1,7 +1,7 @@
 //! The statements that run for each message, collected so that a test can ask
 //! SQLite how it would run them: none may get slower with what is stored.
 
-use super::{journal, messages, outbox, requests, turns, usage};
+use super::{journal, messages, outbox, turns, usage};
 
 /// What runs for each message, turn, event or reply; inserts with plain values
 /// are left out, for they look up nothing.
@@ -28,9 +28,5 @@ pub const PER_MESSAGE_STATEMENTS: &[&str] = &[
     outbox::DUE,
     outbox::DUE_IN_CHAT,
     outbox::MOVE,
-    requests::KNOWN,
-    requests::OF_TURN,
-    requests::SINCE,
-    requests::FORGET,
     usage::OF_TURN,
 ];

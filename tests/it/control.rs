@@ -42,8 +42,6 @@ fn home() -> GroupName {
 fn desired() -> Desired {
     Desired {
         name: "home".parse().unwrap(),
-        assistant: "Baby".to_owned(),
-        timezone: None,
         runtime: Choice::default(),
         resources: [].into(),
         containers: [].into(),
@@ -534,7 +532,9 @@ async fn the_words_on_the_wire_stay_as_they_are() {
     let end = ChatEvent::End { end: ChatEnd::Failed { why: "x".into() } };
     insta::assert_snapshot!(serde_json::to_string(&end).unwrap(), @r#"{"event":"end","end":{"end":"failed","why":"x"}}"#);
     let lease: Result<Lease, ()> = Ok(fake::lease());
-    insta::assert_snapshot!(serde_json::to_string(&lease).unwrap(), @r#"{"Ok":{"runtime":{"kind":"none"},"sandbox":"process-1-1","place":{"marker":"","workdir":"","home":"","user":null,"env":{}}}}"#);
+    insta::assert_snapshot!(serde_json::to_string(&lease).unwrap(), @r#"
+    {"Ok":{"runtime":{"kind":"none"},"sandbox":"process-1-1","place":{"marker":"","workdir":"","home":"","user":null,"env":{}}}}
+    "#);
     insta::assert_snapshot!(serde_json::to_string(&PostOutcome::NotShown { why: "x".into() }).unwrap(), @r#"{"outcome":"not-shown","why":"x"}"#);
 }
 

@@ -17,7 +17,6 @@ mod printed;
 mod process;
 mod readme;
 mod reconcile;
-mod request;
 mod route;
 mod runtime;
 mod session;

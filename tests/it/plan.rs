@@ -34,6 +34,7 @@ fn a_first_apply_builds_from_the_ground_up() {
     assert_snapshot!(first(ONE), @"
     manifest  babybot.toml   generation - → 1   runtime none
 
+     +   instance           create: runtime none                      safe
      +   model/demo         create: kind rehearsal (babybot.toml:2)   safe
      +   memory/global      create                                    safe
      +   folder/main        create                                    safe
@@ -43,7 +44,6 @@ fn a_first_apply_builds_from_the_ground_up() {
            bind               terminal   babybot.toml:3
            requires_trigger   false      babybot.toml:3
            model              demo
-           runtime            none
      +   channel/terminal   create: kind terminal                     safe
 
      ·   container/main, channel/terminal: starts with `babybot up`
@@ -52,8 +52,8 @@ fn a_first_apply_builds_from_the_ground_up() {
      ·   group/main: limits.cpus, limits.memory and limits.pids are not enforced by
          runtime none
 
-    6 to add, 0 to change, 0 to remove. Risk: 1 privileged
-    Next: babybot apply   (`plan -v` also shows 13 defaults)
+    7 to add, 0 to change, 0 to remove. Risk: 1 privileged
+    Next: babybot apply   (`plan -v` also shows 14 defaults)
     ");
 }
 
@@ -62,6 +62,7 @@ fn a_family_of_three_says_what_main_may_do_and_that_nothing_holds_it_back() {
     assert_snapshot!(first(FAMILY), @"
     manifest  babybot.toml   generation - → 1   runtime none
 
+     +   instance           create: runtime none                            safe
      +   model/demo         create: kind rehearsal (babybot.toml:2)         safe
      +   model/local        create                                          PRIVILEGED
            kind    ollama                   babybot.toml:3   PRIVILEGED
@@ -77,12 +78,10 @@ fn a_family_of_three_says_what_main_may_do_and_that_nothing_holds_it_back() {
      +   group/family       create                                          safe
            bind            terminal   babybot.toml:5
            model           demo
-           runtime         none
            limits.memory   2GiB       babybot.toml:5
      +   group/kids         create                                          safe
-           bind      (none)
-           model     demo
-           runtime   none
+           bind    (none)
+           model   demo
      +   group/main         create                                          PRIVILEGED
            main               true       babybot.toml:4   PRIVILEGED
            bind               terminal   babybot.toml:4
@@ -98,8 +97,8 @@ fn a_family_of_three_says_what_main_may_do_and_that_nothing_holds_it_back() {
      ·   group/family, group/kids and 1 more: limits.cpus, limits.memory and
          limits.pids are not enforced by runtime none
 
-    13 to add, 0 to change, 0 to remove. Risk: 2 privileged
-    Next: babybot apply   (`plan -v` also shows 42 defaults)
+    14 to add, 0 to change, 0 to remove. Risk: 2 privileged
+    Next: babybot apply   (`plan -v` also shows 38 defaults)
     ");
 }
 
@@ -178,6 +177,17 @@ fn a_removed_group_goes_and_its_data_stays() {
 }
 
 #[test]
+fn what_holds_for_the_whole_house_changes_in_one_line() {
+    let text = |parallel: u32| format!("runtime parallel={parallel}\n{FAMILY}");
+    let (before, now) = (desired(&text(4)), desired(&text(5)));
+    let plan = plan_checked(&now, &World::of(&before));
+    assert_eq!(plan.steps.len(), 1, "{plan:#?}");
+    let step = &plan.steps[0];
+    assert_eq!((step.id.to_string().as_str(), step.fields.len()), ("instance", 1));
+    assert_eq!(step.reason, "takes effect at once");
+}
+
+#[test]
 fn folders_that_are_already_there_are_adopted() {
     let desired = desired(ONE);
     let folder = Known::Is(Seen::Folder { missing: BTreeSet::new(), foreign: BTreeSet::new() });
@@ -187,6 +197,7 @@ fn folders_that_are_already_there_are_adopted() {
     assert_snapshot!(printed(&plan_checked(&desired, &world)), @"
     manifest  babybot.toml   generation - → 1   runtime none
 
+     +   instance           create: runtime none                      safe
      +   model/demo         create: kind rehearsal (babybot.toml:2)   safe
      =   memory/global      adopt: the file is already there          safe
      =   folder/main        adopt: the folders are already there      safe
@@ -196,7 +207,6 @@ fn folders_that_are_already_there_are_adopted() {
            bind               terminal   babybot.toml:3
            requires_trigger   false      babybot.toml:3
            model              demo
-           runtime            none
      +   channel/terminal   create: kind terminal                     safe
 
      ·   container/main, channel/terminal: starts with `babybot up`
@@ -205,8 +215,8 @@ fn folders_that_are_already_there_are_adopted() {
      ·   group/main: limits.cpus, limits.memory and limits.pids are not enforced by
          runtime none
 
-    4 to add, 0 to change, 0 to remove, 2 to adopt. Risk: 1 privileged
-    Next: babybot apply   (`plan -v` also shows 13 defaults)
+    5 to add, 0 to change, 0 to remove, 2 to adopt. Risk: 1 privileged
+    Next: babybot apply   (`plan -v` also shows 14 defaults)
     ");
 }
 
@@ -249,6 +259,7 @@ fn what_is_unknown_is_left_alone_with_all_that_stands_on_it() {
     assert_snapshot!(printed(&plan_checked(&desired, &world)), @"
     manifest  babybot.toml   generation - → 1   runtime none
 
+     +   instance           create: runtime none                      safe
      +   model/demo         create: kind rehearsal (babybot.toml:2)   safe
      +   model/local        create                                    PRIVILEGED
            kind    ollama                   babybot.toml:3   PRIVILEGED
@@ -260,9 +271,8 @@ fn what_is_unknown_is_left_alone_with_all_that_stands_on_it() {
      +   settings/kids      create                                    safe
      +   settings/main      create                                    safe
      +   group/kids         create                                    safe
-           bind      (none)
-           model     demo
-           runtime   none
+           bind    (none)
+           model   demo
      +   group/main         create                                    PRIVILEGED
            main               true       babybot.toml:4   PRIVILEGED
            bind               terminal   babybot.toml:4
@@ -283,8 +293,8 @@ fn what_is_unknown_is_left_alone_with_all_that_stands_on_it() {
      ·   group/family, group/kids and 1 more: limits.cpus, limits.memory and
          limits.pids are not enforced by runtime none
 
-    10 to add, 0 to change, 0 to remove. Risk: 2 privileged
-    Next: babybot apply   (`plan -v` also shows 29 defaults)
+    11 to add, 0 to change, 0 to remove. Risk: 2 privileged
+    Next: babybot apply   (`plan -v` also shows 27 defaults)
     ");
 }
 
@@ -367,6 +377,61 @@ fn a_plan_reads_the_same_to_a_program() {
       },
       "parent": null,
       "steps": [
+        {
+          "id": "instance",
+          "action": "create",
+          "reason": "",
+          "fields": [
+            {
+              "path": "assistant.name",
+              "from": null,
+              "to": "Baby",
+              "meaning": null,
+              "at": null,
+              "risk": "safe"
+            },
+            {
+              "path": "assistant.timezone",
+              "from": null,
+              "to": "the machine's",
+              "meaning": null,
+              "at": null,
+              "risk": "safe"
+            },
+            {
+              "path": "runtime",
+              "from": null,
+              "to": "none",
+              "meaning": null,
+              "at": null,
+              "risk": "safe"
+            },
+            {
+              "path": "runtime.parallel",
+              "from": null,
+              "to": "5",
+              "meaning": null,
+              "at": null,
+              "risk": "safe"
+            }
+          ],
+          "risk": "safe",
+          "at": null,
+          "work": {
+            "do": "record",
+            "spec": {
+              "resource": "instance",
+              "spec": {
+                "assistant": "Baby",
+                "timezone": null,
+                "parallel": 5,
+                "runtime": {
+                  "kind": "none"
+                }
+              }
+            }
+          }
+        },
         {
           "id": "model/demo",
           "action": "create",
@@ -468,22 +533,6 @@ fn a_plan_reads_the_same_to_a_program() {
           "action": "create",
           "reason": "",
           "fields": [
-            {
-              "path": "assistant.name",
-              "from": null,
-              "to": "Baby",
-              "meaning": null,
-              "at": null,
-              "risk": "safe"
-            },
-            {
-              "path": "assistant.timezone",
-              "from": null,
-              "to": "the machine's",
-              "meaning": null,
-              "at": null,
-              "risk": "safe"
-            },
             {
               "path": "main",
               "from": null,
@@ -610,14 +659,6 @@ fn a_plan_reads_the_same_to_a_program() {
               "meaning": null,
               "at": null,
               "risk": "safe"
-            },
-            {
-              "path": "runtime.parallel",
-              "from": null,
-              "to": "5",
-              "meaning": null,
-              "at": null,
-              "risk": "safe"
             }
           ],
           "risk": "privileged",
@@ -629,6 +670,7 @@ fn a_plan_reads_the_same_to_a_program() {
           },
           "needs": [
             "model/demo",
+            "instance",
             "memory/global",
             "folder/main",
             "settings/main"
@@ -638,8 +680,6 @@ fn a_plan_reads_the_same_to_a_program() {
             "spec": {
               "resource": "group",
               "spec": {
-                "assistant": "Baby",
-                "timezone": null,
                 "main": true,
                 "bind": [
                   {
@@ -655,7 +695,6 @@ fn a_plan_reads_the_same_to_a_program() {
                 "image": null,
                 "user": null,
                 "engine": null,
-                "parallel": 5,
                 "limits": {
                   "cpus": 2000,
                   "memory": "1GiB",
@@ -720,15 +759,15 @@ fn a_plan_reads_the_same_to_a_program() {
           "text": "limits.cpus, limits.memory and limits.pids are not enforced by runtime none"
         }
       ],
-      "changes": 6,
+      "changes": 7,
       "counts": {
-        "add": 6,
+        "add": 7,
         "change": 0,
         "remove": 0,
         "adopt": 0
       },
       "risks": {
-        "safe": 5,
+        "safe": 6,
         "privileged": 1
       },
       "approval": [
@@ -772,7 +811,7 @@ fn another_manifest_is_named_in_the_next_command() {
     let heading = Heading { manifest: "my homes/a.toml".to_owned(), ..heading() };
     let page = render::text(&plan, &heading, Color::Never);
     let last = page.lines().last().unwrap_or_default();
-    assert_snapshot!(last, @"Next: babybot apply --manifest 'my homes/a.toml'   (`plan -v` also shows 13 defaults)");
+    assert_snapshot!(last, @"Next: babybot apply --manifest 'my homes/a.toml'   (`plan -v` also shows 14 defaults)");
 }
 
 #[test]

@@ -87,8 +87,6 @@ fn group(bind: &[(&str, Option<&str>)]) -> Spec {
         })
         .collect();
     Spec::Group(Box::new(GroupSpec {
-        assistant: "Baby".to_owned(),
-        timezone: None,
         main: false,
         bind,
         trigger: "@Baby".to_owned(),
@@ -99,7 +97,6 @@ fn group(bind: &[(&str, Option<&str>)]) -> Spec {
         image: None,
         user: None,
         engine: None,
-        parallel: 5,
         limits: Limits::default(),
     }))
 }

@@ -6,7 +6,6 @@ mod crash;
 mod files;
 mod outbox;
 mod records;
-mod requests;
 mod turns;
 
 use std::path::{Path, PathBuf};

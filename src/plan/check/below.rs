@@ -55,7 +55,13 @@ impl Review<'_> {
     fn is_unseen(&self, step: &Step, id: &ResourceId) -> bool {
         match (id, self.observed.looks.get(id)) {
             // These are what the generation says they are.
-            (ResourceId::Model(_) | ResourceId::Group(_) | ResourceId::Channel(_), _) => false,
+            (
+                ResourceId::Instance
+                | ResourceId::Model(_)
+                | ResourceId::Group(_)
+                | ResourceId::Channel(_),
+                _,
+            ) => false,
             // The look for them is a search: what it does not list, it did not find.
             (ResourceId::Container(_), look) => matches!(look, Some(Known::Unknown(_))),
             (ResourceId::Image(_), Some(Known::Is(Seen::Image))) => false,

@@ -7,8 +7,8 @@ use super::{Review, strangers};
 use crate::observed::{Known, Seen};
 use crate::plan::{Step, Work};
 use crate::resource::{
-    Binding, ChannelSpec, GroupSpec, ImageSpec, ModelSpec, ResourceId, Risk, RuntimeKind, Spec,
-    WebhookSpec,
+    self, Binding, ChannelSpec, GroupSpec, ImageSpec, InstanceSpec, ModelSpec, ResourceId, Risk,
+    RuntimeKind, Spec, WebhookSpec,
 };
 
 impl Review<'_> {
@@ -21,6 +21,7 @@ impl Review<'_> {
                 Work::StartAgent { .. } => Risk::Safe,
                 _ => Risk::Disruptive,
             },
+            (_, Some(Spec::Instance(instance))) => self.instance_needs(instance),
             (_, Some(Spec::Image(image))) => self.image_needs(image),
             (ResourceId::Group(_), None) => Risk::Destructive,
             (
@@ -35,6 +36,20 @@ impl Review<'_> {
             _ => Risk::Safe,
         };
         own.max(fields)
+    }
+
+    /// Whoever names an engine may name any.
+    fn instance_needs(&self, instance: &InstanceSpec) -> Risk {
+        let before = resource::instance(self.before);
+        let before = before.and_then(|before| before.runtime.endpoint.as_ref());
+        let wanted = self.desired.resources.get(&ResourceId::Instance);
+        let named = wanted.is_some_and(|wanted| wanted.fields.contains_key("runtime.docker.host"));
+        match before == instance.runtime.endpoint.as_ref() {
+            true => Risk::Safe,
+            false if named => Risk::Privileged,
+            false if before.is_some() => Risk::Disruptive,
+            false => Risk::Safe,
+        }
     }
 
     /// A base or an image that no generation knew brings in whatever is in it.
@@ -69,14 +84,11 @@ impl Review<'_> {
         let was = |fact: fn(&GroupSpec) -> bool| before.is_some_and(fact);
         let engine = before.and_then(|before| before.engine.as_ref());
         let moves = group.engine.as_ref() != engine;
-        let wanted = self.desired.resources.get(id);
-        let named = wanted.is_some_and(|wanted| wanted.fields.contains_key("runtime.docker.host"));
         let root = |group: &GroupSpec| group.user.is_some_and(|user| user.uid == 0);
         let mapped = before.is_some_and(|before| root(before) && !root(group));
         let weaker = before.is_some_and(|before| group.runtime < before.runtime);
         let stronger = before.is_some_and(|before| group.runtime > before.runtime);
         let privileged = weaker
-            || (moves && named)
             || (mapped && group.runtime == RuntimeKind::Docker)
             || (group.main && !was(|before| before.main))
             || !now.is_subset(&then)

@@ -26,7 +26,10 @@ impl Review<'_> {
             (_, Action::Remove, Work::Forget) => true,
             (_, Action::Adopt, Work::Record { .. }) => as_asked,
             (
-                ResourceId::Model(_) | ResourceId::Group(_) | ResourceId::Channel(_),
+                ResourceId::Instance
+                | ResourceId::Model(_)
+                | ResourceId::Group(_)
+                | ResourceId::Channel(_),
                 Action::Create | Action::Change,
                 Work::Record { .. },
             ) => as_asked,

@@ -6,7 +6,7 @@ use babybot::observed::{Known, Owner, SandboxSeen, SandboxState, Seen};
 use babybot::plan::check::Problem;
 use babybot::plan::render::{self, Color, Heading};
 use babybot::plan::{Action, NoteKind, Plan, Work, plan};
-use babybot::resource::{Risk, RuntimeKind, UserId, digest};
+use babybot::resource::{ResourceId, Risk, RuntimeKind, UserId, digest};
 use insta::assert_snapshot;
 
 use super::tampered::problems_of;
@@ -31,22 +31,22 @@ fn a_first_plan_on_docker_builds_the_image_first() {
     manifest  babybot.toml   generation - → 1   runtime docker (auto: Docker
               20.10.24 at unix:///var/run/docker.sock)
 
+     +   instance             create: runtime docker (babybot.toml:2)   safe
      +   image/d16e6fc8eb67   create: base scratch (babybot.toml:2)     safe
      +   model/demo           create: kind rehearsal (babybot.toml:3)   safe
      +   memory/global        create                                    safe
      +   folder/home          create                                    safe
      +   settings/home        create                                    safe
      +   group/home           create                                    safe
-           bind      terminal   babybot.toml:4
-           model     demo
-           runtime   docker     babybot.toml:2
+           bind    terminal   babybot.toml:4
+           model   demo
      +   channel/terminal     create: kind terminal                     safe
 
      ·   container/home, channel/terminal: starts with `babybot up`
      ·   group/home: runtime docker isolates: no network, only its group's folders
 
-    7 to add, 0 to change, 0 to remove. Risk: all safe
-    Next: babybot apply   (`plan -v` also shows 20 defaults)
+    8 to add, 0 to change, 0 to remove. Risk: all safe
+    Next: babybot apply   (`plan -v` also shows 21 defaults)
     ");
 }
 
@@ -68,7 +68,7 @@ fn an_image_with_something_in_it_is_privileged_until_it_is_known() {
     // That it is there already makes nothing in it more trusted.
     let there = World::empty(&debian).looking(&image(&debian), Known::Is(Seen::Image));
     let plan = plan_checked(&debian, &there);
-    let step = plan.steps.first().expect("the image is the first");
+    let step = plan.steps.iter().find(|step| is_image(&step.id)).expect("the image has a step");
     assert_eq!((step.action, step.risk), (Action::Adopt, Risk::Privileged));
 }
 
@@ -79,6 +79,7 @@ fn an_image_that_is_named_is_not_fetched() {
     manifest  babybot.toml   generation - → 1   runtime docker (auto: Docker
               20.10.24 at unix:///var/run/docker.sock)
 
+     +   instance           create: runtime docker (babybot.toml:2)   safe
      +   model/demo         create: kind rehearsal (babybot.toml:3)   safe
      +   memory/global      create                                    safe
      +   folder/home        create                                    safe
@@ -91,8 +92,8 @@ fn an_image_that_is_named_is_not_fetched() {
      ·   container/home, channel/terminal: starts with `babybot up`
      ·   group/home: runtime docker isolates: no network, only its group's folders
 
-    5 to add, 0 to change, 0 to remove. Risk: all safe
-    Next: babybot apply   (`plan -v` also shows 1 default)
+    6 to add, 0 to change, 0 to remove. Risk: all safe
+    Next: babybot apply   (`plan -v` also shows 4 defaults)
     ");
     let world = World::empty(&desired).looking(&image(&desired), Known::Is(Seen::Image));
     assert_eq!(image_risk(&plan_checked(&desired, &world)), Risk::Privileged);
@@ -135,13 +136,13 @@ fn another_engine_is_a_line_of_its_own_and_a_weaker_user_is_privileged() {
         let mut world = World::of(before);
         world.look_for(now);
         let plan = plan_checked(now, &world);
-        let step = plan.steps.iter().find(|step| step.id.to_string() == "group/home");
-        let lines = step.map(|step| &step.fields).into_iter().flatten();
-        assert!(
-            lines.clone().any(|line| line.path == "runtime.docker.host"),
-            "it is not said: {plan:#?}"
-        );
-        step.map(|step| step.risk)
+        for id in ["instance", "group/home"] {
+            let step = plan.steps.iter().find(|step| step.id.to_string() == id);
+            let mut lines = step.map(|step| &step.fields).into_iter().flatten();
+            let said = lines.any(|line| line.path == "runtime.docker.host");
+            assert!(said, "{id} does not say it: {plan:#?}");
+        }
+        plan.steps.iter().map(|step| step.risk).max()
     };
     assert_eq!(risk(&one, &other), Some(Risk::Disruptive));
     assert_eq!(risk(&one, &named), Some(Risk::Privileged));
@@ -486,6 +487,8 @@ fn to_come_to_run_without_a_wall_is_privileged_even_for_a_rehearsal() {
     assert_snapshot!(printed(&none, &world), @"
     manifest  babybot.toml   generation 1 → 2   runtime none
 
+     ~   instance             change: takes effect when an agent next starts    safe
+           runtime   docker → none   babybot.toml:2
      ~   group/home           change: takes effect when the agent next starts   PRIVILEGED
            runtime   docker → none           babybot.toml:2   PRIVILEGED
              does not isolate: the agent runs as you, on this machine
@@ -499,7 +502,7 @@ fn to_come_to_run_without_a_wall_is_privileged_even_for_a_rehearsal() {
      ·   group/home: limits.cpus, limits.memory and limits.pids are not enforced by
          runtime none
 
-    0 to add, 1 to change, 1 to remove. Risk: 1 privileged
+    0 to add, 2 to change, 1 to remove. Risk: 1 privileged
     Next: babybot apply
     ");
     let mut world = World::of(&none);
@@ -587,6 +590,7 @@ fn what_the_environment_says_is_shown_with_where_it_came_from() {
     manifest  babybot.toml   generation - → 1   runtime docker (auto: Docker
               20.10.24 at unix:///var/run/docker.sock)
 
+     +   instance             create: runtime docker (babybot.toml:2)   safe
      =   image/dbf9fd7d9735   adopt: the image is already there         PRIVILEGED
            ref   example.org/agent:1   babybot.toml:2   PRIVILEGED
              from CONTAINER_IMAGE
@@ -597,7 +601,6 @@ fn what_the_environment_says_is_shown_with_where_it_came_from() {
      +   group/home           create                                    safe
            bind          terminal   babybot.toml:4
            model         demo
-           runtime       docker     babybot.toml:2
            limits.turn   30m
              from CONTAINER_TIMEOUT
      +   channel/terminal     create: kind terminal                     safe
@@ -608,8 +611,8 @@ fn what_the_environment_says_is_shown_with_where_it_came_from() {
      ·   instance: CONTAINER_TIMEOUT in the environment: limits.turn is 10m
      ·   group/home: runtime docker isolates: no network, only its group's folders
 
-    6 to add, 0 to change, 0 to remove, 1 to adopt. Risk: 1 privileged
-    Next: babybot apply   (`plan -v` also shows 16 defaults)
+    7 to add, 0 to change, 0 to remove, 1 to adopt. Risk: 1 privileged
+    Next: babybot apply   (`plan -v` also shows 17 defaults)
     ");
 
     let overrides = vec![over("CONTAINER_RUNTIME", "runtime", "none")];
@@ -701,8 +704,11 @@ fn waiting(plan: &Plan) -> Vec<String> {
 
 /// The image that is asked for, by its printed name.
 fn image(desired: &Desired) -> String {
-    let id = desired.resources.keys().next().expect("an image is the first of all");
-    id.to_string()
+    desired.resources.keys().find(|id| is_image(id)).expect("there is an image").to_string()
+}
+
+fn is_image(id: &ResourceId) -> bool {
+    matches!(id, ResourceId::Image(_))
 }
 
 fn image_risk(plan: &Plan) -> Risk {

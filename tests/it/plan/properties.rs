@@ -325,7 +325,7 @@ fn touches_unknown(case: &Case, plan: &Plan) -> Option<ResourceId> {
             return true;
         }
         match &step.id {
-            ResourceId::Model(_) | ResourceId::Channel(_) => false,
+            ResourceId::Instance | ResourceId::Model(_) | ResourceId::Channel(_) => false,
             ResourceId::Group(_) if step.action == Action::Remove => false,
             // What is only no longer recorded is not touched.
             ResourceId::Image(_) if step.work == Work::Forget => false,

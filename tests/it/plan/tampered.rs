@@ -5,7 +5,7 @@ use babybot::name::ImageTag;
 use babybot::observed::{Controller, Known, Owner, SandboxSeen, Seen};
 use babybot::plan::check::{Problem, check};
 use babybot::plan::{Action, Plan, Step, Work, plan};
-use babybot::resource::{ImageSpec, ModelSpec, Risk, Spec, UserId};
+use babybot::resource::{ImageSpec, ModelSpec, ResourceId, Risk, Spec, UserId};
 
 use super::FAMILY;
 use super::containers::ALWAYS;
@@ -220,7 +220,7 @@ fn work_on_images_that_are_asked_for_in_use_or_nobodys() {
         binary: None,
     };
     let tag = |text: &str| ImageTag::new(text).expect("a tag");
-    let wanted = desired.resources.keys().next().expect("an image is the first").to_string();
+    let wanted = image_of(&desired);
     let wanted_tag = tag(wanted.strip_prefix("image/").expect("an image"));
     let remove = |tag: ImageTag| Work::RemoveImage { tag };
     let world = World::of(&desired).looking(old, there());
@@ -281,7 +281,7 @@ fn a_weaker_runtime_or_another_engine_called_safe() {
     assert_eq!(problems, [understated.clone(), Problem::WallUnsaid]);
     let engine = ALWAYS.replace("base=scratch", "base=scratch host=unix:///run/other.sock");
     let engine = desired_on(&docker(), &engine);
-    let found = quiet(&on_docker, &engine, "group/home");
+    let found = quiet(&on_docker, &engine, "instance");
     assert_eq!(found, std::slice::from_ref(&understated));
     // Nobody wrote where it is: it is elsewhere, or no longer rootless.
     let at = |url: &str, uid: u32| {
@@ -290,12 +290,13 @@ fn a_weaker_runtime_or_another_engine_called_safe() {
     };
     let (one, other) = (at("unix:///a.sock", 1000), at("unix:///b.sock", 1000));
     let moved = Problem::RiskUnderstated { said, needed: Risk::Disruptive };
-    assert_eq!(quiet(&one, &other, "group/home"), [moved]);
+    for resource in ["instance", "group/home"] {
+        assert_eq!(quiet(&one, &other, resource), std::slice::from_ref(&moved), "{resource}");
+    }
     let rootless = quiet(&at("unix:///a.sock", 0), &one, "group/home");
     assert_eq!(rootless, std::slice::from_ref(&understated));
     let base = desired_on(&docker(), &ALWAYS.replace("base=scratch", "base=alpine:3"));
-    let image = base.resources.keys().next().expect("an image is the first").to_string();
-    assert_eq!(quiet(&on_docker, &base, &image), [understated]);
+    assert_eq!(quiet(&on_docker, &base, &image_of(&base)), [understated]);
 }
 
 #[test]
@@ -365,4 +366,9 @@ fn position(plan: &Plan, resource: &str) -> usize {
 fn step<'a>(plan: &'a mut Plan, resource: &str) -> &'a mut Step {
     let at = position(plan, resource);
     &mut plan.steps[at]
+}
+
+fn image_of(desired: &Desired) -> String {
+    let mut ids = desired.resources.keys();
+    ids.find(|id| matches!(id, ResourceId::Image(_))).expect("there is an image").to_string()
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use babybot::desired::Desired;
 use babybot::execute::{AgentOrder, Change};
 use babybot::name::{GroupName, ImageTag, SandboxId};
 use babybot::observe::{Found, Look};
@@ -37,8 +38,6 @@ pub(crate) struct Seeing {
     missing: BTreeSet<ResourceId>,
     blind: bool,
     agents: BTreeMap<GroupName, AgentSeen>,
-    /// What the groups that were applied run from.
-    images: BTreeMap<ResourceId, ImageTag>,
 }
 
 /// A look at the world, which remembers what it could not see.
@@ -55,13 +54,20 @@ pub(crate) struct Hands {
     seeing: Arc<Mutex<Seeing>>,
     /// Whether the calls are the loop's own, and not an apply's.
     counted: bool,
+    /// What groups run from, where it is done as was planned.
+    images: BTreeMap<GroupName, ImageTag>,
 }
 
 /// A look, and the hands that do what follows from it.
-pub(crate) fn doors(world: &World, counted: bool) -> (Eyes, Hands) {
+pub(crate) fn doors(world: &World, desired: &Desired, counted: bool) -> (Eyes, Hands) {
     let seeing = Arc::new(Mutex::new(Seeing::default()));
     let eyes = Eyes { world: world.clone(), seeing: Arc::clone(&seeing) };
-    (eyes, Hands { world: world.clone(), seeing, counted })
+    let images = desired.resources.iter().filter_map(|(id, wanted)| match &wanted.spec {
+        Spec::Group(group) => Some((id.group()?.clone(), group.image.clone()?)),
+        _ => None,
+    });
+    let images = images.collect();
+    (eyes, Hands { world: world.clone(), seeing, counted, images })
 }
 
 impl World {
@@ -298,14 +304,7 @@ impl Look for Eyes {
             self.seeing().blind = true;
             Known::Unknown("the store does not answer".to_owned())
         } else {
-            let applied = self.world.facts().applied.clone();
-            let specs = applied.iter().flat_map(|applied| &applied.specs);
-            let images = specs.filter_map(|(id, spec)| match spec {
-                Spec::Group(group) => Some((id.clone(), group.image.clone()?)),
-                _ => None,
-            });
-            self.seeing().images = images.collect();
-            applied.map_or(Known::Absent, Known::Is)
+            self.world.facts().applied.clone().map_or(Known::Absent, Known::Is)
         };
         Box::pin(std::future::ready(known))
     }
@@ -463,10 +462,7 @@ impl Hands {
         let (id, call) = (ResourceId::Container(group.clone()), format!("direct {group}"));
         let mut grounds = Vec::new();
         if order != AgentOrder::Stop {
-            // Of an image that an apply brought since, this look says nothing.
-            let seeing = self.seeing.lock().unwrap();
-            let image = seeing.images.get(&ResourceId::Group(group.clone()));
-            let image = image.cloned().map(ResourceId::Image);
+            let image = self.images.get(group).cloned().map(ResourceId::Image);
             let folder = ResourceId::Folder(group.clone());
             grounds.extend([folder, ResourceId::GlobalMemory].into_iter().chain(image));
         }

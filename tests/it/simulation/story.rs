@@ -88,9 +88,9 @@ impl Story {
             self.mender = Mender::default();
         }
         self.world.facts().keep_past();
-        let (eyes, hands) = doors(&self.world, true);
-        let hands: Arc<dyn Change> = Arc::new(hands);
         let desired = self.world.desired();
+        let (eyes, hands) = doors(&self.world, &desired, true);
+        let hands: Arc<dyn Change> = Arc::new(hands);
         let world = self.world.clone();
         let now = || world.now();
         let chance = &mut self.chance;
@@ -266,7 +266,7 @@ impl Story {
 
     /// Applies a manifest as an operator does, with whatever goes wrong, and takes it up.
     pub(crate) async fn apply(&mut self, desired: &Desired) {
-        let (eyes, hands) = doors(&self.world, false);
+        let (eyes, hands) = doors(&self.world, desired, false);
         let work = async {
             let observed = observe::observe(desired, &eyes).await;
             let plan = plan(desired, &observed);

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use babybot::protocol::Event;
+use babybot::resource::{InstanceSpec, RuntimeRef, instance};
 use babybot::store::{Store, StoreError, TurnState};
 use babybot::unit::ByteSize;
 use futures_util::future::join_all;
@@ -277,7 +278,20 @@ async fn a_store_of_the_second_format_still_opens() {
     assert_eq!(version(&path), 2);
 
     let store = open(&path);
-    assert_eq!(store.applied().await.unwrap().unwrap().number, 3);
+    let applied = store.applied().await.unwrap().unwrap();
+    assert_eq!(applied.number, 3);
+    // What each group had of the house is the house's now.
+    let house = InstanceSpec {
+        assistant: "Baby".to_owned(),
+        timezone: Some("Europe/Berlin".to_owned()),
+        parallel: 4,
+        runtime: RuntimeRef::docker(Some("unix:///var/run/docker.sock".to_owned())),
+    };
+    assert_eq!(instance(&applied.specs), Some(&house));
+    assert_eq!(
+        instance(&store.generation(2).await.unwrap().unwrap().specs),
+        Some(&InstanceSpec { runtime: RuntimeRef::NONE, ..house })
+    );
     let open: Vec<_> = store.unfinished(None).await.unwrap();
     assert_eq!((open.len(), open[0].group.as_str()), (1, "home"));
     let journal = store.journal_of(&open[0].id).await.unwrap();

@@ -268,8 +268,6 @@ pub(crate) async fn until(mut holds: impl FnMut() -> bool) {
 fn specs(group: &GroupName, model: ModelSpec, limits: Limits) -> BTreeMap<ResourceId, Spec> {
     let name = ModelName::new("local").unwrap();
     let spec = GroupSpec {
-        assistant: "Baby".into(),
-        timezone: None,
         main: false,
         bind: vec![Binding { channel: ChannelName::terminal(), chat: None }],
         trigger: "@Baby".into(),
@@ -280,7 +278,6 @@ fn specs(group: &GroupName, model: ModelSpec, limits: Limits) -> BTreeMap<Resour
         image: None,
         user: None,
         engine: None,
-        parallel: 5,
         limits,
     };
     BTreeMap::from([

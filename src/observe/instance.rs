@@ -1,0 +1,1 @@
+//! What holds for the whole house: it is what the last applied generation says.

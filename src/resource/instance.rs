@@ -1,0 +1,48 @@
+//! What holds for the whole house and not for one group.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Fields, ResourceId, RuntimeRef, Spec, field};
+
+/// What all groups share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceSpec {
+    /// What the assistant is called.
+    pub assistant: String,
+    /// The time zone of its prompts, an IANA name; `None`: the machine's own.
+    pub timezone: Option<String>,
+    /// How many agents of all groups are at work at once.
+    pub parallel: u32,
+    /// What sandboxes are made with where a group says nothing else: the one that is named, or the
+    /// one that was found when it was applied first.
+    pub runtime: RuntimeRef,
+}
+
+/// How many agents are at work at once where nothing is said.
+pub const PARALLEL_DEFAULT: u32 = 5;
+
+impl InstanceSpec {
+    pub(super) fn fields(&self) -> Fields {
+        let timezone = self.timezone.as_deref().unwrap_or("the machine's");
+        let mut fields = vec![
+            field("assistant.name", &self.assistant),
+            field("assistant.timezone", &timezone),
+            field("runtime", &self.runtime.kind.word()),
+            field("runtime.parallel", &self.parallel),
+        ];
+        let endpoint = self.runtime.endpoint.as_ref();
+        fields.extend(endpoint.map(|endpoint| field("runtime.docker.host", endpoint)));
+        fields
+    }
+}
+
+/// What all groups share among these specs; `None` where nothing was applied.
+#[must_use]
+pub fn instance(specs: &BTreeMap<ResourceId, Spec>) -> Option<&InstanceSpec> {
+    match specs.get(&ResourceId::Instance) {
+        Some(Spec::Instance(instance)) => Some(instance),
+        _ => None,
+    }
+}

@@ -1,0 +1,59 @@
+//! What a generation recorded, in the form of this version.
+//!
+//! Before there was an instance among the resources, each group had what all
+//! groups share, and all of them the same.
+
+use std::collections::BTreeMap;
+
+use rusqlite::Row;
+use serde::Deserialize;
+
+use super::rows;
+use crate::resource::{InstanceSpec, PARALLEL_DEFAULT, ResourceId, RuntimeKind, RuntimeRef, Spec};
+
+/// What a group had of the instance.
+#[derive(Deserialize)]
+struct OldGroup {
+    assistant: String,
+    timezone: Option<String>,
+    #[serde(default = "parallel_default")]
+    parallel: u32,
+    runtime: RuntimeKind,
+    #[serde(default)]
+    engine: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Recorded {
+    spec: Option<serde_json::Value>,
+}
+
+fn parallel_default() -> u32 {
+    PARALLEL_DEFAULT
+}
+
+/// The specs in a row of the generations.
+pub(super) fn of_row(row: &Row<'_>) -> rusqlite::Result<BTreeMap<ResourceId, Spec>> {
+    let mut specs: BTreeMap<ResourceId, Spec> = rows::json(row, "specs")?;
+    if !specs.contains_key(&ResourceId::Instance) {
+        let recorded: BTreeMap<ResourceId, Recorded> = rows::json(row, "specs")?;
+        let instance = instance(recorded).map(Spec::Instance);
+        specs.extend(instance.map(|instance| (ResourceId::Instance, instance)));
+    }
+    Ok(specs)
+}
+
+/// The instance of groups that each had it; of several, that of the one that is isolated best.
+fn instance(recorded: BTreeMap<ResourceId, Recorded>) -> Option<InstanceSpec> {
+    let groups = recorded.into_iter().filter_map(|(id, recorded)| match id {
+        ResourceId::Group(_) => serde_json::from_value::<OldGroup>(recorded.spec?).ok(),
+        _ => None,
+    });
+    let group = groups.max_by_key(|group| group.runtime)?;
+    Some(InstanceSpec {
+        assistant: group.assistant,
+        timezone: group.timezone,
+        parallel: group.parallel,
+        runtime: RuntimeRef { kind: group.runtime, endpoint: group.engine },
+    })
+}
