@@ -8,6 +8,7 @@
 mod inbound;
 mod outgoing;
 mod registry;
+pub mod terminal;
 mod webhook;
 
 use std::fmt;

@@ -7,6 +7,7 @@
 //! the store.
 
 mod apply;
+mod channels;
 mod chat;
 mod edits;
 mod folders;
@@ -24,18 +25,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::sync::{Notify, Semaphore, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::channel::Registry;
+use crate::channel::terminal::Terminal;
 use crate::clock::Clock;
-use crate::control::{Drift, Pending, PostOutcome, Role, RuntimeStatus, Service, Status};
+use crate::control::{Drift, Pending, Role, RuntimeStatus, Service, Status};
 use crate::error::chain;
 use crate::execute::BinarySource;
 use crate::host::{Host, HostError};
 use crate::machine::{Health, HostContext};
-use crate::name::{GroupName, ProjectName};
+use crate::name::{ChannelName, GroupName, ProjectName, ThreadId};
 use crate::reconcile::mend::Attempts;
 use crate::resource::{self, PARALLEL_DEFAULT, ResourceId, Spec};
 use crate::session::Parts;
@@ -69,6 +72,10 @@ pub struct Setup {
     pub host: Host,
     /// The machine, as it was looked at.
     pub machine: HostContext,
+    /// The kinds of channels there are.
+    pub registry: Registry,
+    /// The terminal, as the registry opens it.
+    pub terminal: Arc<Terminal>,
     /// Where the manifest is.
     pub manifest: PathBuf,
     /// Whether safe changes of the manifest are applied without a word.
@@ -107,12 +114,10 @@ impl ShutdownHandle {
         self.shared.upgrade().is_some_and(|shared| !shared.applies.is_empty())
     }
 
-    /// Stops whatever of a group is not answered, before anything else is asked of it.
-    pub async fn stop(&self, group: &GroupName) {
-        let handle = self.shared.upgrade().and_then(|shared| shared.handle(group));
-        if let Some(handle) = handle {
-            let (reply, _) = oneshot::channel();
-            let _ = handle.ask(GroupCommand::Cancel(reply)).await;
+    /// Stops what a conversation asked, before anything else is done.
+    pub async fn stop(&self, thread: &ThreadId) {
+        if let Some(shared) = self.shared.upgrade() {
+            let _ = shared.stop(thread).await;
         }
     }
 }
@@ -149,7 +154,12 @@ struct Shared {
     /// Told whenever something that a status shows may have changed.
     status: watch::Sender<Arc<Status>>,
     stale: Notify,
-    acknowledgements: Mutex<BTreeMap<i64, oneshot::Sender<PostOutcome>>>,
+    registry: Registry,
+    terminal: Arc<Terminal>,
+    channels: Mutex<BTreeMap<ChannelName, channels::Running>>,
+    /// The loops that deliver.
+    deliveries: TaskTracker,
+    talks: chat::Talks,
     /// How long what is under way may go on, as whoever ended it said.
     patience: Mutex<Option<Duration>>,
     /// Nothing new is begun.
@@ -180,6 +190,8 @@ struct Known {
     waiting: BTreeMap<ResourceId, String>,
     /// What works with less than was asked for.
     limited: Vec<(ResourceId, String)>,
+    /// Why a channel takes nothing in.
+    deaf: BTreeMap<ChannelName, String>,
     /// How often a group came to rest.
     rests: u64,
 }
@@ -209,7 +221,8 @@ impl Controller {
     /// # Errors
     /// When what was applied cannot be served.
     pub fn start(setup: Setup) -> Result<Self, ControllerError> {
-        let Setup { role, name, host, machine, manifest, follow, runtime } = setup;
+        let Setup { role, name, host, machine, registry, terminal, manifest, follow, runtime } =
+            setup;
         let since = host.parts().clock.now();
         let status = status::first(&host, role, since, &runtime);
         let parallel = parallel(host.specs());
@@ -239,11 +252,16 @@ impl Controller {
                 attempts: BTreeMap::new(),
                 waiting: BTreeMap::new(),
                 limited: Vec::new(),
+                deaf: BTreeMap::new(),
                 rests: 0,
             }),
             status: watch::Sender::new(Arc::new(status)),
             stale: Notify::new(),
-            acknowledgements: Mutex::default(),
+            registry,
+            terminal,
+            channels: Mutex::default(),
+            deliveries: TaskTracker::new(),
+            talks: chat::Talks::default(),
             patience: Mutex::default(),
             closing: CancellationToken::new(),
             closed: CancellationToken::new(),
@@ -302,6 +320,10 @@ impl Shared {
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn channels(&self) -> MutexGuard<'_, BTreeMap<ChannelName, channels::Running>> {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn touched(&self) -> MutexGuard<'_, BTreeSet<ResourceId>> {
@@ -387,6 +409,7 @@ impl Shared {
             }
         }
         drop(groups);
+        self.serve_channels();
         self.nudge();
         Ok(())
     }
@@ -442,6 +465,7 @@ impl Shared {
         // Whoever talks is given the last replies, and says that it has them.
         self.conversations.close();
         let _ = tokio::time::timeout(PARTING_MAX, self.conversations.wait()).await;
+        self.end_channels().await;
     }
 }
 

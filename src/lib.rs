@@ -24,6 +24,7 @@
 //!
 //! Loops decide when, never what.
 //! - [`host`]: the controller's work, from a stored message to a stored reply
+//! - [`delivery`]: what is stored to be sent, sent: one loop for each channel
 //! - [`agent`]: what runs inside a sandbox: the model's turn, its tools, its transcript
 //! - [`reconcile`]: look again, check, carry out, record, look once more
 //!
@@ -78,6 +79,7 @@ pub mod cli;
 pub mod clock;
 pub mod control;
 pub mod controller;
+pub mod delivery;
 pub mod desired;
 pub mod error;
 pub mod execute;

@@ -232,6 +232,12 @@ impl SessionName {
         Self(format!("{channel}._{digest}"))
     }
 
+    /// The session of a turn that is of no chat: it remembers nothing of others.
+    #[must_use]
+    pub fn of_turn(turn: &TurnId) -> Self {
+        Self(format!("turn.{turn}"))
+    }
+
     /// The channel that it is of.
     #[must_use]
     pub fn channel(&self) -> &str {

@@ -1,7 +1,6 @@
 //! Where a message goes and whether it asks for an answer.
 //!
-//! Pure decisions about texts and bindings. Who may write at all is decided
-//! elsewhere, and what is kept is the store's business; [`prompt`] makes what
+//! Pure decisions about texts, bindings and senders. What is kept is the store's business; [`prompt`] makes what
 //! the agent reads out of the messages of a turn.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
 
@@ -12,23 +11,32 @@ use std::collections::BTreeMap;
 use crate::name::{ChannelName, ChatId, GroupName};
 use crate::resource::{Binding, ResourceId, Spec};
 
-/// Whom a message is meant for, before its text is looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Addressing {
-    /// The agent: it was typed at `babybot chat`.
-    Direct,
-    /// Everybody in a chat, of whom the agent is one.
-    Group,
+/// What decides where a message goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Addressed<'a> {
+    /// The channel it came through.
+    pub channel: &'a ChannelName,
+    /// The chat it was written in.
+    pub chat: &'a ChatId,
+    /// The group that its sender chose, where the channel lets them choose.
+    pub to: Option<&'a GroupName>,
+    /// Whether it is meant for the agent by itself, and not for everybody in a chat.
+    pub direct: bool,
+    /// Whether people write there whom the owner does not know.
+    pub strangers: bool,
+    /// What was written.
+    pub text: &'a str,
 }
 
-/// Whether a text wakes the agent of a group: it is meant for the agent, or
-/// the group answers everything, or it starts with the trigger.
-#[must_use]
-pub fn wakes(text: &str, trigger: &str, requires_trigger: bool, addressing: Addressing) -> bool {
-    match addressing {
-        Addressing::Direct => true,
-        Addressing::Group => !requires_trigger || is_triggered(text, trigger),
-    }
+/// Where a message goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// To nobody: no group listens there, or its sender may not write to it.
+    Nobody,
+    /// To a group, as context for later messages of the chat.
+    Context(GroupName),
+    /// To a group, which answers it.
+    Answer(GroupName),
 }
 
 /// Whether a text starts with the trigger as a whole word: `@Baby, hello` and
@@ -107,5 +115,24 @@ impl Routes {
         let chat = Binding { channel: channel.clone(), chat: Some(chat.clone()) };
         let whole = || Binding { channel: channel.clone(), chat: None };
         self.groups.get(&chat).or_else(|| self.groups.get(&whole()))
+    }
+
+    /// Where a message goes. It is answered if it is meant for the agent, or the group answers
+    /// everything, or it starts with the trigger. Where strangers write, nobody may until the group
+    /// says who: no group says so yet.
+    #[must_use]
+    pub fn route(&self, specs: &BTreeMap<ResourceId, Spec>, addressed: &Addressed<'_>) -> Route {
+        let bound = || self.group(addressed.channel, addressed.chat);
+        let Some(group) = addressed.to.or_else(bound) else { return Route::Nobody };
+        let Some(Spec::Group(spec)) = specs.get(&ResourceId::Group(group.clone())) else {
+            return Route::Nobody;
+        };
+        if addressed.strangers {
+            return Route::Nobody;
+        }
+        let wakes = addressed.direct
+            || !spec.requires_trigger
+            || is_triggered(addressed.text, &spec.trigger);
+        if wakes { Route::Answer(group.clone()) } else { Route::Context(group.clone()) }
     }
 }

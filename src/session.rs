@@ -359,8 +359,8 @@ impl Session {
     }
 
     /// Becomes ready when the agent has ended.
-    pub async fn ended(&mut self) -> Exit {
-        ended(&mut self.ended).await
+    pub async fn ended(&self) -> Exit {
+        ended(&mut self.ended.clone()).await
     }
 
     /// Tells the agent what it is from the next turn on, and has another model answer it.

@@ -63,6 +63,8 @@ pub enum SendOutcome {
         /// Why.
         why: String,
     },
+    /// Nobody is there to take it. It was not sent, and that is no attempt.
+    Nobody,
     /// It may or may not have been sent: the answer was lost.
     Unknown {
         /// Why nobody knows.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::terminal::Terminal;
 use super::{Channel, webhook};
 use crate::name::ChannelName;
 use crate::resource::{ChannelSpec, SecretRef};
@@ -38,12 +39,6 @@ pub struct Registry {
     openers: Vec<Opener>,
 }
 
-impl Default for Registry {
-    fn default() -> Self {
-        Self { openers: Vec::new() }.with(webhook::open)
-    }
-}
-
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Registry").field("kinds", &self.openers.len()).finish()
@@ -51,6 +46,17 @@ impl fmt::Debug for Registry {
 }
 
 impl Registry {
+    /// The kinds that babybot brings.
+    #[must_use]
+    pub fn of_house(terminal: &Arc<Terminal>) -> Self {
+        let terminal = Arc::clone(terminal);
+        let opened = move |opening: &Opening<'_>| match opening.spec {
+            ChannelSpec::Terminal => Some(Ok(Arc::clone(&terminal) as Arc<dyn Channel>)),
+            ChannelSpec::Webhook(_) => None,
+        };
+        Self { openers: Vec::new() }.with(opened).with(webhook::open)
+    }
+
     /// The same registry with one more kind.
     #[must_use]
     pub fn with<F>(mut self, opener: F) -> Self

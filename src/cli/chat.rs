@@ -7,19 +7,21 @@
 mod begin;
 mod editor;
 mod history;
+mod link;
 mod screen;
+mod show;
 mod successor;
 mod talk;
+mod typing;
 mod words;
 
 use std::io::{self, IsTerminal as _, Read as _};
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::begin::{begin, choose_group, group_names};
+use self::begin::{Begun, begin, group_names};
 use self::talk::Talk;
 use crate::cli::approve::ApprovalArgs;
-use crate::cli::serve::REST_MAX;
 use crate::cli::{Context, VerbResult, tell};
 use crate::error::{Error, Exit};
 use crate::store::MESSAGE_TEXT_MAX;
@@ -53,36 +55,30 @@ pub struct ChatArgs {
 /// Whatever kept the reply from being given.
 pub async fn run(args: &ChatArgs, context: &Context) -> VerbResult {
     let said = what_was_said(args)?;
-    let (client, own, applied) = match begin(args, said.as_ref(), context).await? {
+    let Begun { link, own, applied, said } = match begin(args, said, context).await? {
         Ok(begun) => begun,
         Err(exit) => return Ok(exit),
     };
-    let group = match choose_group(args.group.as_deref(), &applied) {
-        Ok(group) => group,
-        Err(error) => {
-            if let Some(own) = own {
-                own.end(REST_MAX, std::future::pending(), context).await;
-            }
-            return Err(error);
-        }
-    };
-    refuse_empty(said.as_ref())?;
     // Until here, Ctrl-C ends the process, and that is all there is to end.
     let listen = |kind| signal(kind).map_err(|error| Error::failed("listen for signals", &error));
     let interrupts = listen(SignalKind::interrupt())?;
     let (mut terminate, mut hangup) =
         (listen(SignalKind::terminate())?, listen(SignalKind::hangup())?);
     let wait = said.as_ref().map(|_| args.wait.as_duration());
-    let mut talk = Talk::new(context, (client, own), group, interrupts, wait);
-    let stopped = || Err(Error::new(Exit::Interrupted, "ended; your message is kept"));
+    let mut talk = Talk::new(context, link, own, interrupts, wait);
     let outcome = tokio::select! {
-        outcome = talk.talk(said.as_deref(), group_names(&applied)) => outcome,
-        _ = terminate.recv() => stopped(),
-        _ = hangup.recv() => stopped(),
+        outcome = talk.talk(said, group_names(&applied)) => Some(outcome),
+        _ = terminate.recv() => None,
+        _ = hangup.recv() => None,
     };
-    for unsent in talk.close() {
+    let (unsent, kept) = talk.close();
+    for unsent in unsent {
         tell(&format!("not sent: {unsent}\n"));
     }
+    let outcome = outcome.unwrap_or_else(|| {
+        let ended = if kept { "ended; your message is kept" } else { "ended" };
+        Err(Error::new(Exit::Interrupted, ended))
+    });
     talk.end(&outcome).await;
     outcome
 }

@@ -10,6 +10,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::channel::Registry;
+use crate::channel::terminal::Terminal;
 use crate::cli::Context;
 use crate::cli::apply;
 use crate::cli::join::control_error;
@@ -105,8 +107,11 @@ pub async fn serve(start: Start, context: &Context) -> Result<Serving, Error> {
     let bases = Bases::of_environment();
     let (listener, place) = place::open(&project.data(), &instance, role, since, owner, &bases)
         .map_err(|error| control_error("open the control socket", &error))?;
+    let terminal = Arc::new(Terminal::default());
     let setup = Setup {
         role,
+        registry: Registry::of_house(&terminal),
+        terminal,
         name: name_of(context),
         manifest: context.manifest.clone(),
         runtime: ground.status_of(kind),

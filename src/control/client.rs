@@ -24,10 +24,10 @@ use tokio_util::sync::CancellationToken;
 use super::place::{self, Notice};
 use super::{
     ApplyEvent, ApplyRequest, BODY_MAX, BOUNDS, ChatEvent, ChatRequest, ControlError, Hello, Lease,
-    PROTOCOL, PostOutcome, Refusal, Status,
+    PROTOCOL, PostOutcome, Refusal, Said, Status,
 };
 use crate::desired::Desired;
-use crate::name::{GroupName, InstanceId};
+use crate::name::{GroupName, InstanceId, ThreadId};
 use crate::observed::Observed;
 
 /// How long a controller may take to answer a greeting, and whatever it knows without looking.
@@ -201,8 +201,8 @@ impl Client {
         Ok(Box::pin(lines.values(last, Close::IsAnError)))
     }
 
-    /// Says something to a group. The last event is [`ChatEvent::End`]; a stream that ends without
-    /// it ends with an error. Dropping the stream goes away from the conversation.
+    /// Holds a conversation with a group. The last event is [`ChatEvent::End`]; a stream that ends
+    /// without it ends with an error. Dropping the stream goes away from the conversation.
     ///
     /// # Errors
     /// When the controller does not answer.
@@ -215,6 +215,24 @@ impl Client {
         Ok(Box::pin(lines.values(last, Close::IsAnError)))
     }
 
+    /// Says something in a conversation that this controller holds. When it returns, that is stored.
+    ///
+    /// # Errors
+    /// When the controller refuses or does not answer: then it may be said again.
+    pub async fn say(&self, thread: &ThreadId, said: &Said) -> Result<(), ControlError> {
+        let path = format!("/chat/{thread}/messages");
+        self.ask(Method::POST, &path, body(said)?, WORK_PATIENCE).await.map(drop)
+    }
+
+    /// Stops what a conversation asked, and nobody else's.
+    ///
+    /// # Errors
+    /// When the controller refuses or does not answer.
+    pub async fn cancel(&self, thread: &ThreadId) -> Result<(), ControlError> {
+        let path = format!("/chat/{thread}/cancel");
+        self.ask(Method::POST, &path, Bytes::new(), WORK_PATIENCE).await.map(drop)
+    }
+
     /// Says what became of a post.
     ///
     /// # Errors
@@ -222,15 +240,6 @@ impl Client {
     pub async fn acknowledge(&self, post: i64, outcome: &PostOutcome) -> Result<(), ControlError> {
         let path = format!("/posts/{post}");
         self.ask(Method::POST, &path, body(outcome)?, WORK_PATIENCE).await.map(drop)
-    }
-
-    /// Stops whatever of a group is not answered.
-    ///
-    /// # Errors
-    /// When the controller refuses or does not answer.
-    pub async fn cancel(&self, group: &GroupName) -> Result<(), ControlError> {
-        let path = format!("/groups/{group}/cancel");
-        self.ask(Method::POST, &path, Bytes::new(), WORK_PATIENCE).await.map(drop)
     }
 
     /// Holds a group, or lets it go on. Says whether it was not so before.

@@ -28,10 +28,10 @@ use tokio_util::sync::CancellationToken;
 use super::client::{Held, ShutDown};
 use super::{
     ApplyEvent, ApplyRequest, BODY_MAX, BOUNDS, ChatEnd, ChatEvent, ChatRequest, Hello, Lease,
-    PROTOCOL, PostOutcome, Refusal, Service, Status,
+    PROTOCOL, PostOutcome, Refusal, Said, Service, Status,
 };
 use crate::desired::Desired;
-use crate::name::GroupName;
+use crate::name::{GroupName, ThreadId};
 
 /// Clients at once.
 pub const CONNECTIONS_MAX: usize = 64;
@@ -153,8 +153,9 @@ fn router(desk: Desk) -> Router {
         .route("/status", get(status))
         .route("/status/watch", get(watch_status))
         .route("/chat", post(chat))
+        .route("/chat/{thread}/messages", post(say))
+        .route("/chat/{thread}/cancel", post(cancel))
         .route("/posts/{post}", post(acknowledge))
-        .route("/groups/{group}/cancel", post(cancel))
         .route("/groups/{group}/held", post(hold))
         .route("/groups/{group}/lease", post(lease))
         .route("/shut-down", post(shut_down))
@@ -230,8 +231,16 @@ async fn acknowledge(
     done(desk.service.acknowledge(post, outcome)).await
 }
 
-async fn cancel(State(desk): State<Desk>, Path(group): Path<GroupName>) -> Response {
-    done(desk.service.cancel(group)).await
+async fn say(
+    State(desk): State<Desk>,
+    Path(thread): Path<ThreadId>,
+    Json(said): Json<Said>,
+) -> Response {
+    done(desk.service.say(thread, said)).await
+}
+
+async fn cancel(State(desk): State<Desk>, Path(thread): Path<ThreadId>) -> Response {
+    done(desk.service.cancel(thread)).await
 }
 
 async fn hold(

@@ -10,11 +10,12 @@ use super::Shared;
 use super::group::{GroupCommand, GroupHandle};
 use super::look::ControllerLook;
 use crate::control::{
-    ApplyEvent, ApplyRequest, ChatEvent, ChatRequest, Lease, PostOutcome, Refusal, Service, Status,
+    ApplyEvent, ApplyRequest, ChatEvent, ChatRequest, Lease, PostOutcome, Refusal, Said, Service,
+    Status,
 };
 use crate::desired::Desired;
 use crate::error::chain;
-use crate::name::GroupName;
+use crate::name::{GroupName, ThreadId};
 use crate::observe;
 use crate::observed::Observed;
 
@@ -62,27 +63,16 @@ impl Service for Served {
         Box::pin(async move { self.0.converse(request, &events).await })
     }
 
-    fn acknowledge(&self, post: i64, outcome: PostOutcome) -> BoxFuture<'_, Result<(), Refusal>> {
-        Box::pin(async move {
-            let expected = self.0.acknowledgements().remove(&post);
-            let expected =
-                expected.ok_or_else(|| refused("the client has disconnected".to_owned()))?;
-            expected
-                .send(outcome)
-                .map_err(|_| refused("the client has disconnected any longer".to_owned()))
-        })
+    fn say(&self, thread: ThreadId, said: Said) -> BoxFuture<'_, Result<(), Refusal>> {
+        Box::pin(async move { self.0.say(&thread, said).await.map_err(refused) })
     }
 
-    fn cancel(&self, group: GroupName) -> BoxFuture<'_, Result<(), Refusal>> {
-        Box::pin(async move {
-            let handle = self.0.served(&group)?;
-            let (reply, done) = oneshot::channel();
-            handle.ask(GroupCommand::Cancel(reply)).await.map_err(refused)?;
-            match done.await {
-                Ok(cancelled) => cancelled.map_err(refused),
-                Err(_) => Err(refused("the group was removed".to_owned())),
-            }
-        })
+    fn cancel(&self, thread: ThreadId) -> BoxFuture<'_, Result<(), Refusal>> {
+        Box::pin(async move { self.0.stop(&thread).await.map_err(refused) })
+    }
+
+    fn acknowledge(&self, post: i64, outcome: PostOutcome) -> BoxFuture<'_, Result<(), Refusal>> {
+        Box::pin(async move { self.0.talks.acknowledge(post, outcome).map_err(refused) })
     }
 
     fn hold(&self, group: GroupName, held: bool) -> BoxFuture<'_, Result<bool, Refusal>> {

@@ -1,6 +1,6 @@
 //! What a controller says of itself: made anew whenever something may have changed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +11,10 @@ use crate::control::{
     AgentState, Condition, ConditionStatus, GroupStatus, Role, RuntimeStatus, Status,
 };
 use crate::host::Host;
-use crate::name::{GroupName, TurnId};
+use crate::name::GroupName;
 use crate::reconcile::mend::CRASH_LOOP;
 use crate::resource::{GroupSpec, Lifecycle, ModelSpec, ResourceId, Spec};
+use crate::store::Backlog;
 
 /// Changes within this time are told together.
 const TOGETHER: Duration = Duration::from_millis(20);
@@ -53,14 +54,15 @@ async fn make(shared: &Shared) {
     let now = shared.clock().now();
     let host = shared.host();
     let mut groups = BTreeMap::new();
-    let work = Backlog::look(&host).await;
+    let mut work = host.parts().store.backlog().await.unwrap_or_default();
     for handle in shared.groups() {
         let spec = match host.specs().get(&ResourceId::Group(handle.group.clone())) {
             Some(Spec::Group(spec)) => &**spec,
             _ => continue,
         };
+        let backlog = work.remove(&handle.group).unwrap_or_default();
         let status =
-            group(shared, &handle, spec, &host, &work, before.groups.get(&handle.group), now).await;
+            group(shared, &handle, spec, &host, backlog, before.groups.get(&handle.group), now);
         groups.insert(handle.group.clone(), status);
     }
     let known = shared.known();
@@ -76,6 +78,7 @@ async fn make(shared: &Shared) {
             .flatten()
             .chain(&known.unread)
             .cloned()
+            .chain(known.deaf.iter().map(|(name, why)| format!("channel {name}: {why}")))
             .collect(),
         ..(*before).clone()
     };
@@ -85,44 +88,16 @@ async fn make(shared: &Shared) {
     }
 }
 
-/// What the store has to do for all groups, asked for at once: most of them have nothing.
-struct Backlog {
-    turns: BTreeMap<GroupName, (TurnId, Timestamp)>,
-    waiting: BTreeSet<GroupName>,
-}
-
-impl Backlog {
-    async fn look(host: &Host) -> Self {
-        let store = &host.parts().store;
-        let turns = store.unfinished(None).await.unwrap_or_default().into_iter();
-        let turns = turns
-            .map(|turn| (turn.group, (turn.id, turn.started_at.unwrap_or(turn.created_at))))
-            .collect();
-        let waiting = store.waiting_groups().await.unwrap_or_default();
-        Self { turns, waiting: waiting.into_iter().collect() }
-    }
-
-    /// How many messages of a group wait for an answer.
-    async fn waiting(&self, group: &GroupName, host: &Host) -> usize {
-        if !self.waiting.contains(group) {
-            return 0;
-        }
-        let waiting = host.parts().store.waiting(group).await.unwrap_or_default();
-        waiting.iter().filter(|message| message.incoming.wakes).count()
-    }
-}
-
-async fn group(
+fn group(
     shared: &Shared,
     handle: &GroupHandle,
     spec: &GroupSpec,
     host: &Host,
-    work: &Backlog,
+    backlog: Backlog,
     before: Option<&GroupStatus>,
     now: Timestamp,
 ) -> GroupStatus {
-    let messages = work.waiting(&handle.group, host).await;
-    let turn = work.turns.get(&handle.group).cloned();
+    let Backlog { waiting: messages, turn } = backlog;
     let state = handle.state().clone();
     let sandbox = handle.agent().sandbox();
     let troubles = Troubles::of(shared, &handle.group, spec, host);

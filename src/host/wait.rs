@@ -1,13 +1,14 @@
 //! What a turn needs that is not there yet, and the wait for it.
 //!
-//! A wait is no attempt, and has no end but that of its cause: a folder that is made again, an
+//! A wait is no attempt, holds nothing, and has no end but that of its cause: a folder that is made again, an
 //! engine that answers, an image that is built, a server that was started, a model that was
 //! pulled. Each has one cheap look, which is taken again and again with a bounded pause; an event
 //! or another generation ends the wait at once. What only another attempt can tell is bounded.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::{Host, Worker};
 use crate::gateway::NotReady;
@@ -47,39 +48,24 @@ pub(super) enum What {
     Loading,
 }
 
-/// How a wait ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Waited {
-    /// Another attempt is worth it.
-    Over,
-    /// Nobody wants the answer any more.
-    Cancelled,
+/// A wait between two attempts at a turn.
+#[derive(Debug)]
+pub struct Wait {
+    /// `None`: only time has to pass.
+    what: Option<What>,
+    /// When another attempt is worth it, where nothing cheaper tells.
+    until: Option<Instant>,
+    /// When is looked next.
+    next_look: Instant,
+    /// Grows when what is waited for may be there.
+    again: watch::Receiver<u64>,
 }
 
-/// The waits of one turn.
-#[derive(Debug, Default)]
-pub(super) struct Waits {
-    blind: u32,
-    loading: Option<Instant>,
-}
-
-impl Waits {
-    /// The pause before an attempt that nothing but itself can tell to be worth it; `None` where
-    /// there were enough, and for what another attempt should count.
-    fn blind_pause(&mut self, what: What, first: Duration) -> Option<Duration> {
-        match what {
-            What::Loading => {
-                let since = *self.loading.get_or_insert_with(Instant::now);
-                (since.elapsed() < LOADING_MAX).then_some(LOADING_EVERY)
-            }
-            What::Agent | What::Folder if self.blind < BLIND_ATTEMPTS_MAX => {
-                let pause = first * 2_u32.pow(self.blind.min(8));
-                self.blind += 1;
-                Some(pause.min(BLIND_PAUSE_MAX))
-            }
-            // A server that has the model and says that it has not gives a broken answer.
-            What::Agent | What::Folder | What::Model => None,
-        }
+impl Wait {
+    /// Whether whoever was told of it is told of its end.
+    #[must_use]
+    pub fn ends_with_news(&self) -> bool {
+        !matches!(self.what, None | Some(What::Loading))
     }
 }
 
@@ -107,44 +93,80 @@ impl Host {
 }
 
 impl Worker {
-    /// The wait itself, or `None` where the attempt has to count. `told` is called once it is clear
-    /// that there is something to wait for.
-    pub(super) async fn wait(
-        &self,
-        missing: &Missing,
-        waits: &mut Waits,
-        cancel: &CancellationToken,
-        told: impl FnOnce(),
-    ) -> Option<Waited> {
+    /// The wait for what is missing, or `None` where the attempt has to count.
+    pub(super) async fn wait_for(&mut self, missing: &Missing) -> Option<Wait> {
         // Before the first look: what comes back from here on is not missed.
-        let again = self.host.again.notified();
-        let pause = match self.is_there(missing.what).await {
+        let again = self.host.again.subscribe();
+        let until = match self.is_there(missing.what).await {
             false => None,
-            true => Some(waits.blind_pause(missing.what, self.host.retry_first)?),
+            true => Some(Instant::now() + self.blind_pause(missing.what)?),
         };
-        told();
-        let there = async {
-            match pause {
-                Some(pause) => tokio::time::sleep(pause).await,
-                None => self.comes(missing.what).await,
-            }
-        };
-        Some(tokio::select! {
-            () = there => Waited::Over,
-            () = again => Waited::Over,
-            // What it waits for may not be needed any more.
-            () = self.next.is_there() => Waited::Over,
-            () = cancel.cancelled() => Waited::Cancelled,
-        })
+        let next_look = Instant::now() + LOOK_EVERY;
+        Some(Wait { what: Some(missing.what), until, next_look, again })
     }
 
-    /// Looks until it is there.
-    async fn comes(&self, what: What) {
-        loop {
-            tokio::time::sleep(LOOK_EVERY).await;
-            if self.is_there(what).await {
-                return;
+    /// A wait of this time.
+    #[must_use]
+    pub fn pause(&self, time: Duration) -> Wait {
+        let now = Instant::now();
+        let again = self.host.again.subscribe();
+        Wait { what: None, until: Some(now + time), next_look: now + time, again }
+    }
+
+    /// Becomes ready when another attempt is worth it. May be dropped and called again.
+    pub async fn waited(&self, wait: &mut Wait) {
+        let Wait { what, until, next_look, again } = wait;
+        let there = async {
+            match (*until, *what) {
+                (Some(until), _) => tokio::time::sleep_until(until).await,
+                (None, None) => {}
+                (None, Some(what)) => loop {
+                    tokio::time::sleep_until(*next_look).await;
+                    if self.is_there(what).await {
+                        return;
+                    }
+                    *next_look = Instant::now() + LOOK_EVERY;
+                },
             }
+        };
+        let told = async {
+            match what {
+                Some(_) if again.changed().await.is_ok() => {}
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = there => {}
+            () = told => {}
+            // What it waits for may not be needed any more.
+            () = self.next.is_there() => {}
+        }
+    }
+
+    /// Takes note that a wait is over.
+    pub fn end_wait(&mut self, wait: &Wait) {
+        if wait.ends_with_news() {
+            self.attempts.is_back();
+        }
+    }
+
+    /// The pause before an attempt that nothing but itself can tell to be worth it; `None` where
+    /// there were enough, and for what another attempt should count.
+    fn blind_pause(&mut self, what: What) -> Option<Duration> {
+        let first = self.host.retry_first;
+        let attempts = &mut self.attempts;
+        match what {
+            What::Loading => {
+                let since = *attempts.loading.get_or_insert_with(std::time::Instant::now);
+                (since.elapsed() < LOADING_MAX).then_some(LOADING_EVERY)
+            }
+            What::Agent | What::Folder if attempts.blind < BLIND_ATTEMPTS_MAX => {
+                let pause = first * 2_u32.pow(attempts.blind.min(8));
+                attempts.blind += 1;
+                Some(pause.min(BLIND_PAUSE_MAX))
+            }
+            // A server that has the model and says that it has not gives a broken answer.
+            What::Agent | What::Folder | What::Model => None,
         }
     }
 

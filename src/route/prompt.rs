@@ -38,6 +38,8 @@ pub struct Said<'a> {
     pub at: Timestamp,
     /// What was written.
     pub text: &'a str,
+    /// Who is quoted or answered in it, as the channel shows them, and with which words.
+    pub quote: Option<(&'a str, &'a str)>,
 }
 
 /// Where a text stands in the prompt.
@@ -88,6 +90,13 @@ fn framed(said: &Said<'_>, zone: &TimeZone) -> String {
     message.push_str("\" time=\"");
     escape(&said.at.local(zone), Escaping::Attribute, &mut message);
     message.push_str("\">");
+    if let Some((sender, text)) = said.quote {
+        message.push_str("<quote sender=\"");
+        escape(sender, Escaping::Attribute, &mut message);
+        message.push_str("\">");
+        escape(text, Escaping::Content, &mut message);
+        message.push_str("</quote>");
+    }
     escape(said.text, Escaping::Content, &mut message);
     message.push_str("</message>\n");
     message

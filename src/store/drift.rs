@@ -2,8 +2,9 @@
 
 use rusqlite::{Connection, Row, named_params};
 
+use super::error::{CommandError, StoreError, check_size};
+use super::open::{Reader, Store};
 use super::rows;
-use super::{CommandError, Reader, Store, StoreError, check_size};
 use crate::clock::Timestamp;
 use crate::resource::ResourceId;
 

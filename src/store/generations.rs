@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 
+use super::error::{CommandError, StoreError, check_size};
+use super::open::{Reader, Store};
 use super::rows::{self, words};
 use super::specs;
-use super::{CommandError, Reader, Store, StoreError, check_size};
 use crate::clock::Timestamp;
 use crate::resource::{ResourceId, Risk, Spec};
 

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, named_params};
 
+use super::error::{CommandError, StoreError};
+use super::open::{Reader, Store};
 use super::rows;
-use super::{CommandError, Reader, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::name::GroupName;
 

@@ -6,7 +6,10 @@
 use rusqlite::{Connection, OptionalExtension as _, named_params};
 use serde_json::Value;
 
-use super::{CommandError, Reader, Store, StoreError, TurnState, check_size, rows, turns};
+use super::error::{CommandError, StoreError, check_size};
+use super::open::{Reader, Store};
+use super::state::TurnState;
+use super::{rows, turn as turns};
 use crate::clock::Timestamp;
 use crate::name::TurnId;
 use crate::protocol::{Event, JournalCall, JournalRound};
@@ -52,6 +55,15 @@ pub(super) const CALLS: &str = "SELECT idx, tool, result FROM turn_calls
 pub const JOURNALS_KEPT: u32 = 1_000;
 
 impl Store {
+    /// As [`Reader::journal_of`].
+    ///
+    /// # Errors
+    /// It could not be read.
+    pub async fn journal_of(&self, turn: &TurnId) -> Result<Vec<JournalRound>, StoreError> {
+        let turn = turn.clone();
+        self.read(move |connection| journal_of(connection, &turn)).await
+    }
+
     /// Records the rounds and calls among `events`, all of them or none; the
     /// others are not the journal's. What was recorded before changes nothing,
     /// and a result that is known is never replaced.
@@ -72,17 +84,6 @@ impl Store {
         self.call(move |connection| record(connection, &turn, &entries, at)).await
     }
 
-    /// What earlier attempts at a turn recorded, oldest first.
-    ///
-    /// # Errors
-    /// It could not be read.
-    pub async fn journal_of(&self, turn: &TurnId) -> Result<Vec<JournalRound>, StoreError> {
-        let turn = turn.clone();
-        self.call(move |connection| journal_of(connection, &turn)).await
-    }
-}
-
-impl Store {
     /// Forgets the journals of all but the newest [`JOURNALS_KEPT`] turns that are over. Their
     /// messages and replies stay. Returns how many entries went.
     ///
@@ -111,7 +112,7 @@ impl Store {
 }
 
 impl Reader {
-    /// As [`Store::journal_of`].
+    /// What attempts at a turn recorded, oldest first.
     ///
     /// # Errors
     /// It could not be read.

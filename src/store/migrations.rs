@@ -7,14 +7,21 @@ use std::path::Path;
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::{CommandError, StoreError};
+use super::error::{CommandError, StoreError};
 
 /// What makes format `n` out of format `n - 1`, from format 1. Entries are
 /// never edited once released: stores in that format exist.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/1.sql"), include_str!("migrations/2.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/1.sql"),
+    include_str!("migrations/2.sql"),
+    include_str!("migrations/3.sql"),
+];
 
 /// The format that this babybot writes.
 pub(super) const KNOWN: i64 = MIGRATIONS.len() as i64;
+
+/// The oldest format that a reader, which changes nothing, can read what was applied of.
+pub(super) const READABLE: i64 = 2;
 
 /// The format of the file; 0 for an empty one.
 pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {

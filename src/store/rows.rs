@@ -107,7 +107,7 @@ macro_rules! words {
         }
 
         impl $name {
-            fn of_row(row: &rusqlite::Row<'_>, column: &str) -> rusqlite::Result<Self> {
+            pub(super) fn of_row(row: &rusqlite::Row<'_>, column: &str) -> rusqlite::Result<Self> {
                 let word: String = row.get(column)?;
                 match word.as_str() {
                     $($word => Ok(Self::$variant),)+

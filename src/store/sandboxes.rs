@@ -4,7 +4,9 @@ use std::path::Path;
 
 use rusqlite::{Connection, Row, named_params};
 
-use super::{CommandError, Reader, Store, StoreError, rows};
+use super::error::{CommandError, StoreError};
+use super::open::{Reader, Store};
+use super::rows;
 use crate::clock::Timestamp;
 use crate::name::{GroupName, Incarnation};
 use crate::process::Process;

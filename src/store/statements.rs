@@ -1,7 +1,7 @@
 //! The statements that run for each message, collected so that a test can ask
 //! SQLite how it would run them: none may get slower with what is stored.
 
-use super::{journal, messages, outbox, turns, usage};
+use super::{delivery, fate, journal, messages, outbox, steer, turn, turns, usage};
 
 /// What runs for each message, turn, event or reply; inserts with plain values
 /// are left out, for they look up nothing.
@@ -9,14 +9,16 @@ pub const PER_MESSAGE_STATEMENTS: &[&str] = &[
     messages::FIND,
     messages::OF_TURN,
     messages::WAITING,
-    messages::ATTACH,
-    messages::DETACH,
-    turns::FIND,
-    turns::OPEN_OF_GROUP,
+    messages::WAITING_IN,
+    steer::ATTACH,
+    steer::DETACH,
+    fate::FATE,
+    turn::FIND,
+    turn::OPEN_OF_GROUP,
+    turn::MOVE,
     turns::OLDEST_WAKING,
     turns::TAKE_WAKING,
     turns::TAKE_CONTEXT,
-    turns::MOVE,
     journal::ROUND,
     journal::CALL,
     journal::END_CALL,
@@ -25,8 +27,10 @@ pub const PER_MESSAGE_STATEMENTS: &[&str] = &[
     journal::CALLS,
     outbox::FIND,
     outbox::OF_TURN,
-    outbox::DUE,
-    outbox::DUE_IN_CHAT,
-    outbox::MOVE,
+    delivery::DUE,
+    delivery::ANSWERS,
+    delivery::ANSWER_TO,
+    delivery::SENT,
+    delivery::MOVE,
     usage::OF_TURN,
 ];

@@ -2,7 +2,9 @@
 
 use rusqlite::{Connection, named_params};
 
-use super::{CommandError, Reader, Store, StoreError, rows, turns};
+use super::error::{CommandError, StoreError};
+use super::open::{Reader, Store};
+use super::{rows, turn as turns};
 use crate::clock::Timestamp;
 use crate::name::{GroupName, ModelName, TurnId};
 use crate::unit::Period;

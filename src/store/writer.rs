@@ -13,7 +13,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{CommandError, StoreError};
+use super::error::{CommandError, StoreError};
 
 /// Commands that may wait for the writing thread; further callers wait in line.
 pub const QUEUE_LENGTH_MAX: usize = 1024;
@@ -30,8 +30,20 @@ pub(super) struct Queue {
     path: Arc<Path>,
 }
 
+/// What a command does to the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// It may change something.
+    Write,
+    /// It changes nothing.
+    Read,
+}
+
 /// A command in the queue.
 trait Job: Send + std::fmt::Debug {
+    /// What it does to the database.
+    fn kind(&self) -> Kind;
+
     /// Does the work and keeps what came of it; returns whether it succeeded.
     fn attempt(&mut self, connection: &Connection, path: &Path) -> bool;
 
@@ -45,6 +57,7 @@ trait Job: Send + std::fmt::Debug {
 
 struct Call<T, F> {
     work: F,
+    kind: Kind,
     outcome: Option<Result<T, StoreError>>,
     reply: oneshot::Sender<Result<T, StoreError>>,
 }
@@ -60,6 +73,10 @@ where
     T: Send,
     F: Fn(&Connection) -> Result<T, CommandError> + Send,
 {
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+
     fn attempt(&mut self, connection: &Connection, path: &Path) -> bool {
         let outcome = (self.work)(connection).map_err(|fault| fault.at(path));
         let succeeded = outcome.is_ok();
@@ -83,14 +100,14 @@ where
 
 impl Queue {
     /// Has `work` done in a transaction and returns what came of it, committed.
-    pub(super) async fn call<T, F>(&self, work: F) -> Result<T, StoreError>
+    pub(super) async fn call<T, F>(&self, work: F, kind: Kind) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: Fn(&Connection) -> Result<T, CommandError> + Send + 'static,
     {
         let closed = || StoreError::Closed { path: self.path.to_path_buf() };
         let (reply, answer) = oneshot::channel();
-        let job = Box::new(Call { work, outcome: None, reply });
+        let job = Box::new(Call { work, kind, outcome: None, reply });
         self.sender.send(job).await.map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
     }
@@ -134,6 +151,13 @@ fn serve(connection: &Connection, path: &Path, mut queue: mpsc::Receiver<Box<dyn
 
 /// Carries out a batch in one transaction, or each command in its own if that fails.
 fn run_batch(connection: &Connection, path: &Path, batch: &mut [Box<dyn Job>]) {
+    // Nobody else writes on this connection, so that what only reads sees one state without one.
+    if batch.iter().all(|job| job.kind() == Kind::Read) {
+        for job in batch {
+            let _ = job.attempt(connection, path);
+        }
+        return;
+    }
     if let Err(error) = begin(connection) {
         // Without the write lock trying one by one would only wait as often.
         let error = StoreError::from_sqlite(path, error);

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::routing::post;
+use babybot::channel::terminal::Terminal;
+use babybot::channel::{InboundEvent, Sender};
 use babybot::clock::{Clock as _, SystemClock, Timestamp};
 use babybot::desired::{Desired, Setting};
 use babybot::gateway::Gateway;
@@ -118,10 +120,14 @@ impl House {
     async fn turn(&mut self) -> (Instant, Instant) {
         let (audience, _progress) = mpsc::channel(64);
         let begun = Instant::now();
-        self.host.accept(&self.group, "owner", "What is on today?").await.unwrap();
+        let sender = Sender { id: "uid-0".parse().unwrap(), name: "owner".to_owned() };
+        let said = (SystemClock.message_id(), "What is on today?".to_owned());
+        let thread = "one".parse().unwrap();
+        let message = Terminal::message(&self.group, thread, sender, said, SystemClock.now());
+        self.host.accept(InboundEvent::Message(Box::new(message)), false).await.unwrap();
         let worked = self.worker.work(&CancellationToken::new(), &audience).await.unwrap();
         let ended = Instant::now();
-        assert_eq!(worked, Some(Worked::Answered));
+        assert!(matches!(worked, Some(Worked::Answered)), "{worked:?}");
         (begun, ended)
     }
 }
@@ -225,7 +231,10 @@ fn message(number: usize) -> Incoming {
         chat: ChatId::new("home").unwrap(),
         message_id: MessageId::new(format!("m-{number}")).unwrap(),
         group: GroupName::new("home").unwrap(),
+        thread: None,
+        sender_id: None,
         sender: "owner".to_owned(),
+        details: None,
         text: "What is on today? And what was it that we wanted to buy?".to_owned(),
         sent_at: at,
         received_at: SystemClock.now(),

@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 
 use babybot::clock::{Clock as _, SystemClock};
 use babybot::control::client::Client;
-use babybot::control::{ChatEnd, ChatEvent, ChatRequest, Condition, GroupStatus, PostOutcome};
-use babybot::name::{GroupName, InstanceId};
+use babybot::control::{
+    ChatEvent, ChatRequest, Condition, GroupStatus, Outcome, Person, PostOutcome, Said,
+};
+use babybot::name::{GroupName, InstanceId, ThreadId};
 use babybot::project::Project;
 use babybot::runtime::Runtime as _;
 use babybot::runtime::docker::endpoint::Endpoint;
@@ -140,14 +142,19 @@ impl Up {
     /// Says something and waits for the end of the answer; gives when it was said and when the
     /// reply was there.
     async fn say(&self, group: &GroupName) -> (Instant, Instant) {
+        let thread: ThreadId = SystemClock.ordered_bits().parse().unwrap();
         let request = ChatRequest {
-            id: SystemClock.message_id(),
             group: group.clone(),
-            text: Some("What is on today?".to_owned()),
-            said: None,
+            thread: thread.clone(),
+            person: Person { id: "uid-0".parse().unwrap(), name: "owner".to_owned() },
+            resumed: false,
         };
-        let begun = Instant::now();
         let mut events = self.client.chat(&request).await.unwrap();
+        assert_eq!(events.next().await.unwrap().unwrap(), ChatEvent::Joined);
+        let begun = Instant::now();
+        let text = "What is on today?".to_owned();
+        let said = Said { id: SystemClock.message_id(), text };
+        self.client.say(&thread, &said).await.unwrap();
         let mut came = None;
         while let Some(event) = events.next().await {
             match event.unwrap() {
@@ -156,7 +163,10 @@ impl Up {
                     assert!(reply, "{text}");
                     self.client.acknowledge(id, &PostOutcome::Shown).await.unwrap();
                 }
-                ChatEvent::End { end } => assert_eq!(end, ChatEnd::Answered),
+                ChatEvent::Over { outcome, .. } => {
+                    assert_eq!(outcome, Outcome::Answered);
+                    break;
+                }
                 _ => {}
             }
         }

@@ -19,11 +19,11 @@ use babybot::control::place::{self, Bases};
 use babybot::control::server::{self, CONNECTIONS_MAX};
 use babybot::control::{
     ApplyEvent, ApplyRequest, BODY_MAX, ChatEnd, ChatEvent, ChatRequest, ControlError, Lease,
-    PROTOCOL, PostOutcome, Role,
+    PROTOCOL, Person, PostOutcome, Role, Said,
 };
 use babybot::desired::{Choice, Desired};
 use babybot::link;
-use babybot::name::{GroupName, InstanceId};
+use babybot::name::{GroupName, InstanceId, ThreadId};
 use babybot::plan::Plan;
 use babybot::resource::Risk;
 use futures_util::StreamExt as _;
@@ -55,12 +55,12 @@ fn request() -> ApplyRequest {
     ApplyRequest { desired: desired(), text, plan, risks: vec![Risk::Safe] }
 }
 
-fn talk(text: &str) -> ChatRequest {
+fn talk(name: &str) -> ChatRequest {
     ChatRequest {
         group: home(),
-        text: Some(text.to_owned()),
-        id: "one".parse().unwrap(),
-        said: None,
+        thread: "one".parse().unwrap(),
+        person: Person { id: "uid-1".parse().unwrap(), name: name.to_owned() },
+        resumed: false,
     }
 }
 
@@ -78,10 +78,13 @@ async fn what_is_asked_arrives_and_what_is_answered_comes_back() {
     assert_eq!(events, fake::applied());
     let events: Vec<_> = client.chat(&talk("hi")).await.unwrap().collect().await;
     let events: Vec<_> = events.into_iter().map(Result::unwrap).collect();
-    assert_eq!(events, fake::answered("hi"));
+    assert_eq!(events, fake::answered());
 
     client.acknowledge(7, &PostOutcome::Shown).await.unwrap();
-    client.cancel(&home()).await.unwrap();
+    let one: ThreadId = "one".parse().unwrap();
+    let said = Said { id: "one".parse().unwrap(), text: "hi".to_owned() };
+    client.say(&one, &said).await.unwrap();
+    client.cancel(&one).await.unwrap();
     assert!(client.hold(&home(), true).await.unwrap());
     let (lease, guard) = client.lease(&home()).await.unwrap();
     assert_eq!(lease, fake::lease());
@@ -89,7 +92,16 @@ async fn what_is_asked_arrives_and_what_is_answered_comes_back() {
     within(house.fake.dropped.notified()).await;
     assert_eq!(
         house.fake.heard(),
-        ["observe", "apply safe", "chat hi", "7 Shown", "cancel home", "home held", "lease home"]
+        [
+            "observe",
+            "apply safe",
+            "chat one",
+            "7 Shown",
+            "say hi in one",
+            "cancel one",
+            "home held",
+            "lease home"
+        ]
     );
 }
 
@@ -323,10 +335,7 @@ async fn an_answer_that_stops_half_way_is_no_answer() {
     let events: Vec<_> = within(client.apply(&request()).await.unwrap().collect()).await;
     assert!(matches!(&events[..], [Ok(_), Err(ControlError::Ended)]), "{events:?}");
     let events: Vec<_> = within(client.chat(&talk("hi")).await.unwrap().collect()).await;
-    assert!(
-        matches!(&events[..], [Ok(ChatEvent::Stored { .. }), Err(ControlError::Ended)]),
-        "{events:?}"
-    );
+    assert!(matches!(&events[..], [Ok(ChatEvent::Joined), Err(ControlError::Ended)]), "{events:?}");
     assert!(matches!(client.lease(&home()).await, Err(ControlError::Ended)));
 }
 
@@ -337,7 +346,7 @@ async fn a_controller_that_is_killed_ends_whatever_was_asked() {
     let mut changes = client.watch_status().await.unwrap();
     changes.next().await.unwrap().unwrap();
     let mut chat = client.chat(&talk("hi")).await.unwrap();
-    assert_eq!(chat.next().await.unwrap().unwrap(), ChatEvent::Stored { seq: 1 });
+    assert_eq!(chat.next().await.unwrap().unwrap(), ChatEvent::Joined);
     house.kill();
     let cut = within(chat.next()).await.unwrap().unwrap_err();
     assert!(matches!(cut, ControlError::Ended), "{cut:?}");
@@ -356,7 +365,7 @@ async fn a_client_that_goes_away_takes_what_it_asked_for_with_it() {
     // A stream that is dropped, the connection kept.
     let client = house.client().await;
     let mut chat = client.chat(&talk("hi")).await.unwrap();
-    assert_eq!(chat.next().await.unwrap().unwrap(), ChatEvent::Stored { seq: 1 });
+    assert_eq!(chat.next().await.unwrap().unwrap(), ChatEvent::Joined);
     drop(chat);
     within(house.fake.dropped.notified()).await;
     client.status().await.unwrap();
@@ -488,7 +497,7 @@ async fn what_is_too_large_is_refused_at_either_end() {
     for (path, body, expected) in [
         ("/chat", chat, StatusCode::PAYLOAD_TOO_LARGE),
         ("/apply", b"{}".to_vec(), StatusCode::UNPROCESSABLE_ENTITY),
-        ("/groups/GLOBAL/cancel", Vec::new(), StatusCode::BAD_REQUEST),
+        ("/groups/GLOBAL/lease", Vec::new(), StatusCode::BAD_REQUEST),
         ("/nowhere", Vec::new(), StatusCode::NOT_FOUND),
     ] {
         let request = Request::post(format!("http://babybot{path}"))
@@ -532,9 +541,7 @@ async fn the_words_on_the_wire_stay_as_they_are() {
     let end = ChatEvent::End { end: ChatEnd::Failed { why: "x".into() } };
     insta::assert_snapshot!(serde_json::to_string(&end).unwrap(), @r#"{"event":"end","end":{"end":"failed","why":"x"}}"#);
     let lease: Result<Lease, ()> = Ok(fake::lease());
-    insta::assert_snapshot!(serde_json::to_string(&lease).unwrap(), @r#"
-    {"Ok":{"runtime":{"kind":"none"},"sandbox":"process-1-1","place":{"marker":"","workdir":"","home":"","user":null,"env":{}}}}
-    "#);
+    insta::assert_snapshot!(serde_json::to_string(&lease).unwrap(), @r#"{"Ok":{"runtime":{"kind":"none"},"sandbox":"process-1-1","place":{"marker":"","workdir":"","home":"","user":null,"env":{}}}}"#);
     insta::assert_snapshot!(serde_json::to_string(&PostOutcome::NotShown { why: "x".into() }).unwrap(), @r#"{"outcome":"not-shown","why":"x"}"#);
 }
 

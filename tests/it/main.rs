@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, reason = "the harness shows what a failed test printed")]
 
 mod agent;
+mod channels;
 mod cli;
 mod control;
 mod controller;

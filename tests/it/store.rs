@@ -11,7 +11,7 @@ mod turns;
 use std::path::{Path, PathBuf};
 
 use babybot::clock::Timestamp;
-use babybot::name::{ChannelName, ChatId, GroupName, MessageId, TurnId};
+use babybot::name::{ChannelName, ChatId, GroupName, MessageId, SenderId, TurnId};
 use babybot::store::{Incoming, Store};
 use tempfile::TempDir;
 
@@ -49,7 +49,10 @@ fn message(id: &str, text: &str) -> Incoming {
         chat: ChatId::new("home").unwrap(),
         message_id: MessageId::new(id).unwrap(),
         group: group("family"),
+        thread: None,
+        sender_id: Some(SenderId::new("ada").unwrap()),
         sender: "Ada".to_owned(),
+        details: None,
         text: text.to_owned(),
         sent_at: at(1),
         received_at: at(2),
@@ -66,7 +69,6 @@ fn context(id: &str, text: &str) -> Incoming {
 async fn running(store: &Store, number: u128) -> TurnId {
     let turn = turn_id(number);
     store.accept(message(&format!("for {number}"), "hello")).await.unwrap();
-    store.open_turn(&group("family"), &turn, at(10)).await.unwrap().expect("a message asks");
-    store.begin_turn(&turn, at(11)).await.unwrap();
+    store.take_up(&group("family"), &turn, at(10)).await.unwrap().expect("a message asks");
     turn
 }

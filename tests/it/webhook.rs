@@ -156,5 +156,9 @@ fn open_with(
         Ok(Secret::new(value.as_bytes().to_vec()))
     };
     let spec = spec(listen, callback);
-    Registry::default().open(&Opening { name: &name, spec: &spec, secrets: &secrets })
+    Registry::of_house(&Arc::default()).open(&Opening {
+        name: &name,
+        spec: &spec,
+        secrets: &secrets,
+    })
 }

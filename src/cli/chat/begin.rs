@@ -1,5 +1,10 @@
 //! What a conversation begins with: a controller to talk through, and a group to talk to.
 
+use std::time::{Duration, Instant};
+
+use super::link::{self, Link};
+use crate::channel::terminal::Terminal;
+use crate::channel::{InboundEvent, Sender};
 use crate::cli::approve;
 use crate::cli::chat::{ChatArgs, refuse_empty};
 use crate::cli::join::join;
@@ -8,58 +13,137 @@ use crate::cli::preview::Preview;
 use crate::cli::serve::{self, Own};
 use crate::cli::{Context, apply};
 use crate::clock::{Clock, SystemClock};
-use crate::control::client::Client;
+use crate::control::Said;
 use crate::error::{Error, Exit};
-use crate::machine::HostContext;
-use crate::machine::project_error;
+use crate::host;
+use crate::machine::{HostContext, project_error};
 use crate::manifest::diagnostic::closest;
 use crate::name::GroupName;
 use crate::observe::{self, Holder, Look as _};
 use crate::observed::{Applied, Known};
 use crate::project::InstanceLock;
 use crate::resource::{GroupSpec, ResourceId, Spec};
+use crate::route::Routes;
 use crate::source;
 use crate::store::Store;
 
-pub(super) type Begun = (Client, Option<Own>, Applied);
+/// How long a controller that is just coming, or an apply, is waited for.
+const COMING_MAX: Duration = Duration::from_secs(30);
+/// How often is looked whether it is there.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Joins the controller that runs, or becomes one.
+/// What a conversation begins with.
+pub(super) struct Begun {
+    /// The way to the group.
+    pub(super) link: Link,
+    /// The controller, where it is in this process.
+    pub(super) own: Option<Own>,
+    /// What was applied.
+    pub(super) applied: Applied,
+    /// What is to be said, and whether it is stored already.
+    pub(super) said: Option<(Said, bool)>,
+}
+
+/// Joins the controller that runs, or becomes one. Where somebody else is just becoming it, that one
+/// is waited for.
 pub(super) async fn begin(
     args: &ChatArgs,
-    said: Option<&String>,
+    text: Option<String>,
+    context: &Context,
+) -> Result<Result<Begun, Exit>, Error> {
+    let until = Instant::now() + COMING_MAX;
+    loop {
+        let begun = begin_now(args, text.as_ref(), context).await;
+        let passing = match &begun {
+            Err(error) => error.exit(),
+            Ok(Err(exit)) => *exit,
+            Ok(Ok(_)) => return begun,
+        };
+        if !matches!(passing, Exit::Locked | Exit::PlanStale) || Instant::now() >= until {
+            return begun;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn begin_now(
+    args: &ChatArgs,
+    text: Option<&String>,
     context: &Context,
 ) -> Result<Result<Begun, Exit>, Error> {
     let mut ground = HostContext::of_project(context.project())?;
     let (_, client) = join(context).await?;
     let look = ground.look(Holder::Another);
+    let choose = |applied: &Applied| choose_group(args.group.as_deref(), applied);
     match (client, look.applied().await) {
         (_, Known::Unknown(why)) => {
             Err(Error::new(Exit::Failed, format!("cannot read what was applied: {why}")))
         }
         (Some(client), Known::Is(applied)) => {
-            choose_group(args.group.as_deref(), &applied)?;
-            Ok(Ok((client, None, applied)))
+            let group = choose(&applied)?;
+            refuse_empty(text)?;
+            let link = Link::new(client, link::request(&group));
+            Ok(Ok(Begun { link, own: None, applied, said: text.map(|text| (said(text), false)) }))
         }
         (Some(_), Known::Absent) => Err(Error::new(Exit::Failed, "nothing has been applied yet")),
         (None, Known::Is(applied)) => {
-            choose_group(args.group.as_deref(), &applied)?;
-            refuse_empty(said)?;
+            choose(&applied)?;
+            refuse_empty(text)?;
             let (lock, store, applied) = serve::open_instance("chat", &ground).await?;
+            let group = choose(&applied)?;
             mention_pending(&applied, &mut ground, context).await;
-            let (client, own) =
-                serve::serve_shortly(ground, lock, store, applied.clone(), context).await?;
-            Ok(Ok((client, Some(own), applied)))
+            become_controller((ground, lock, store, applied), &group, text, context).await.map(Ok)
         }
         (None, Known::Absent) => {
-            let (ground, lock, store, applied) = match apply_first(args, said, context).await? {
+            let ready = match apply_first(args, text, context).await? {
                 Ok(ready) => ready,
                 Err(exit) => return Ok(Err(exit)),
             };
-            let (client, own) =
-                serve::serve_shortly(ground, lock, store, applied.clone(), context).await?;
-            Ok(Ok((client, Some(own), applied)))
+            let group = choose(&ready.3)?;
+            become_controller(ready, &group, text, context).await.map(Ok)
         }
     }
+}
+
+/// Becomes the controller. What is to be said is stored first: whatever keeps the controller from
+/// coming does not lose it.
+async fn become_controller(
+    (ground, lock, store, applied): (HostContext, InstanceLock, Store, Applied),
+    group: &GroupName,
+    text: Option<&String>,
+    context: &Context,
+) -> Result<Begun, Error> {
+    let request = link::request(group);
+    let said = text.map(|text| said(text));
+    if let Some(Said { id, text }) = said.clone() {
+        let sender = Sender { id: request.person.id.clone(), name: request.person.name.clone() };
+        let (thread, now) = (request.thread.clone(), SystemClock.now());
+        let message = Terminal::message(group, thread, sender, (id, text), now);
+        let event = InboundEvent::Message(Box::new(message));
+        let routes = Routes::new(&applied.specs);
+        let stored = host::accept(&store, (&routes, &applied.specs), event, false, now).await;
+        stored.map_err(serve::host_error)?;
+    }
+    let served = serve::serve_shortly(ground, lock, store, applied.clone(), context).await;
+    let (client, own) = served.map_err(|error| match &said {
+        Some(_) => kept(&error),
+        None => error,
+    })?;
+    let link = Link::new(client, request);
+    Ok(Begun { link, own: Some(own), applied, said: said.map(|said| (said, true)) })
+}
+
+/// The error, with what became of the message.
+fn kept(error: &Error) -> Error {
+    let kept = Error::new(error.exit(), format!("{error}; your message is kept"));
+    match error.hint() {
+        Some(hint) => kept.hinted(hint),
+        None => kept,
+    }
+}
+
+fn said(text: &str) -> Said {
+    Said { id: SystemClock.message_id(), text: text.to_owned() }
 }
 
 /// Applies the manifest where nothing was applied yet.

@@ -4,7 +4,7 @@
 //! drawn over. They are a preview: what they showed is taken away before anything that stays is
 //! printed. Elsewhere, stderr gets a few plain lines.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::time::{Duration, Instant};
 
 use super::editor::Prompt;
@@ -155,7 +155,7 @@ impl Screen {
         self.refresh();
     }
 
-    /// The result. What was previewed of it is taken away.
+    /// The result, and a line break. What was previewed of it is taken away.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -164,10 +164,12 @@ impl Screen {
         self.preview.clear();
         let above = self.taken_away();
         match &self.prompt {
-            Some(prompt) => prompt.print(format!("{above}{text}")),
+            Some(prompt) => prompt.print(format!("{above}{}\n", readable(text))),
             None => {
                 tell(&above);
-                cli::write(text)
+                // A program is given what is stored; a terminal, nothing that commands it.
+                let piped = !io::stdout().is_terminal();
+                cli::write(&format!("{}\n", if piped { text.into() } else { readable(text) }))
             }
         }
     }

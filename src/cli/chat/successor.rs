@@ -35,7 +35,7 @@ impl Talk {
             let found = join(&self.context).await;
             match found.unwrap_or_else(|_| (ground.project.clone(), None)) {
                 (_, Some(client)) if !client.status().await.is_ok_and(|now| now.draining) => {
-                    self.client = client;
+                    self.link.resume(client);
                     return Ok(true);
                 }
                 // Nobody took over: then it is for whoever waits.
@@ -68,7 +68,8 @@ impl Talk {
         };
         let (client, own) =
             serve::serve_shortly(ground, lock, store, applied, &self.context).await?;
-        (self.client, self.own) = (client, Some(own));
+        self.link.resume(client);
+        self.own = Some(own);
         Ok(true)
     }
 }

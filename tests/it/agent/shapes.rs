@@ -5,7 +5,8 @@ mod table;
 
 use std::time::Duration;
 
-use babybot::host::{Worked, Worker};
+use crate::support::workshop::Worked;
+use babybot::host::Worker;
 use babybot::session::Progress;
 use babybot::store::PostKind;
 use serde_json::{Value, json};

@@ -10,11 +10,11 @@ use babybot::control::client::Client;
 use babybot::control::place::{self, Bases, ControlSocket};
 use babybot::control::{
     AgentState, ApplyEvent, ApplyRequest, ChatEnd, ChatEvent, ChatRequest, Condition,
-    ConditionStatus, ControlError, Drift, GroupStatus, Lease, LeasedPlace, LimitHit, Pending,
-    PostOutcome, Refusal, Role, RuntimeStatus, Service, Status, server,
+    ConditionStatus, ControlError, Drift, GroupStatus, Lease, LeasedPlace, LimitHit, Outcome,
+    Pending, PostOutcome, Refusal, Role, RuntimeStatus, Said, Service, Status, server,
 };
 use babybot::desired::Desired;
-use babybot::name::{GroupName, InstanceId, SandboxId, TurnId};
+use babybot::name::{GroupName, InstanceId, MessageId, SandboxId, ThreadId, TurnId};
 use babybot::observed::{Controller, Known, Observed};
 use babybot::resource::{Lifecycle, ResourceId, Risk, RuntimeKind, RuntimeRef};
 use futures_util::future::BoxFuture;
@@ -140,9 +140,8 @@ impl Service for Fake {
 
     fn chat(&self, request: ChatRequest, events: mpsc::Sender<ChatEvent>) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            let text = request.text.unwrap_or_default();
-            self.hear(format!("chat {text}"));
-            let play = answered(&text);
+            self.hear(format!("chat {}", request.thread));
+            let play = answered();
             let enough = if self.play == Play::Well { play.len() } else { 1 };
             for event in play.into_iter().take(enough) {
                 events.send(event).await.unwrap();
@@ -157,8 +156,12 @@ impl Service for Fake {
         self.answer(format!("{post} {outcome:?}"))
     }
 
-    fn cancel(&self, group: GroupName) -> BoxFuture<'_, Result<(), Refusal>> {
-        self.answer(format!("cancel {group}"))
+    fn say(&self, thread: ThreadId, said: Said) -> BoxFuture<'_, Result<(), Refusal>> {
+        self.answer(format!("say {} in {thread}", said.text))
+    }
+
+    fn cancel(&self, thread: ThreadId) -> BoxFuture<'_, Result<(), Refusal>> {
+        self.answer(format!("cancel {thread}"))
     }
 
     fn hold(&self, group: GroupName, held: bool) -> BoxFuture<'_, Result<bool, Refusal>> {
@@ -308,17 +311,20 @@ pub(super) fn applied() -> Vec<ApplyEvent> {
     ]
 }
 
-pub(super) fn answered(text: &str) -> Vec<ChatEvent> {
+pub(super) fn answered() -> Vec<ChatEvent> {
+    let one: MessageId = "one".parse().unwrap();
     vec![
-        ChatEvent::Stored { seq: 1 },
+        ChatEvent::Joined,
         ChatEvent::Post {
             id: 7,
             reply: true,
-            text: format!("you said {text}"),
+            text: "you said hi".to_owned(),
             uncertain: false,
-            earlier: None,
+            answers: vec![one.clone()],
+            late: None,
         },
-        ChatEvent::End { end: ChatEnd::Answered },
+        ChatEvent::Over { messages: vec![one], outcome: Outcome::Answered },
+        ChatEvent::End { end: ChatEnd::HandedOver },
     ]
 }
 

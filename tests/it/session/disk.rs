@@ -1,6 +1,6 @@
 //! What a group's folder may hold, and when it is looked at.
 
-use babybot::name::{ChannelName, TurnId};
+use babybot::name::TurnId;
 use babybot::protocol::{Event, Failure, Order};
 use babybot::session::Progress;
 
@@ -14,7 +14,7 @@ fn small() -> Limits {
 
 /// What the last turn answered, and what its calls gave.
 async fn answered(shop: &Workshop) -> (String, Vec<String>) {
-    let due = shop.store.due(&ChannelName::terminal()).await.unwrap();
+    let due = shop.due();
     let turn = due[0].turn.clone().unwrap();
     let journal = shop.store.journal_of(&turn).await.unwrap();
     let calls = journal.into_iter().flat_map(|round| round.calls);

@@ -40,8 +40,7 @@ async fn answer(store: &Store, number: u128) {
     let turn = turn_id(number);
     let text = number.to_string();
     store.accept(message(&text, &text)).await.unwrap();
-    store.open_turn(&group("family"), &turn, at(1)).await.unwrap();
-    store.begin_turn(&turn, at(2)).await.unwrap();
+    store.take_up(&group("family"), &turn, at(1)).await.unwrap();
     let events = [
         Event::Round { round: 0, message: json!({ "n": text }) },
         Event::CallBegan { round: 0, index: 0, tool: "t".to_owned(), arguments: json!({}) },

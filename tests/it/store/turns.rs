@@ -1,11 +1,13 @@
 //! From a message to its one reply.
 
-use babybot::name::ChatId;
+use std::collections::BTreeSet;
+
+use babybot::name::{ChatId, MessageId, SenderId, ThreadId};
 use babybot::protocol::{Event, JournalCall, JournalRound};
 use babybot::store::{
-    Incoming, JOURNAL_CALLS_MAX, JOURNAL_ENTRY_SIZE_MAX, JOURNAL_ROUNDS_MAX, JOURNALS_KEPT,
-    MESSAGE_TEXT_MAX, MessageSeq, PER_MESSAGE_STATEMENTS, REPLY_TEXT_MAX, Store, StoreError,
-    TurnState,
+    Backlog, Cancelled, Conversation, Incoming, JOURNAL_CALLS_MAX, JOURNAL_ENTRY_SIZE_MAX,
+    JOURNAL_ROUNDS_MAX, JOURNALS_KEPT, MESSAGE_TEXT_MAX, MessageSeq, PER_MESSAGE_STATEMENTS,
+    REPLY_TEXT_MAX, Store, StoreError, Turn, TurnSource, TurnState,
 };
 use serde_json::json;
 
@@ -33,14 +35,14 @@ async fn a_turn_takes_what_asks_and_what_came_along() {
     let store = open(&path);
     let family = group("family");
     store.accept(context("m1", "aside")).await.unwrap();
-    assert_eq!(store.open_turn(&family, &turn_id(1), at(3)).await.unwrap(), None);
-    assert!(store.waiting_groups().await.unwrap().is_empty());
+    assert_eq!(store.take_up(&family, &turn_id(1), at(3)).await.unwrap(), None);
+    assert!(store.backlog().await.unwrap().is_empty());
 
     store.accept(message("m2", "question")).await.unwrap();
     store.accept(context("m3", "remark")).await.unwrap();
-    assert_eq!(store.waiting_groups().await.unwrap(), std::slice::from_ref(&family));
-    let opened = store.open_turn(&family, &turn_id(1), at(4)).await.unwrap().unwrap();
-    assert_eq!((opened.messages, opened.chat.as_str()), (3, "home"));
+    assert_eq!(store.backlog().await.unwrap()[&family].waiting, 1);
+    let taken = store.take_up(&family, &turn_id(1), at(4)).await.unwrap().unwrap();
+    assert_eq!((taken.messages.len(), chat_of(&taken.turn)), (3, "home"));
     let texts: Vec<String> = store
         .turn_messages(&turn_id(1))
         .await
@@ -50,8 +52,11 @@ async fn a_turn_takes_what_asks_and_what_came_along() {
         .collect();
     assert_eq!(texts, ["aside", "question", "remark"]);
     let turn = store.turn(&turn_id(1)).await.unwrap();
-    assert_eq!((turn.state, turn.attempts, turn.created_at), (TurnState::Queued, 0, at(4)));
-    assert!(store.waiting_groups().await.unwrap().is_empty());
+    assert_eq!((turn.state, turn.attempts, turn.created_at), (TurnState::Running, 1, at(4)));
+    assert_eq!(turn.source, TurnSource::Message);
+    assert_eq!(turn.session.as_str(), "tg.home");
+    let backlog = store.backlog().await.unwrap();
+    assert_eq!(backlog[&family], Backlog { waiting: 0, turn: Some((turn_id(1), at(4))) });
 }
 
 #[tokio::test]
@@ -64,11 +69,10 @@ async fn what_asks_in_another_chat_is_answered_by_the_next_turn() {
     store.accept(message("m2", "second")).await.unwrap();
     for (number, chat) in [(1, "work"), (2, "home")] {
         let turn = turn_id(number);
-        let opened = store.open_turn(&family, &turn, at(3)).await.unwrap().unwrap();
-        assert_eq!((opened.messages, opened.chat.as_str()), (1, chat));
-        store.begin_turn(&turn, at(4)).await.unwrap();
+        let taken = store.take_up(&family, &turn, at(3)).await.unwrap().unwrap();
+        assert_eq!((taken.messages.len(), chat_of(&taken.turn)), (1, chat));
         store.finish_turn(&turn, "answer", at(5)).await.unwrap();
-        assert_eq!(store.posts_of(&turn).await.unwrap()[0].chat.as_str(), chat);
+        assert_eq!(store.posts_of(&turn).await.unwrap()[0].to.chat.as_str(), chat);
     }
 }
 
@@ -78,19 +82,20 @@ async fn a_group_has_one_turn_at_a_time() {
     let store = open(&path);
     let turn = running(&store, 1).await;
     store.accept(message("m2", "meanwhile")).await.unwrap();
-    assert_eq!(store.open_turn(&group("family"), &turn_id(2), at(12)).await.unwrap(), None);
+    let taken = store.take_up(&group("family"), &turn_id(2), at(12)).await.unwrap().unwrap();
+    assert_eq!(taken.turn.id, turn);
     assert_eq!(store.waiting(&group("family")).await.unwrap().len(), 1);
 
     let other = Incoming { group: group("other"), ..message("m3", "hello") };
     store.accept(other).await.unwrap();
-    store.open_turn(&group("other"), &turn_id(3), at(12)).await.unwrap().unwrap();
+    store.take_up(&group("other"), &turn_id(3), at(12)).await.unwrap().unwrap();
     let open: Vec<_> = store.unfinished(None).await.unwrap().into_iter().map(|t| t.id).collect();
     assert_eq!(open, [turn.clone(), turn_id(3)]);
     assert_eq!(store.unfinished(Some(&group("family"))).await.unwrap()[0].id, turn);
 
     store.finish_turn(&turn, "done", at(13)).await.unwrap();
-    let next = store.open_turn(&group("family"), &turn_id(2), at(14)).await.unwrap();
-    assert_eq!(next.unwrap().messages, 1);
+    let next = store.take_up(&group("family"), &turn_id(2), at(14)).await.unwrap();
+    assert_eq!(next.unwrap().messages.len(), 1);
     // The database itself holds to it, whatever the code does.
     let raw = rusqlite::Connection::open(&path).unwrap();
     let second = raw.execute(
@@ -109,11 +114,12 @@ async fn a_turn_opened_by_many_at_once_is_opened_once() {
     let attempts = (1..=20).map(|number| {
         let store = store.clone();
         tokio::spawn(async move {
-            store.open_turn(&group("family"), &turn_id(number), at(3)).await.unwrap()
+            store.take_up(&group("family"), &turn_id(number), at(3)).await.unwrap()
         })
     });
-    let opened = futures_util::future::join_all(attempts).await;
-    assert_eq!(opened.into_iter().filter(|turn| turn.as_ref().unwrap().is_some()).count(), 1);
+    let taken = futures_util::future::join_all(attempts).await;
+    let ids = taken.into_iter().map(|taken| taken.unwrap().unwrap().turn.id);
+    assert_eq!(ids.collect::<BTreeSet<_>>().len(), 1);
 }
 
 #[tokio::test]
@@ -131,10 +137,11 @@ async fn messages_that_steer_belong_to_the_turn_or_wait_again() {
     let aside = Incoming { chat: work, ..context("m6", "an aside") };
     let aside = store.accept(aside).await.unwrap().seq;
     let all = [steer, late, foreign, elsewhere, aside, MessageSeq(999)];
-    assert_eq!(store.attach(&turn, &all).await.unwrap(), 3);
+    // Context of another chat is no part of it either.
+    assert_eq!(store.attach(&turn, &all).await.unwrap(), 2);
     assert_eq!(store.attach(&turn, &all).await.unwrap(), 0);
     assert_eq!(store.detach(&turn, &[late, foreign]).await.unwrap(), 1);
-    assert_eq!(store.turn_messages(&turn).await.unwrap().len(), 3);
+    assert_eq!(store.turn_messages(&turn).await.unwrap().len(), 2);
     store.finish_turn(&turn, "done", at(12)).await.unwrap();
 
     let refused = store.attach(&turn, &[late]).await.unwrap_err();
@@ -144,6 +151,104 @@ async fn messages_that_steer_belong_to_the_turn_or_wait_again() {
     let waiting = store.waiting(&group("family")).await.unwrap();
     let waiting: Vec<_> = waiting.into_iter().map(|message| message.seq).collect();
     assert_eq!(waiting, [steer, late, elsewhere]);
+}
+
+/// Two people in one thread, one person in two threads: each is a conversation of its own.
+#[tokio::test]
+async fn a_turn_answers_one_person_in_one_thread_and_takes_no_context_of_another_chat() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    let family = group("family");
+    let thread = |name: &str| Some(ThreadId::new(name).unwrap());
+    let from = |name: &str| Some(SenderId::new(name).unwrap());
+    let one = |id: &str| Incoming { thread: thread("one"), ..message(id, id) };
+    store.accept(one("ada-1")).await.unwrap();
+    store.accept(Incoming { sender_id: from("bob"), ..one("bob-1") }).await.unwrap();
+    store.accept(Incoming { thread: thread("two"), ..message("ada-two", "x") }).await.unwrap();
+    store.accept(one("ada-2")).await.unwrap();
+    let work = ChatId::new("work").unwrap();
+    store.accept(Incoming { chat: work, ..context("aside", "not yours") }).await.unwrap();
+    let mut told: Vec<Vec<String>> = Vec::new();
+    for number in 1..=4 {
+        let Some(taken) = store.take_up(&family, &turn_id(number), at(3)).await.unwrap() else {
+            break;
+        };
+        told.push(taken.messages.iter().map(|m| m.incoming.message_id.to_string()).collect());
+        let late = store.accept(one("ada-1")).await.unwrap();
+        assert_eq!(store.attach(&taken.turn.id, &[late.seq]).await.unwrap(), 0);
+        store.finish_turn(&taken.turn.id, "x", at(4)).await.unwrap();
+    }
+    let expected: [Vec<String>; 3] =
+        [vec!["ada-1".into(), "ada-2".into()], vec!["bob-1".into()], vec!["ada-two".into()]];
+    assert_eq!(told, expected);
+}
+
+#[tokio::test]
+async fn who_stops_what_they_asked_stops_nobody_else() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    let family = group("family");
+    let bob = Incoming { sender_id: Some(SenderId::new("bob").unwrap()), ..message("b1", "b") };
+    let of = |incoming: &Incoming| Conversation {
+        channel: incoming.channel.clone(),
+        chat: incoming.chat.clone(),
+        thread: incoming.thread.clone(),
+        sender: incoming.sender_id.clone(),
+    };
+    let fate = async |id: &str| {
+        let id = MessageId::new(id).unwrap();
+        store.fate(&bob.channel, &bob.chat, &id).await.unwrap().unwrap().turn
+    };
+    let turn = running(&store, 1).await;
+    store.accept(bob.clone()).await.unwrap();
+    let stopped = store.cancel_conversation(&family, &of(&bob), &turn_id(2), at(5)).await.unwrap();
+    assert_eq!(stopped, Cancelled { turn: None, waiting: true });
+    assert_eq!(fate("b1").await, Some(TurnState::Cancelled));
+    assert_eq!(fate("for 1").await, Some(TurnState::Running));
+
+    store.accept(message("a2", "more")).await.unwrap();
+    store
+        .accept(Incoming { message_id: MessageId::new("b2").unwrap(), ..bob.clone() })
+        .await
+        .unwrap();
+    let ada = of(&message("a2", "more"));
+    let stopped = store.cancel_conversation(&family, &ada, &turn_id(3), at(6)).await.unwrap();
+    assert_eq!(stopped, Cancelled { turn: Some(turn.clone()), waiting: true });
+    for id in ["for 1", "a2"] {
+        assert_eq!(fate(id).await, Some(TurnState::Cancelled), "{id}");
+    }
+    assert_eq!(fate("b2").await, None);
+    assert!(store.finish_turn(&turn, "too late", at(7)).await.is_err());
+    let nothing = store.cancel_conversation(&family, &ada, &turn_id(4), at(8)).await.unwrap();
+    assert_eq!(nothing, Cancelled::default());
+    assert_eq!(
+        store.take_up(&family, &turn_id(5), at(9)).await.unwrap().unwrap().messages.len(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn what_a_channel_says_of_a_message_changes_it_until_a_turn_has_it() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    let family = group("family");
+    let (tg, home) = (message("x", "x").channel, message("x", "x").chat);
+    let id = |id: &str| MessageId::new(id).unwrap();
+    store.accept(message("m1", "frist")).await.unwrap();
+    store.accept(message("m2", "oops")).await.unwrap();
+    assert!(store.edit_message(&tg, &home, &id("m1"), "first").await.unwrap());
+    assert!(store.delete_message(&tg, &home, &id("m2")).await.unwrap());
+    assert!(!store.delete_message(&tg, &home, &id("m2")).await.unwrap());
+    let moved = ChatId::new("moved").unwrap();
+    assert!(store.move_chat(&tg, &home, &moved).await.unwrap());
+    let taken = store.take_up(&family, &turn_id(1), at(3)).await.unwrap().unwrap();
+    assert_eq!((taken.messages.len(), chat_of(&taken.turn)), (1, "moved"));
+    assert_eq!(taken.messages[0].incoming.text, "first");
+    assert!(!store.edit_message(&tg, &moved, &id("m1"), "other").await.unwrap());
+}
+
+fn chat_of(turn: &Turn) -> &str {
+    turn.destination.conversation().unwrap().chat.as_str()
 }
 
 #[tokio::test]
@@ -193,19 +298,16 @@ async fn a_turn_is_retried_and_then_given_up() {
     let (_folder, path) = folder();
     let store = open(&path);
     let turn = running(&store, 1).await;
-    let twice = store.begin_turn(&turn, at(12)).await.unwrap_err();
-    assert!(matches!(twice, StoreError::Transition { .. }), "{twice}");
     store.requeue(&turn, at(13)).await.unwrap();
     store.requeue(&turn, at(13)).await.unwrap();
     let early = store.finish_turn(&turn, "no agent has it", at(13)).await.unwrap_err();
     assert!(matches!(early, StoreError::Transition { from: TurnState::Queued, .. }), "{early}");
-    let begun = store.begin_turn(&turn, at(14)).await.unwrap();
+    let begun = store.take_up(&group("family"), &turn_id(2), at(14)).await.unwrap().unwrap().turn;
     assert_eq!((begun.attempts, begun.started_at), (2, Some(at(14))));
 
     let told = store.fail_turn_telling(&turn, "model gone", "Sorry.", at(15)).await.unwrap();
     let again = store.fail_turn_telling(&turn, "other", "Other.", at(16)).await.unwrap();
     assert_eq!(told, again);
-    store.fail_turn(&turn, "other", at(16)).await.unwrap();
     let failed = store.turn(&turn).await.unwrap();
     assert_eq!(failed.state, TurnState::Failed);
     assert_eq!((failed.failure.as_deref(), failed.ended_at), (Some("model gone"), Some(at(15))));
@@ -337,7 +439,7 @@ async fn only_a_running_turn_has_events() {
     store.requeue(&turn, at(13)).await.unwrap();
     let refused = store.journal(&turn, &[round(1)], at(14)).await.unwrap_err();
     assert!(matches!(refused, StoreError::TurnState { .. }), "{refused}");
-    store.begin_turn(&turn, at(15)).await.unwrap();
+    store.take_up(&group("family"), &turn_id(2), at(15)).await.unwrap();
     store.journal(&turn, &[round(1)], at(16)).await.unwrap();
     assert_eq!(store.journal_of(&turn).await.unwrap().len(), 2);
     store.finish_turn(&turn, "done", at(17)).await.unwrap();
@@ -372,8 +474,7 @@ async fn nothing_that_runs_for_each_message_reads_a_whole_table() {
     futures_util::future::try_join_all(accepts).await.unwrap();
     for number in 0..50 {
         let turn = turn_id(number);
-        store.open_turn(&group(&format!("g{number}")), &turn, at(3)).await.unwrap().unwrap();
-        store.begin_turn(&turn, at(4)).await.unwrap();
+        store.take_up(&group(&format!("g{number}")), &turn, at(3)).await.unwrap().unwrap();
         store.finish_turn(&turn, "done", at(5)).await.unwrap();
     }
     let raw = rusqlite::Connection::open(&path).unwrap();

@@ -6,10 +6,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use babybot::channel::terminal::Terminal;
+use babybot::channel::{InboundEvent, Sender};
 use babybot::clock::SystemClock;
 use babybot::gateway::Gateway;
-use babybot::host::{Host, Worked, Worker};
-use babybot::name::{ChannelName, GroupName, InstanceId, ModelName, SandboxId, TurnId};
+use babybot::host::{self, Host, Worker};
+use babybot::name::{
+    ChannelName, GroupName, InstanceId, ModelName, SandboxId, SenderId, ThreadId, TurnId,
+};
 use babybot::observed::SandboxSeen;
 use babybot::process::Process;
 use babybot::project::Project;
@@ -21,7 +25,7 @@ use babybot::runtime::{
     Exec, ExecSpec, Exit, Runtime, RuntimeError, RuntimeInfo, Runtimes, Sandbox, SandboxSpec,
 };
 use babybot::session::{Parts, Progress, SteerHandle};
-use babybot::store::{MessageSeq, PostKind, Store};
+use babybot::store::{MessageSeq, Post, PostKind, Store};
 use babybot::unit::Period;
 use futures_util::future::BoxFuture;
 use jiff::tz::TimeZone;
@@ -169,22 +173,33 @@ impl Workshop {
     }
 
     pub(crate) async fn say(&self, text: &str) {
-        self.host.accept(&self.group, "owner", text).await.unwrap();
+        self.say_as("owner", text).await;
+    }
+
+    /// Says something under this name, in the one conversation that there is.
+    pub(crate) async fn say_as(&self, name: &str, text: &str) {
+        use babybot::clock::Clock as _;
+        let sender = Sender { id: SenderId::new("1").unwrap(), name: name.to_owned() };
+        let said = (SystemClock.message_id(), text.to_owned());
+        let thread = ThreadId::new("one").unwrap();
+        let message = Terminal::message(&self.group, thread, sender, said, SystemClock.now());
+        self.host.accept(InboundEvent::Message(Box::new(message)), false).await.unwrap();
     }
 
     /// Works on what waits, to the end of one turn.
     pub(crate) async fn work(&self, worker: &mut Worker) -> Worked {
         let cancel = CancellationToken::new();
-        let worked = worker.work(&cancel, &self.audience);
-        tokio::time::timeout(PATIENCE, worked).await.unwrap().unwrap().unwrap()
+        let worked = to_its_end(worker, &cancel, &self.audience);
+        tokio::time::timeout(PATIENCE, worked).await.unwrap().unwrap()
     }
 
     /// Works in another task, which gives the worker back.
     pub(crate) fn working(&self, mut worker: Worker, cancel: &CancellationToken) -> Working {
         let (audience, cancel) = (self.audience.clone(), cancel.clone());
         tokio::spawn(async move {
-            let worked = tokio::time::timeout(PATIENCE, worker.work(&cancel, &audience)).await;
-            (worker, worked.unwrap().unwrap().unwrap())
+            let worked = to_its_end(&mut worker, &cancel, &audience);
+            let worked = tokio::time::timeout(PATIENCE, worked).await.unwrap().unwrap();
+            (worker, worked)
         })
     }
 
@@ -201,11 +216,19 @@ impl Workshop {
     pub(crate) async fn posts(&self) -> Vec<(PostKind, String)> {
         use babybot::clock::Clock as _;
         let mut posts = Vec::new();
-        for post in self.store.due(&ChannelName::terminal()).await.unwrap() {
+        for post in self.due() {
             self.store.sending(post.id).await.unwrap();
-            self.store.delivered(post.id, SystemClock.now()).await.unwrap();
+            self.store.delivered(post.id, None, SystemClock.now()).await.unwrap();
             posts.push((post.kind, post.text));
         }
+        posts
+    }
+
+    /// What waits in the outbox, oldest first.
+    pub(crate) fn due(&self) -> Vec<Post> {
+        let reader = Store::read_only(&self.project.database()).unwrap().unwrap();
+        let mut posts = reader.outbox(None, 1_000).unwrap();
+        posts.reverse();
         posts
     }
 
@@ -250,6 +273,38 @@ impl Workshop {
         })
         .await;
         found
+    }
+}
+
+/// How a turn came out, whatever it had to wait for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Worked {
+    Answered,
+    Cancelled,
+    GivenUp(String),
+}
+
+/// Works on a turn and waits between attempts, as the controller does.
+pub(crate) async fn to_its_end(
+    worker: &mut Worker,
+    cancel: &CancellationToken,
+    audience: &mpsc::Sender<Progress>,
+) -> Option<Worked> {
+    loop {
+        let mut wait = match worker.work(cancel, audience).await.unwrap()? {
+            host::Worked::Answered => return Some(Worked::Answered),
+            host::Worked::Cancelled => return Some(Worked::Cancelled),
+            host::Worked::GivenUp(why) => return Some(Worked::GivenUp(why)),
+            host::Worked::Waits(wait) => wait,
+        };
+        tokio::select! {
+            () = worker.waited(&mut wait) => {}
+            () = cancel.cancelled() => return Some(Worked::Cancelled),
+        }
+        worker.end_wait(&wait);
+        if wait.ends_with_news() {
+            let _ = audience.try_send(Progress::Back);
+        }
     }
 }
 

@@ -75,8 +75,9 @@ fn whoever_comes_second_joins_the_first_and_goes_on_where_that_one_ends() {
         assert_eq!(apply.code, 0, "{apply:?}");
         let plan = installation.run(&["plan", "--detailed-exitcode"]);
         assert_eq!(plan.code, 0, "{plan:?}");
-        // One conversation at a time: what the second says waits for the first.
-        assert_eq!(installation.column("SELECT text FROM messages"), ["wait"]);
+        // What the second says is stored behind the first, and waits for a turn of its own.
+        assert_eq!(installation.column("SELECT text FROM messages"), ["wait", "hello"]);
+        assert_eq!(installation.value::<i64>("SELECT count(*) FROM turns"), 1);
         at_work.assert_untouched();
         installation.write("groups/home/go", "");
         let AtWork { installation, controller, .. } = at_work;

@@ -8,7 +8,7 @@ pub(crate) const FLOORS: &[(&str, &[&str])] = &[
     ("front", &["cli"]),
     ("controller", &["controller"]),
     ("machine", &["machine"]),
-    ("loops", &["host", "agent", "reconcile"]),
+    ("loops", &["host", "delivery", "agent", "reconcile"]),
     ("hands", &["session", "observe", "execute"]),
     ("doors", &["source", "runtime", "link", "gateway", "channel", "control", "store", "project"]),
     ("paper", PAPER),

@@ -1,0 +1,101 @@
+//! A controller with a third kind of channel, which nothing but the registry knows.
+
+use std::sync::Arc;
+
+use babybot::channel::terminal::Terminal;
+use babybot::channel::{Channel, Fate, InboundEvent, Registry};
+use babybot::control::Role;
+use babybot::controller::{Controller, Setup};
+use babybot::machine::HostContext;
+use babybot::resource::{Binding, ChannelSpec, ResourceId, RuntimeKind, Spec};
+
+use super::memory::{Memory, message};
+use crate::support::workshop::{Plan, Workshop};
+
+const SCRIPT: &str = r#"
+[[rule]]
+when = "slow"
+steps = [{ reply = "slowly", delay = "300ms" }]
+[[rule]]
+steps = [{ reply = "heard" }]
+"#;
+
+/// A controller whose group `family` listens to the chat `kitchen` of the channel.
+fn controller(shop: &Workshop, channel: &Arc<Memory>) -> Controller {
+    let mut specs = (**shop.host.specs()).clone();
+    let group = specs.get_mut(&ResourceId::Group(shop.group.clone()));
+    let Some(Spec::Group(group)) = group else { panic!("no group") };
+    let chat = Some("kitchen".parse().unwrap());
+    group.bind = vec![Binding { channel: Memory::name(), chat }];
+    group.requires_trigger = true;
+    // The registry alone decides what a channel of this name is.
+    specs.insert(ResourceId::Channel(Memory::name()), Spec::Channel(ChannelSpec::Terminal));
+    let (terminal, planted) = (Arc::new(Terminal::default()), Arc::clone(channel));
+    let registry = Registry::of_house(&terminal).with(move |opening| {
+        let channel = Arc::clone(&planted) as Arc<dyn Channel>;
+        (*opening.name == Memory::name()).then_some(Ok(channel))
+    });
+    let machine = HostContext::of_project(shop.project.root()).unwrap();
+    let setup = Setup {
+        role: Role::Up,
+        name: "test".parse().unwrap(),
+        host: shop.host.with_generation(1, Arc::new(specs)),
+        runtime: machine.status_of(RuntimeKind::None),
+        machine,
+        registry,
+        terminal,
+        manifest: shop.project.root().join("babybot.toml"),
+        follow: false,
+    };
+    Controller::start(setup).unwrap()
+}
+
+fn written(id: &str, sender: &str, text: &str) -> InboundEvent {
+    InboundEvent::Message(Box::new(message(id, sender, text)))
+}
+
+#[tokio::test]
+async fn a_channel_that_nobody_heard_of_is_heard_and_answered() {
+    let shop = Plan::scripted(SCRIPT).build().await;
+    let channel = Memory::new();
+    let controller = controller(&shop, &channel);
+
+    let mut elsewhere = message("m0", "ada", "@Baby hello");
+    elsewhere.chat = "cellar".parse().unwrap();
+    let receipt = channel.write(InboundEvent::Message(Box::new(elsewhere))).await;
+    assert_eq!(receipt.fate, Fate::Ignored);
+    let receipt = channel.write(written("m1", "ada", "nothing for you")).await;
+    assert_eq!((receipt.fate, receipt.fresh), (Fate::Kept, true));
+    let receipt = channel.write(written("m2", "ada", "@Baby hello")).await;
+    assert_eq!((receipt.fate, receipt.fresh), (Fate::Answered, true));
+    let again = channel.write(written("m2", "ada", "@Baby hello")).await;
+    assert!(!again.fresh);
+    let reply = channel.next().await;
+    assert_eq!((reply.text.as_str(), reply.notice), ("heard", false));
+    assert_eq!(reply.answers, ["m2".parse().unwrap()]);
+    assert_eq!((reply.to.chat.as_str(), reply.to.recipient), ("kitchen", "ada".parse().ok()));
+    controller.end(std::time::Duration::from_secs(10)).await;
+    assert!(channel.is_quiet(), "a message has one reply");
+}
+
+#[tokio::test]
+async fn two_people_in_a_chat_get_a_reply_each_and_who_goes_on_is_answered_together() {
+    let shop = Plan::scripted(SCRIPT).build().await;
+    let channel = Memory::new();
+    let controller = controller(&shop, &channel);
+    channel.write(written("a1", "ada", "@Baby slow")).await;
+    channel.write(written("b1", "bob", "@Baby slow")).await;
+    channel.write(written("b2", "bob", "@Baby slow again")).await;
+    let mut answered = Vec::new();
+    while answered.len() < 3 {
+        let reply = channel.next().await;
+        let recipient = reply.to.recipient.unwrap();
+        let own = recipient.as_str()[..1].to_owned();
+        assert!(reply.answers.iter().all(|id| id.as_str().starts_with(&own)), "{answered:?}");
+        answered.extend(reply.answers.iter().map(ToString::to_string));
+    }
+    answered.sort_unstable();
+    assert_eq!(answered, ["a1", "b1", "b2"], "each is named by exactly one reply");
+    controller.end(std::time::Duration::from_secs(10)).await;
+    assert!(channel.is_quiet());
+}
