@@ -92,12 +92,12 @@ pub trait Inbox: Send + Sync {
     /// Stores what came in. When it returns, that is committed.
     fn accept(&self, event: InboundEvent) -> BoxFuture<'_, Result<Receipt, NotAccepted>>;
 
-    /// What was sent to a chat of this channel after a post, oldest first, at most `limit` posts:
-    /// for a service that is asked instead of told.
+    /// The posts of a chat of this channel after one of them, oldest first, at most `limit`, whatever
+    /// became of their sending: for a service that is asked instead of told.
     ///
     /// # Errors
     /// Why they cannot be read.
-    fn sent<'a>(
+    fn posts<'a>(
         &'a self,
         chat: &'a ChatId,
         after: Option<PostNumber>,
@@ -113,14 +113,8 @@ pub trait Inbox: Send + Sync {
         &'a self,
         chat: &'a ChatId,
         message: &'a MessageId,
-    ) -> BoxFuture<'a, Result<Option<Outgoing>, String>> {
-        let _ = (chat, message);
-        Box::pin(async { Ok(None) })
-    }
+    ) -> BoxFuture<'a, Result<Option<Outgoing>, String>>;
 
     /// Whether a group listens to a chat of this channel.
-    fn hears(&self, chat: &ChatId) -> bool {
-        let _ = chat;
-        true
-    }
+    fn hears(&self, chat: &ChatId) -> bool;
 }

@@ -16,6 +16,7 @@ pub mod init;
 pub mod join;
 pub mod load;
 pub mod logs;
+pub mod outbox;
 pub mod pause;
 pub mod plan;
 pub mod preview;
@@ -86,6 +87,7 @@ pub enum Command {
     Resume(resume::ResumeArgs),
     Logs(logs::LogsArgs),
     History(history::HistoryArgs),
+    Outbox(outbox::OutboxArgs),
     Explain(explain::ExplainArgs),
     Schema(schema::SchemaArgs),
     Completions(completions::CompletionsArgs),
@@ -261,6 +263,7 @@ pub async fn run(cli: &Cli) -> VerbResult {
         Command::Pause(args) => pause::run(args, &context).await,
         Command::Resume(args) => resume::run(args, &context).await,
         Command::History(args) => history::run(args, &context).await,
+        Command::Outbox(args) => outbox::run(args, &context).await,
         Command::Logs(args) => logs::run(args, &context).await,
         Command::Explain(args) => explain::run(args, &context),
         Command::Schema(args) => schema::run(args, &context),

@@ -156,6 +156,16 @@ pub struct LeasedPlace {
     pub env: BTreeMap<String, String>,
 }
 
+/// What an operator decides about a post that was not delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PostDecision {
+    /// It is sent again, as if it had never been tried.
+    Retry,
+    /// It is given up.
+    Drop,
+}
+
 /// Why the controller does not do what was asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
@@ -180,6 +190,8 @@ pub trait Service: Send + Sync + 'static {
     fn cancel(&self, thread: ThreadId) -> BoxFuture<'_, Result<(), Refusal>>;
     /// Says what became of a post.
     fn acknowledge(&self, post: i64, outcome: PostOutcome) -> BoxFuture<'_, Result<(), Refusal>>;
+    /// Carries out what an operator decided about a post.
+    fn decide(&self, post: i64, decision: PostDecision) -> BoxFuture<'_, Result<(), Refusal>>;
     /// Holds a group, or lets it go on; says whether it was not so before.
     fn hold(&self, group: GroupName, held: bool) -> BoxFuture<'_, Result<bool, Refusal>>;
     /// Starts a group's agent if need be, sends what it is, and keeps it until the future is dropped.

@@ -21,6 +21,7 @@ mod status;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
@@ -157,6 +158,8 @@ struct Shared {
     registry: Registry,
     terminal: Arc<Terminal>,
     channels: Mutex<BTreeMap<ChannelName, channels::Running>>,
+    /// Whether a channel that could not be opened is about to be opened again.
+    reopens: AtomicBool,
     /// The loops that deliver.
     deliveries: TaskTracker,
     talks: chat::Talks,
@@ -260,6 +263,7 @@ impl Controller {
             registry,
             terminal,
             channels: Mutex::default(),
+            reopens: AtomicBool::new(false),
             deliveries: TaskTracker::new(),
             talks: chat::Talks::default(),
             patience: Mutex::default(),

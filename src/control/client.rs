@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::place::{self, Notice};
 use super::{
     ApplyEvent, ApplyRequest, BODY_MAX, BOUNDS, ChatEvent, ChatRequest, ControlError, Hello, Lease,
-    PROTOCOL, PostOutcome, Refusal, Said, Status,
+    PROTOCOL, PostDecision, PostOutcome, Refusal, Said, Status,
 };
 use crate::desired::Desired;
 use crate::name::{GroupName, InstanceId, ThreadId};
@@ -249,6 +249,15 @@ impl Client {
     pub async fn hold(&self, group: &GroupName, held: bool) -> Result<bool, ControlError> {
         let path = format!("/groups/{group}/held");
         parse(&self.ask(Method::POST, &path, body(&Held { held })?, WORK_PATIENCE).await?)
+    }
+
+    /// Has a post sent again that was not delivered, or given up.
+    ///
+    /// # Errors
+    /// When the controller refuses or does not answer.
+    pub async fn decide(&self, post: i64, decision: PostDecision) -> Result<(), ControlError> {
+        let path = format!("/posts/{post}/decision");
+        self.ask(Method::POST, &path, body(&decision)?, ANSWER_PATIENCE).await.map(drop)
     }
 
     /// Has a group's sandbox kept, and started first if need be, for as long as the guard is held.

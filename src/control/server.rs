@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use super::client::{Held, ShutDown};
 use super::{
     ApplyEvent, ApplyRequest, BODY_MAX, BOUNDS, ChatEnd, ChatEvent, ChatRequest, Hello, Lease,
-    PROTOCOL, PostOutcome, Refusal, Said, Service, Status,
+    PROTOCOL, PostDecision, PostOutcome, Refusal, Said, Service, Status,
 };
 use crate::desired::Desired;
 use crate::name::{GroupName, ThreadId};
@@ -156,6 +156,7 @@ fn router(desk: Desk) -> Router {
         .route("/chat/{thread}/messages", post(say))
         .route("/chat/{thread}/cancel", post(cancel))
         .route("/posts/{post}", post(acknowledge))
+        .route("/posts/{post}/decision", post(decide))
         .route("/groups/{group}/held", post(hold))
         .route("/groups/{group}/lease", post(lease))
         .route("/shut-down", post(shut_down))
@@ -241,6 +242,14 @@ async fn say(
 
 async fn cancel(State(desk): State<Desk>, Path(thread): Path<ThreadId>) -> Response {
     done(desk.service.cancel(thread)).await
+}
+
+async fn decide(
+    State(desk): State<Desk>,
+    Path(post): Path<i64>,
+    Json(decision): Json<PostDecision>,
+) -> Response {
+    done(desk.service.decide(post, decision)).await
 }
 
 async fn hold(

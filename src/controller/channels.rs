@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -23,6 +24,10 @@ use crate::store::{OutboxId, StoreError};
 
 /// The wait before a channel that failed is run again.
 const RUN_AGAIN: Duration = Duration::from_secs(5);
+/// The wait before a channel that could not be opened is opened again.
+const OPEN_AGAIN: Duration = Duration::from_secs(10);
+/// A channel that has run for so long is well.
+const WELL_AFTER: Duration = Duration::from_millis(500);
 
 /// A channel that runs.
 #[derive(Debug)]
@@ -56,6 +61,7 @@ impl Shared {
                 wanted.insert(name.clone(), spec.clone());
             }
         }
+        let mut unopened = false;
         let mut running = self.channels();
         // Whoever ends everything ends those that are here by then.
         if self.closing.is_cancelled() {
@@ -67,14 +73,27 @@ impl Shared {
             if running.contains_key(&name) {
                 continue;
             }
-            match self.registry.open(&Opening {
-                name: &name,
-                spec: &spec,
-                secrets: &secret::resolve,
-            }) {
+            let opening = Opening { name: &name, spec: &spec, secrets: &secret::resolve };
+            match self.registry.open(&opening) {
                 Ok(channel) => drop(running.insert(name.clone(), self.run(&name, spec, channel))),
-                Err(why) => self.note_deaf(&name, Some(why)),
+                Err(why) => {
+                    tracing::warn!(channel = %name, %why, "a channel cannot be opened");
+                    self.note_deaf(&name, Some(why));
+                    unopened = true;
+                }
             }
+        }
+        drop(running);
+        if unopened && !self.reopens.swap(true, Ordering::Relaxed) {
+            let shared = Arc::clone(self);
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = tokio::time::sleep(OPEN_AGAIN) => {}
+                    () = shared.closing.cancelled() => return,
+                }
+                shared.reopens.store(false, Ordering::Relaxed);
+                shared.serve_channels();
+            });
         }
     }
 
@@ -106,14 +125,23 @@ impl Shared {
         };
         let deaf = running.deaf.clone();
         tokio::spawn(async move {
-            while let Err(why) = channel.run(&hub, deaf.clone()).await {
+            loop {
+                let mut run = channel.run(&hub, deaf.clone());
+                let ended = tokio::select! {
+                    ended = &mut run => ended,
+                    // It did not fail at once.
+                    () = tokio::time::sleep(WELL_AFTER) => {
+                        hub.shared.note_deaf(&hub.name, None);
+                        run.await
+                    }
+                };
+                let Err(why) = ended else { return };
                 tracing::warn!(channel = %hub.name, %why, "a channel takes nothing in for now");
                 hub.shared.note_deaf(&hub.name, Some(why));
                 tokio::select! {
                     () = tokio::time::sleep(RUN_AGAIN) => {}
                     () = deaf.cancelled() => return,
                 }
-                hub.shared.note_deaf(&hub.name, None);
             }
         });
         running
@@ -172,7 +200,7 @@ impl Inbox for Hub {
         })
     }
 
-    fn sent<'a>(
+    fn posts<'a>(
         &'a self,
         chat: &'a ChatId,
         after: Option<PostNumber>,
@@ -181,9 +209,9 @@ impl Inbox for Hub {
         Box::pin(async move {
             let store = self.shared.parts().store;
             let after = OutboxId(after.unwrap_or_default());
-            let sent = store.sent(&self.name, chat, after, limit).await;
-            let sent = sent.map_err(|error| chain(&error))?;
-            Ok(sent.into_iter().map(|(post, answers)| delivery::outgoing(post, answers)).collect())
+            let posts = store.posts(&self.name, chat, after, limit).await;
+            let posts = posts.map_err(|error| chain(&error))?;
+            Ok(posts.into_iter().map(|(post, answers)| delivery::outgoing(post, answers)).collect())
         })
     }
 

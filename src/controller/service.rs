@@ -10,14 +10,15 @@ use super::Shared;
 use super::group::{GroupCommand, GroupHandle};
 use super::look::ControllerLook;
 use crate::control::{
-    ApplyEvent, ApplyRequest, ChatEvent, ChatRequest, Lease, PostOutcome, Refusal, Said, Service,
-    Status,
+    ApplyEvent, ApplyRequest, ChatEvent, ChatRequest, Lease, PostDecision, PostOutcome, Refusal,
+    Said, Service, Status,
 };
 use crate::desired::Desired;
 use crate::error::chain;
 use crate::name::{GroupName, ThreadId};
 use crate::observe;
 use crate::observed::Observed;
+use crate::store::OutboxId;
 
 /// How long a status may take to say what was just done.
 const TOLD_MAX: Duration = Duration::from_secs(1);
@@ -73,6 +74,17 @@ impl Service for Served {
 
     fn acknowledge(&self, post: i64, outcome: PostOutcome) -> BoxFuture<'_, Result<(), Refusal>> {
         Box::pin(async move { self.0.talks.acknowledge(post, outcome).map_err(refused) })
+    }
+
+    fn decide(&self, post: i64, decision: PostDecision) -> BoxFuture<'_, Result<(), Refusal>> {
+        Box::pin(async move {
+            let (store, post) = (self.0.parts().store, OutboxId(post));
+            let decided = match decision {
+                PostDecision::Retry => store.retry_post(post).await,
+                PostDecision::Drop => store.drop_post(post).await,
+            };
+            decided.map_err(|error| refused(chain(&error)))
+        })
     }
 
     fn hold(&self, group: GroupName, held: bool) -> BoxFuture<'_, Result<bool, Refusal>> {

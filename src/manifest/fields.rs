@@ -467,7 +467,7 @@ fn channels() -> Vec<Field> {
             REQUIRED,
             "\"terminal\"",
             Some(Risk::Privileged),
-            "`terminal`: the terminal of `babybot chat`. `webhook`: an HTTP API for programs. The channel `terminal` is there without being declared.",
+            "`terminal`: the terminal of `babybot chat`. `webhook`: an HTTP API for programs, see [WEBHOOK.md](WEBHOOK.md). The channel `terminal` is there without being declared.",
         ),
         row(
             "channels.<channel>.listen",

@@ -56,8 +56,8 @@ pub(super) const ANSWER_TO: &str = "SELECT outbox.* FROM messages
     WHERE messages.channel = :channel AND messages.chat = :chat AND messages.message_id = :id
         AND messages.wakes = 1";
 
-pub(super) const SENT: &str = "SELECT * FROM outbox INDEXED BY outbox_sent
-    WHERE state = 'delivered' AND channel = :channel AND chat = :chat AND id > :after
+pub(super) const POSTS: &str = "SELECT * FROM outbox INDEXED BY outbox_chat
+    WHERE channel = :channel AND chat = :chat AND id > :after
     ORDER BY id LIMIT :limit";
 
 pub(super) const MOVE: &str = "UPDATE outbox SET
@@ -262,12 +262,12 @@ impl Store {
         .await
     }
 
-    /// What was delivered to a chat after an entry, oldest first, at most `limit` entries, each with
-    /// the messages that it answers.
+    /// The entries of a chat after one of them, oldest first, at most `limit`, each with the messages
+    /// that it answers. Whatever became of their sending, they can be read.
     ///
     /// # Errors
     /// They could not be read.
-    pub async fn sent(
+    pub async fn posts(
         &self,
         channel: &ChannelName,
         chat: &ChatId,
@@ -280,7 +280,7 @@ impl Store {
                 ":channel": channel.as_str(), ":chat": chat.as_str(), ":after": after.0,
                 ":limit": limit,
             };
-            let mut statement = connection.prepare_cached(SENT)?;
+            let mut statement = connection.prepare_cached(POSTS)?;
             let posts: Vec<Post> = statement.query_map(params, post)?.collect::<Result<_, _>>()?;
             let with_answers = |post: Post| Ok((answers(connection, &post)?, post));
             let posts = posts.into_iter().map(with_answers);

@@ -30,7 +30,7 @@ pub const PER_MESSAGE_STATEMENTS: &[&str] = &[
     delivery::DUE,
     delivery::ANSWERS,
     delivery::ANSWER_TO,
-    delivery::SENT,
+    delivery::POSTS,
     delivery::MOVE,
     usage::OF_TURN,
 ];

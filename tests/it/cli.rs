@@ -619,7 +619,7 @@ fn help_reads_like_this() {
     insta::assert_snapshot!("help", folder.run(&["-h"]).stdout);
     for verb in [
         "init", "validate", "plan", "apply", "up", "down", "status", "chat", "exec", "pause",
-        "resume", "logs", "history", "explain", "schema",
+        "resume", "logs", "history", "outbox", "explain", "schema",
     ] {
         insta::assert_snapshot!(format!("help-{verb}"), folder.run(&[verb, "--help"]).stdout);
     }

@@ -2,8 +2,13 @@
 
 mod api;
 mod callback;
+mod canary;
 mod hostile;
 mod inbox;
+mod outbox;
+mod page;
+mod site;
+mod soak;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -125,8 +125,8 @@ impl Desk<'_> {
             return Err(self.unknown(chat));
         }
         let look = || -> BoxFuture<'_, _> {
-            let sent = self.inbox.sent(chat, after, REPLIES_MAX);
-            Box::pin(async { Ok(Some(sent.await?).filter(|replies| !replies.is_empty())) })
+            let posts = self.inbox.posts(chat, after, REPLIES_MAX);
+            Box::pin(async { Ok(Some(posts.await?).filter(|replies| !replies.is_empty())) })
         };
         let replies = self.wait_for(wait, look).await?.unwrap_or_default();
         let cursor = replies.last().map(|last| last.number).or(after).unwrap_or_default();

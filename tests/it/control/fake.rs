@@ -11,7 +11,8 @@ use babybot::control::place::{self, Bases, ControlSocket};
 use babybot::control::{
     AgentState, ApplyEvent, ApplyRequest, ChatEnd, ChatEvent, ChatRequest, Condition,
     ConditionStatus, ControlError, Drift, GroupStatus, Lease, LeasedPlace, LimitHit, Outcome,
-    Pending, PostOutcome, Refusal, Role, RuntimeStatus, Said, Service, Status, server,
+    Pending, PostDecision, PostOutcome, Refusal, Role, RuntimeStatus, Said, Service, Status,
+    server,
 };
 use babybot::desired::Desired;
 use babybot::name::{GroupName, InstanceId, MessageId, SandboxId, ThreadId, TurnId};
@@ -162,6 +163,10 @@ impl Service for Fake {
 
     fn cancel(&self, thread: ThreadId) -> BoxFuture<'_, Result<(), Refusal>> {
         self.answer(format!("cancel {thread}"))
+    }
+
+    fn decide(&self, post: i64, decision: PostDecision) -> BoxFuture<'_, Result<(), Refusal>> {
+        self.answer(format!("{decision:?} {post}"))
     }
 
     fn hold(&self, group: GroupName, held: bool) -> BoxFuture<'_, Result<bool, Refusal>> {

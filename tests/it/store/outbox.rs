@@ -55,9 +55,9 @@ async fn a_reply_is_due_until_it_is_delivered_and_names_what_it_answers() {
     assert_eq!(sent.service_id, known);
     assert_eq!(due(&store).await, []);
     let home = ChatId::new("home").unwrap();
-    let history = store.sent(&channel("tg"), &home, OutboxId(0), 10).await.unwrap();
+    let history = store.posts(&channel("tg"), &home, OutboxId(0), 10).await.unwrap();
     assert_eq!((history.len(), history[0].0.id, history[0].1.len()), (1, reply, 2));
-    assert!(store.sent(&channel("tg"), &home, reply, 10).await.unwrap().is_empty());
+    assert!(store.posts(&channel("tg"), &home, reply, 10).await.unwrap().is_empty());
     let reader = Store::read_only(&path).unwrap().unwrap();
     let left: Vec<_> = reader.outbox(None, 10).unwrap().into_iter().map(|post| post.id).collect();
     assert_eq!(left, [remark]);

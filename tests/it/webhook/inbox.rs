@@ -66,7 +66,7 @@ impl Inbox for FakeInbox {
         ready(accepted).boxed()
     }
 
-    fn sent<'a>(
+    fn posts<'a>(
         &'a self,
         _chat: &'a ChatId,
         after: Option<PostNumber>,
