@@ -35,7 +35,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::link::LinkError;
 use crate::link::client::{self, Link};
-use crate::protocol::{Hello, PROTOCOL};
+use crate::protocol::{FILE_MAX, Hello, PROTOCOL};
+use crate::unit::ByteSize;
 use children::Children;
 use start::Duplex;
 
@@ -93,9 +94,14 @@ pub fn become_command(parent: Option<i32>, command: &[String]) -> AgentError {
     if let Err(error) = start::prepare_command(parent) {
         return error;
     }
+    // As for the agent and its tools.
+    let file_max = std::env::var(FILE_MAX).ok().and_then(|bytes| bytes.parse().ok());
+    if let Some(bytes) = file_max {
+        start::limit_files(ByteSize::bytes(bytes));
+    }
     let mut become_it = Command::new(program);
     // Meant for this program alone.
-    become_it.env_remove("GLIBC_TUNABLES");
+    become_it.env_remove("GLIBC_TUNABLES").env_remove(FILE_MAX);
     let source = become_it.args(arguments).envs(clock::own()).exec();
     AgentError::Command { program: program.clone(), source }
 }

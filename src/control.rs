@@ -35,7 +35,7 @@ use crate::resource::{ResourceId, Risk, RuntimeRef};
 use crate::wire::Bounds;
 
 /// What is spoken over the socket. It grows with every change of a type that travels over it.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 /// Largest value that travels in either direction: what a generation may hold. In bytes.
 pub const BODY_MAX: usize = 64 << 20;
 /// Largest headers of a request, in bytes.

@@ -41,7 +41,7 @@ use crate::host::{Host, HostError};
 use crate::machine::{Health, HostContext};
 use crate::name::{ChannelName, GroupName, ProjectName, ThreadId};
 use crate::reconcile::mend::Attempts;
-use crate::resource::{self, PARALLEL_DEFAULT, ResourceId, Spec};
+use crate::resource::{self, PARALLEL_DEFAULT, ResourceId, RuntimeRef, Spec};
 use crate::session::Parts;
 
 pub use keep::LOOK_EVERY;
@@ -82,7 +82,7 @@ pub struct Setup {
     /// Whether safe changes of the manifest are applied without a word.
     pub follow: bool,
     /// What sandboxes are made with, in words.
-    pub runtime: RuntimeStatus,
+    pub runtimes: Vec<RuntimeStatus>,
 }
 
 /// A controller that runs.
@@ -180,7 +180,7 @@ struct Shared {
 
 /// What rounds of looking found out.
 struct Known {
-    runtime: RuntimeStatus,
+    runtimes: Vec<RuntimeStatus>,
     pending: Option<Pending>,
     /// Why it is not known what the manifest asks for.
     unread: Option<String>,
@@ -200,6 +200,11 @@ struct Known {
 }
 
 impl Known {
+    /// How a runtime is, where it was asked.
+    fn runtime(&self, reference: &RuntimeRef) -> Option<&RuntimeStatus> {
+        self.runtimes.iter().find(|status| status.runtime == *reference)
+    }
+
     /// Whether a group that comes to rest may be what something waits for, as far as is known.
     fn is_unsettled(&self) -> bool {
         !(self.waiting.is_empty() && self.troubles.is_empty() && self.warnings.is_empty())
@@ -224,10 +229,10 @@ impl Controller {
     /// # Errors
     /// When what was applied cannot be served.
     pub fn start(setup: Setup) -> Result<Self, ControllerError> {
-        let Setup { role, name, host, machine, registry, terminal, manifest, follow, runtime } =
+        let Setup { role, name, host, machine, registry, terminal, manifest, follow, runtimes } =
             setup;
         let since = host.parts().clock.now();
-        let status = status::first(&host, role, since, &runtime);
+        let status = status::first(&host, role, since, &runtimes);
         let parallel = parallel(host.specs());
         let shared = Arc::new(Shared {
             role,
@@ -246,7 +251,7 @@ impl Controller {
             wake: Notify::new(),
             edited: Notify::new(),
             known: Mutex::new(Known {
-                runtime,
+                runtimes,
                 pending: None,
                 unread: None,
                 drift: VecDeque::new(),

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::manifest::{Declared, Manifest, Override, Span};
 use crate::name::{GroupName, ProjectName};
-use crate::resource::{self, ContainerSpec, GroupSpec, ResourceId, RuntimeKind, Spec, UserId};
+use crate::resource::{self, ContainerSpec, GroupSpec, ResourceId, Spec, UserId};
 
 pub use choice::{Choice, Doubt, NoRuntime, choose};
 pub use image::USER_DEFAULT;
@@ -126,8 +126,8 @@ impl Desired {
             .filter(|(id, _)| kept(id))
             .map(|(id, spec)| (id.clone(), Wanted::unwritten(spec.clone())))
             .collect();
-        let instance = resource::instance(specs);
-        let kind = instance.map_or(RuntimeKind::None, |instance| instance.runtime.kind);
+        let instance = resource::instance(specs).map(|instance| instance.runtime.kind);
+        let kind = instance.unwrap_or(Choice::default().kind);
         Self {
             name,
             runtime: Choice { kind, reason: "as it was applied".to_owned(), doubt: None },

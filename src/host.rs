@@ -24,7 +24,7 @@ pub use self::turn::Worked;
 pub use self::wait::Wait;
 pub use self::worker::{Agent, Answering, NextHost, Worker};
 use crate::name::{GroupName, InstanceId, ModelName};
-use crate::resource::{GroupSpec, ModelSpec, ResourceId, RuntimeKind, Spec};
+use crate::resource::{GroupSpec, ModelSpec, ResourceId, RuntimeRef, Spec};
 use crate::route::Routes;
 use crate::route::prompt::{Said, prompt};
 use crate::runtime::RuntimeError;
@@ -58,7 +58,7 @@ pub struct Host {
     routes: Arc<Routes>,
     zone: TimeZone,
     retry_first: Duration,
-    unreaped: Vec<RuntimeKind>,
+    unreaped: Vec<RuntimeRef>,
     /// Grows when what a turn waits for may be there.
     again: Arc<watch::Sender<u64>>,
 }
@@ -83,7 +83,7 @@ impl Host {
                 // What cannot be reached now is found by the looks that follow.
                 Err(error @ RuntimeError::Unavailable { .. }) => {
                     tracing::warn!(%error, "leftovers of an earlier run stay for now");
-                    unreaped.push(runtime.reference().kind);
+                    unreaped.push(runtime.reference());
                 }
                 Err(error) => return Err(HostError::Reap(error)),
             }
@@ -121,7 +121,7 @@ impl Host {
 
     /// The runtimes that did not answer when an earlier controller's leftovers were to be ended.
     #[must_use]
-    pub fn unreaped(&self) -> &[RuntimeKind] {
+    pub fn unreaped(&self) -> &[RuntimeRef] {
         &self.unreaped
     }
 

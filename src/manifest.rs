@@ -33,7 +33,9 @@ use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
 use crate::name::{ChannelName, GroupName, ModelName, ProjectName, SecretName};
-use crate::resource::{Binding, ChannelSpec, Lifecycle, Limits, ModelSpec, SecretSource};
+use crate::resource::{
+    Binding, ChannelSpec, Lifecycle, Limits, ModelSpec, RuntimeKind, SecretSource,
+};
 
 use codes::Code;
 pub use diagnostic::{Diagnostic, Label};
@@ -284,6 +286,8 @@ pub struct Group {
     pub model: ModelName,
     /// When its agent runs.
     pub lifecycle: Lifecycle,
+    /// What its sandbox is made with, where that is not what the others' are made with.
+    pub runtime: Option<RuntimeKind>,
     /// What it may use.
     pub limits: Limits,
     /// Environment of the tools.

@@ -26,12 +26,13 @@ use crate::name::GroupName;
 use crate::observed::{AgentSeen, Applied, Controller, Known, Observed, Seen};
 use crate::project::Project;
 use crate::project::repair::InPlace;
-use crate::resource::{ResourceId, ResourceKind, RuntimeKind, Spec};
+use crate::resource::{ResourceId, ResourceKind, RuntimeRef, Spec};
 use crate::runtime::Runtimes;
 use crate::store::Store;
 
-/// What there is of a kind, asked for or not; an error if that cannot be told.
-pub type Found = Result<BTreeMap<ResourceId, Seen>, String>;
+/// What there is of a kind, asked for or not, and of what that cannot be told; an error if it can be
+/// told of nothing.
+pub type Found = Result<BTreeMap<ResourceId, Known<Seen>>, String>;
 
 /// The ways to look at the world. None of them changes it.
 pub trait Look: Send + Sync {
@@ -63,7 +64,7 @@ pub async fn observe(desired: &Desired, look: &dyn Look) -> Observed {
     );
     let mut looks: BTreeMap<ResourceId, Known<Seen>> = seen.into_iter().collect();
     match containers {
-        Ok(found) => looks.extend(found.into_iter().map(|(id, seen)| (id, Known::Is(seen)))),
+        Ok(found) => looks.extend(found),
         Err(why) => looks.extend(
             groups(desired)
                 .map(|group| (ResourceId::Container(group.clone()), Known::Unknown(why.clone()))),
@@ -71,7 +72,7 @@ pub async fn observe(desired: &Desired, look: &dyn Look) -> Observed {
     }
     // What cannot be listed is not there to be removed.
     for (id, seen) in images.unwrap_or_default() {
-        looks.entry(id).or_insert(Known::Is(seen));
+        looks.entry(id).or_insert(seen);
     }
     let controller = look.controller().await;
     // Last: a sandbox that was found is not taken for nobody's because its agent is just coming.
@@ -119,8 +120,8 @@ pub struct HostLook {
     gateway: Gateway,
     runtimes: Runtimes,
     holder: Holder,
-    /// What sandboxes were made with last.
-    expected: Option<RuntimeKind>,
+    /// What the sandboxes of each group were made with last.
+    expected: BTreeMap<GroupName, RuntimeRef>,
 }
 
 /// Who may hold the instance's lock while a machine is looked at.
@@ -136,14 +137,14 @@ impl HostLook {
     /// A look at this project.
     #[must_use]
     pub fn new(project: Project, gateway: Gateway, runtimes: Runtimes, holder: Holder) -> Self {
-        Self { project, gateway, runtimes, holder, expected: None }
+        Self { project, gateway, runtimes, holder, expected: BTreeMap::new() }
     }
 
-    /// The same look, where sandboxes were made with this: if it cannot be asked, what there is of
-    /// them is unknown.
+    /// The same look, where the sandboxes of each group were made with this: if it cannot be asked,
+    /// what there is of them is unknown.
     #[must_use]
-    pub fn expecting(self, kind: Option<RuntimeKind>) -> Self {
-        Self { expected: kind, ..self }
+    pub fn expecting(self, expected: BTreeMap<GroupName, RuntimeRef>) -> Self {
+        Self { expected, ..self }
     }
 
     /// Looks at the project's files, where that keeps nobody waiting.

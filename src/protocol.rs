@@ -19,6 +19,9 @@ pub use tool::{ParameterKind, ToolParameter, ToolSpec};
 /// Version of the language both ends must speak.
 pub const PROTOCOL: u32 = 4;
 
+/// The variable that tells a command of the operator how large one file of it may be, in bytes.
+pub const FILE_MAX: &str = "BABYBOT_FILE_MAX";
+
 /// Concurrent requests of one agent.
 pub const STREAMS_MAX: u32 = 32;
 /// Size of a request's headers, in bytes.

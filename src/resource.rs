@@ -25,7 +25,7 @@ pub use self::runtime::{
     CONTAINER_LIMITS, Capabilities, EnforcedLimits, RuntimeKind, RuntimeRef, Wall,
 };
 pub use channel::{CallbackSpec, ChannelSpec, SecretRef, SecretSource, WebhookSpec};
-pub use container::{ContainerSpec, containers, engine, runtime};
+pub use container::{ContainerSpec, containers, engine, runtimes};
 pub use group::{Binding, GroupSpec, Lifecycle};
 pub use id::{ResourceId, ResourceKind};
 pub use image::{IMAGE_REPOSITORY, ImageSpec};

@@ -46,7 +46,7 @@ use crate::name::{GroupName, Incarnation, InstanceId, ModelName, SandboxId, Turn
 use crate::observed::SandboxState;
 use crate::process::{self, Process};
 use crate::project::Project;
-use crate::protocol::{Event, Failure, Limit, Order, TurnOrder, Welcome};
+use crate::protocol::{Event, FILE_MAX, Failure, Limit, Order, TurnOrder, Welcome};
 use crate::resource::{ContainerSpec, Limits, ModelSpec, RuntimeRef};
 use crate::runtime::{Access, ExecPlace, Exit, Runtime, RuntimeError, Runtimes, SandboxSpec};
 use crate::store::{self, Store, StoreError};
@@ -288,6 +288,7 @@ impl Session {
         let (group, incarnation) = (spec.group.clone(), spec.incarnation.clone());
         let mut place = spec.place();
         place.env.extend(welcome.env.clone());
+        place.env.insert(FILE_MAX.to_owned(), limits.disk.as_bytes().to_string());
         let runtime = parts.runtimes.get(&spec.container.reference())?;
         let container = spec.container.clone();
         let folders = spec.mounts.iter().map(|mount| MountedFolder::new(&mount.source)).collect();

@@ -22,7 +22,7 @@ use crate::machine;
 use crate::machine::HostContext;
 use crate::machine::project_error;
 use crate::project::Project;
-use crate::resource::{ResourceId, RuntimeKind};
+use crate::resource::{Capabilities, ResourceId};
 use crate::runtime::process::Records;
 use crate::runtime::{self, Exec, ExecPlace, ExecSpec, Runtime, RuntimeError, Runtimes};
 
@@ -133,7 +133,7 @@ async fn look_inside(
     let _raw = raw.map_err(|error| Error::failed("use this terminal", &error))?;
     tokio::select! {
         carried = carry(exec, keys(), io::stdout(), io::stderr()) => {
-            if lease.runtime.kind == RuntimeKind::Docker
+            if Capabilities::expected(lease.runtime.kind).images
                 && matches!(carried, Ok(Exit::Command(NOT_STARTED | NOT_FOUND)))
             {
                 context.note(

@@ -1,5 +1,6 @@
 //! Becoming the controller: what `up` is for as long as it runs, and `chat` for as long as it lasts.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +33,7 @@ use crate::observe::{Holder, Look as _};
 use crate::observed::{Applied, Known, Owner};
 use crate::plan::Work;
 use crate::project::InstanceLock;
-use crate::resource::{self, ImageSpec, ResourceId, RuntimeKind, RuntimeRef, Spec};
+use crate::resource::{self, Capabilities, ImageSpec, ResourceId, RuntimeRef, Spec};
 use crate::runtime::Runtimes;
 use crate::session::Parts;
 use crate::source;
@@ -88,13 +89,17 @@ pub async fn serve(start: Start, context: &Context) -> Result<Serving, Error> {
         .map_err(|error| setup(error.into()))?;
     crate::process::raise_open_files();
     let instance = ground.project.instance(&SystemClock).map_err(project_error)?;
-    let kind = resource::runtime(&applied.specs).unwrap_or(RuntimeKind::None);
     let host = take_over(&mut ground, &store, &applied).await?;
     let number = applied.number;
     let groups = applied.specs.keys().filter(|id| matches!(id, ResourceId::Group(_))).count();
-    let reference = RuntimeRef { kind, endpoint: None };
-    let unreachable = host.unreaped().contains(&kind) || ground.runtimes.get(&reference).is_err();
-    if role == Role::Short && unreachable {
+    // Where one of several does not answer, groups on the others are served all the same.
+    let reachable = |reference: &RuntimeRef| match ground.runtimes.get(reference) {
+        Ok(runtime) => !host.unreaped().contains(&runtime.reference()),
+        Err(_) => false,
+    };
+    let used = resource::runtimes(&applied.specs);
+    let any = used.is_empty() || used.values().any(reachable);
+    if role == Role::Short && !any {
         return Err(no_runtime(&ground));
     }
     if role == Role::Short {
@@ -114,7 +119,7 @@ pub async fn serve(start: Start, context: &Context) -> Result<Serving, Error> {
         terminal,
         name: name_of(context),
         manifest: context.manifest.clone(),
-        runtime: ground.status_of(kind),
+        runtimes: ground.statuses(host.specs()),
         machine: ground,
         host,
         follow,
@@ -143,14 +148,14 @@ async fn take_over(
     applied: &Applied,
 ) -> Result<Host, Error> {
     let instance = ground.project.instance(&SystemClock).map_err(project_error)?;
-    let kind = resource::runtime(&applied.specs).unwrap_or(RuntimeKind::None);
+    let has_engine = uses_engine(&applied.specs);
     let recorded = resource::engine(&applied.specs);
     let used = store.endpoints().await.unwrap_or_default();
-    if kind == RuntimeKind::Docker || !used.is_empty() {
+    if has_engine || !used.is_empty() {
         ground.serve_from(recorded.as_deref()).await;
     }
     let engine = recorded.or_else(|| ground.endpoint());
-    if let Some(engine) = engine.as_ref().filter(|_| kind == RuntimeKind::Docker) {
+    if let Some(engine) = engine.as_ref().filter(|_| has_engine) {
         // Before the first agent runs there: whoever comes after a change finds it.
         let remembered = store.remember_endpoint(engine, SystemClock.now()).await;
         remembered.map_err(|error| apply::store_error("record the engine", &error))?;
@@ -168,6 +173,12 @@ async fn take_over(
         .map_err(host_error)
 }
 
+/// Whether a sandbox of these specs is a container of an engine.
+fn uses_engine(specs: &BTreeMap<ResourceId, Spec>) -> bool {
+    let runtimes = resource::runtimes(specs);
+    runtimes.values().any(|reference| Capabilities::expected(reference.kind).images)
+}
+
 /// Ends the containers of a controller that did not end them itself, where none runs now; gives
 /// their names.
 ///
@@ -176,13 +187,13 @@ async fn take_over(
 pub async fn end_what_is_left(context: &Context) -> Result<Vec<String>, Error> {
     let mut ground = HostContext::of_project(context.project())?;
     let Some(applied) = ground.applied() else { return Ok(Vec::new()) };
-    if resource::runtime(&applied.specs) != Some(RuntimeKind::Docker) {
+    if !uses_engine(&applied.specs) {
         return Ok(Vec::new());
     }
     let recorded = resource::engine(&applied.specs);
     ground.serve_from(recorded.as_deref()).await;
     let instance = ground.project.instance(&SystemClock).map_err(project_error)?;
-    let docker = ground.runtimes.get(&RuntimeRef::docker(None));
+    let docker = ground.runtimes.with_images();
     let seen = match docker {
         Ok(docker) => docker.list(&instance).await,
         Err(error) => Err(error),

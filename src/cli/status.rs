@@ -150,7 +150,7 @@ fn document(status: &Status) -> Value {
             "pid": status.pid,
             "since": status.since,
             "draining": status.draining,
-            "runtime": status.runtime,
+            "runtimes": status.runtimes,
         },
         "generation": status.generation,
         "pending": status.pending,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Role;
 use crate::clock::Timestamp;
 use crate::name::{GroupName, InstanceId, SandboxId, TurnId};
-use crate::resource::{Lifecycle, ResourceId, Risk, RuntimeKind};
+use crate::resource::{Lifecycle, ResourceId, Risk, RuntimeRef};
 
 /// Everything a person may want to know of a running controller.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ pub struct Status {
     /// Whether it is about to end.
     pub draining: bool,
     /// What sandboxes are made with.
-    pub runtime: RuntimeStatus,
+    pub runtimes: Vec<RuntimeStatus>,
     /// What is wanted and not applied; `None`: the manifest is what was applied.
     pub pending: Option<Pending>,
     /// Each group that was applied.
@@ -42,7 +42,7 @@ pub struct Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuntimeStatus {
     /// Which runtime.
-    pub kind: RuntimeKind,
+    pub runtime: RuntimeRef,
     /// Where and in which version, or why it does not answer.
     pub detail: String,
     /// Whether it answered when it was asked last.

@@ -135,8 +135,8 @@ async fn debounce(shared: &Arc<Shared>, events: &mut Events, folders: &mut Folde
 
 async fn round(shared: &Arc<Shared>, mender: &mut Mender) -> Round {
     let host = shared.host();
-    let status = shared.health.turn_to(host.specs(), Trust::Recent).await;
-    shared.note_runtime(status);
+    let runtimes = shared.health.turn_to(host.specs(), Trust::Recent).await;
+    shared.note_runtimes(runtimes);
     let desired = Desired::of_applied(shared.name.clone(), host.specs());
     let eyes = ControllerLook::new(shared);
     let executor: Arc<dyn Change> = Arc::new(shared.executor(None, None));
@@ -150,8 +150,8 @@ async fn round(shared: &Arc<Shared>, mender: &mut Mender) -> Round {
     let round = mender.round(&desired, &eyes, &executor, &now, &mut random).await;
     if !round.unknown.is_empty() {
         // Whether it is the runtime that does not answer is said at once.
-        let status = shared.health.turn_to(host.specs(), Trust::Nothing).await;
-        shared.note_runtime(status);
+        let runtimes = shared.health.turn_to(host.specs(), Trust::Nothing).await;
+        shared.note_runtimes(runtimes);
     }
     round
 }
@@ -168,7 +168,7 @@ fn has_strangers(observed: &Observed) -> bool {
 /// Whether something keeps agents from being started that goes away by itself.
 fn is_hindered(shared: &Shared, round: &Round) -> bool {
     let strangers = round.observed.as_ref().is_some_and(has_strangers);
-    strangers || !shared.known().runtime.answers
+    strangers || shared.known().runtimes.iter().any(|status| !status.answers)
 }
 
 /// Makes known what a round found and did.
@@ -231,14 +231,21 @@ fn tell(mended: &Mended) {
 }
 
 impl Shared {
-    /// Takes note of how the runtime is, and tells where that changed.
-    fn note_runtime(&self, status: RuntimeStatus) {
-        let before = std::mem::replace(&mut self.known().runtime, status.clone());
-        match (before.answers, status.answers) {
-            (true, false) => tracing::warn!(why = status.detail, "the runtime does not answer"),
-            (false, true) => tracing::info!(at = status.detail, "the runtime answers again"),
-            _ => {}
+    /// Takes note of how the runtimes are, and tells where that changed.
+    fn note_runtimes(&self, runtimes: Vec<RuntimeStatus>) {
+        let mut known = self.known();
+        for RuntimeStatus { runtime, detail, answers, .. } in &runtimes {
+            match (known.runtime(runtime).map(|before| before.answers), answers) {
+                (Some(true) | None, false) => {
+                    tracing::warn!(%runtime, why = detail, "the runtime does not answer");
+                }
+                (Some(false), true) => {
+                    tracing::info!(%runtime, at = detail, "the runtime answers again");
+                }
+                _ => {}
+            }
         }
+        known.runtimes = runtimes;
     }
 
     /// What was started because it had been lost is drift, and no ordinary start.

@@ -65,7 +65,7 @@ impl ControllerLook {
             runtimes.clone(),
             Holder::Ourselves,
         );
-        let machine = machine.expecting(resource::runtime(shared.host().specs()));
+        let machine = machine.expecting(resource::runtimes(shared.host().specs()));
         Self { shared: Arc::clone(shared), machine, runtimes, agents: Mutex::default() }
     }
 
@@ -136,15 +136,16 @@ impl ControllerLook {
     async fn find_sandboxes(&self) -> Found {
         let before = self.agents_now();
         let found = self.machine.find(ResourceKind::Container).await?;
-        let mut all: BTreeMap<GroupName, Vec<SandboxSeen>> = found
-            .into_iter()
-            .filter_map(|found| match found {
-                (ResourceId::Container(group), Seen::Container { sandboxes }) => {
-                    Some((group, sandboxes))
+        let mut all: BTreeMap<GroupName, Vec<SandboxSeen>> = BTreeMap::new();
+        let mut unknown: BTreeMap<ResourceId, Known<Seen>> = BTreeMap::new();
+        for (id, seen) in found {
+            match (id, seen) {
+                (ResourceId::Container(group), Known::Is(Seen::Container { sandboxes })) => {
+                    all.insert(group, sandboxes);
                 }
-                _ => None,
-            })
-            .collect();
+                (id, seen) => drop(unknown.insert(id, seen)),
+            }
+        }
         // Only what is known later than what was seen: whatever started meanwhile is no stray.
         let agents = self.agents_now();
         for (group, sandboxes) in &mut all {
@@ -166,9 +167,12 @@ impl ControllerLook {
             .buffer_unordered(LOOKS_AT_ONCE)
             .collect::<()>()
             .await;
-        let seen =
-            |(group, sandboxes)| (ResourceId::Container(group), Seen::Container { sandboxes });
-        Ok(all.into_iter().map(seen).collect())
+        let seen = |(group, sandboxes)| {
+            (ResourceId::Container(group), Known::Is(Seen::Container { sandboxes }))
+        };
+        let mut looks: BTreeMap<ResourceId, Known<Seen>> = all.into_iter().map(seen).collect();
+        looks.extend(unknown);
+        Ok(looks)
     }
 }
 

@@ -20,7 +20,12 @@ use crate::store::Backlog;
 const TOGETHER: Duration = Duration::from_millis(20);
 
 /// What a controller says before it has looked.
-pub(super) fn first(host: &Host, role: Role, since: Timestamp, runtime: &RuntimeStatus) -> Status {
+pub(super) fn first(
+    host: &Host,
+    role: Role,
+    since: Timestamp,
+    runtimes: &[RuntimeStatus],
+) -> Status {
     Status {
         instance: host.instance().clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -29,7 +34,7 @@ pub(super) fn first(host: &Host, role: Role, since: Timestamp, runtime: &Runtime
         since,
         generation: Some(host.generation()).filter(|number| *number > 0),
         draining: false,
-        runtime: runtime.clone(),
+        runtimes: runtimes.to_vec(),
         pending: None,
         groups: BTreeMap::new(),
         drift: Vec::new(),
@@ -69,13 +74,15 @@ async fn make(shared: &Shared) {
     let status = Status {
         generation: Some(host.generation()).filter(|number| *number > 0),
         draining: shared.closing.is_cancelled(),
-        runtime: known.runtime.clone(),
+        runtimes: known.runtimes.clone(),
         pending: known.pending.clone(),
         groups,
         drift: known.drift.iter().rev().take(DRIFT_SHOWN).rev().cloned().collect(),
-        warnings: [&known.runtime.warnings, &known.warnings]
-            .into_iter()
-            .flatten()
+        warnings: known
+            .runtimes
+            .iter()
+            .flat_map(|status| &status.warnings)
+            .chain(&known.warnings)
             .chain(&known.unread)
             .cloned()
             .chain(known.deaf.iter().map(|(name, why)| format!("channel {name}: {why}")))
@@ -129,6 +136,8 @@ struct Troubles {
     drifted: Option<String>,
     waiting: Option<String>,
     crashing: Option<String>,
+    /// Why its runtime does not answer.
+    silent: Option<String>,
     missing_agent: bool,
 }
 
@@ -159,6 +168,10 @@ impl Troubles {
             drifted: find(&known.troubles),
             waiting: find(&known.waiting),
             crashing,
+            silent: known
+                .runtime(&spec.reference())
+                .filter(|status| !status.answers)
+                .map(|status| status.detail.clone()),
             missing_agent: spec.lifecycle == Lifecycle::Always,
         }
     }
@@ -181,7 +194,7 @@ fn conditions(
         .clone()
         .filter(|_| !runs)
         .or_else(|| state.failure.clone())
-        .or_else(|| (!known.runtime.answers).then(|| known.runtime.detail.clone()));
+        .or_else(|| troubles.silent.clone());
     let degraded = wrong.clone().or_else(|| state.unmeasured.clone());
     let absent = troubles.missing_agent && !runs && !state.held;
     let ready = if state.held {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::Setting;
-use crate::manifest::{Fallback, KindWish, Manifest, RuntimeWish};
+use crate::manifest::{Fallback, Group, KindWish, Manifest, RuntimeWish};
 use crate::observed::Known;
 use crate::resource::RuntimeKind;
 
@@ -101,6 +101,11 @@ pub fn choose(
         reason: format!("auto: {found}"),
         doubt: first.then_some(Doubt::Silent(found)),
     })
+}
+
+/// What the sandbox of a group is made with.
+pub(super) fn of_group(group: &Group, setting: &Setting) -> RuntimeKind {
+    group.runtime.unwrap_or(setting.runtime.kind)
 }
 
 /// The choice, with what the environment adds to its doubt.

@@ -1,10 +1,10 @@
 //! What a group asks for beside its folders and its sandbox.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
 
-use super::{Setting, Wanted, instance, settings};
+use super::{Setting, Wanted, choice, instance, settings};
 use crate::manifest::{Group, Manifest};
 use crate::name::{GroupName, ImageTag};
-use crate::resource::{GroupSpec, ResourceId, RuntimeKind, Spec};
+use crate::resource::{Capabilities, GroupSpec, ResourceId, Spec};
 
 pub(super) fn wanted(
     name: &GroupName,
@@ -29,8 +29,8 @@ fn spec(
     let mut bind = group.bind.clone();
     bind.sort();
     bind.dedup();
-    let runtime = instance::runtime(manifest, setting);
-    let docker = runtime.kind == RuntimeKind::Docker;
+    let runtime = choice::of_group(group, setting);
+    let images = Capabilities::expected(runtime).images;
     GroupSpec {
         main: group.main,
         bind,
@@ -38,10 +38,10 @@ fn spec(
         requires_trigger: group.requires_trigger,
         model: group.model.clone(),
         lifecycle: group.lifecycle,
-        runtime: runtime.kind,
-        image: image.cloned(),
-        user: setting.user.filter(|_| docker),
-        engine: runtime.endpoint,
+        runtime,
+        image: image.filter(|_| images).cloned(),
+        user: setting.user.filter(|_| images),
+        engine: instance::engine(manifest, setting).filter(|_| images),
         limits: group.limits,
     }
 }

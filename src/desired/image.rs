@@ -1,17 +1,18 @@
 //! The image that agents run from, where the runtime has images.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
 
-use super::{Setting, Wanted};
+use super::{Setting, Wanted, choice};
 use crate::manifest::{ImageSource, Manifest};
 use crate::name::ImageTag;
-use crate::resource::{ImageSpec, RuntimeKind, Spec, UserId};
+use crate::resource::{Capabilities, ImageSpec, Spec, UserId};
 
 /// Whom agents of containers run as where nobody says it: nobody in particular.
 pub const USER_DEFAULT: UserId = UserId { uid: 10_001, gid: 10_001 };
 
 /// The image that agents run from, where the runtime has images.
 pub(super) fn wanted(manifest: &Manifest, setting: &Setting) -> Option<(ImageTag, Wanted)> {
-    if setting.runtime.kind != RuntimeKind::Docker {
+    let mut groups = manifest.groups.values();
+    if !groups.any(|group| Capabilities::expected(choice::of_group(group, setting)).images) {
         return None;
     }
     let wish = &manifest.runtime.image;

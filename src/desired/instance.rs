@@ -1,9 +1,9 @@
 //! What holds for the whole house and not for one group.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
 
-use super::{Setting, Wanted};
+use super::{Setting, Wanted, choice};
 use crate::manifest::Manifest;
-use crate::resource::{InstanceSpec, ResourceId, RuntimeKind, RuntimeRef, Spec};
+use crate::resource::{Capabilities, InstanceSpec, ResourceId, RuntimeRef, Spec};
 
 pub(super) fn wanted(manifest: &Manifest, setting: &Setting) -> (ResourceId, Wanted) {
     let wish = &manifest.runtime;
@@ -16,21 +16,27 @@ pub(super) fn wanted(manifest: &Manifest, setting: &Setting) -> (ResourceId, Wan
         ("runtime.parallel", wish.parallel.at),
         ("runtime.docker.host", host.and_then(|host| host.at)),
     ];
+    let is_used = manifest
+        .groups
+        .values()
+        .map(|group| choice::of_group(group, setting))
+        .chain([setting.runtime.kind])
+        .any(|kind| Capabilities::expected(kind).images);
     let spec = Spec::Instance(InstanceSpec {
         assistant: manifest.assistant.value.clone(),
         timezone: zone.map(|zone| zone.value.clone()),
         parallel: wish.parallel.value,
-        runtime: runtime(manifest, setting),
+        runtime: RuntimeRef {
+            kind: setting.runtime.kind,
+            endpoint: engine(manifest, setting).filter(|_| is_used),
+        },
     });
     let fields = written.into_iter().filter_map(|(path, at)| Some((path.to_owned(), at?)));
     (ResourceId::Instance, Wanted { spec, at: None, fields: fields.collect() })
 }
 
-/// What sandboxes are made with, and where that is.
-pub(super) fn runtime(manifest: &Manifest, setting: &Setting) -> RuntimeRef {
+/// Where the engine of whoever has one is.
+pub(super) fn engine(manifest: &Manifest, setting: &Setting) -> Option<String> {
     let named = manifest.runtime.docker_host.as_ref().map(|host| host.value.clone());
-    match setting.runtime.kind {
-        RuntimeKind::None => RuntimeRef::NONE,
-        RuntimeKind::Docker => RuntimeRef::docker(setting.engine.clone().or(named)),
-    }
+    setting.engine.clone().or(named)
 }

@@ -3,9 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Setting;
+use super::{Setting, choice};
 use crate::manifest::Manifest;
-use crate::resource::{ResourceId, RuntimeKind};
+use crate::resource::{Capabilities, ResourceId, Wall};
 
 /// Something a reader should know about some resources.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,27 +17,27 @@ pub struct Remark {
 }
 
 pub(super) fn remarks(manifest: &Manifest, setting: &Setting) -> Vec<Remark> {
-    let ids: Vec<ResourceId> = manifest.groups.keys().cloned().map(ResourceId::Group).collect();
-    if ids.is_empty() {
+    if manifest.groups.is_empty() {
         return Vec::new();
     }
-    let remark = |text: String| Remark { ids: ids.clone(), text };
-    let mut remarks = Vec::new();
-    match setting.runtime.kind {
-        RuntimeKind::Docker => {
-            remarks.push(remark(
-                "runtime docker isolates: no network, only its group's folders".to_owned(),
-            ));
-            remarks.extend(setting.warnings.iter().cloned().map(remark));
-        }
-        RuntimeKind::None => {
-            let texts = [
-                "runtime none does not isolate: the agent runs as you, on this machine",
-                "limits.cpus, limits.memory and limits.pids are not enforced by runtime none",
-            ];
-            remarks.extend(texts.map(|text| remark(text.to_owned())));
-        }
+    let (mut walled, mut open) = (Vec::new(), Vec::new());
+    for (name, group) in &manifest.groups {
+        let able = Capabilities::expected(choice::of_group(group, setting));
+        let ids = if able.wall >= Wall::Container { &mut walled } else { &mut open };
+        ids.push(ResourceId::Group(name.clone()));
     }
+    let remark = |ids: &[ResourceId], text: &str| {
+        let remark = || Remark { ids: ids.to_vec(), text: text.to_owned() };
+        (!ids.is_empty()).then(remark)
+    };
+    let walls = "runtime docker isolates: no network, only its group's folders";
+    let no_walls = [
+        "runtime none does not isolate: the agent runs as you, on this machine",
+        "limits.cpus, limits.memory and limits.pids are not enforced by runtime none",
+    ];
+    let mut remarks: Vec<Remark> = remark(&walled, walls).into_iter().collect();
+    remarks.extend(setting.warnings.iter().filter_map(|warning| remark(&walled, warning)));
+    remarks.extend(no_walls.into_iter().filter_map(|text| remark(&open, text)));
     remarks.extend(setting.overrides.iter().map(|over| Remark {
         ids: Vec::new(),
         text: format!("{} in the environment: {} is {}", over.variable, over.key(), over.value),

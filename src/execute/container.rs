@@ -49,8 +49,9 @@ impl HostChange {
         chosen: impl Fn(&SandboxId) -> bool,
     ) -> Result<(), String> {
         for runtime in self.runtimes.all() {
-            let all = runtime.list(instance).await;
-            let ours = all.map_err(|error| error.to_string())?.remove(group).unwrap_or_default();
+            // One that cannot be asked is not where it was seen.
+            let Ok(mut all) = runtime.list(instance).await else { continue };
+            let ours = all.remove(group).unwrap_or_default();
             for sandbox in ours {
                 if sandbox.owner == Owner::Ours && chosen(&sandbox.id) {
                     let stopped = runtime.stop(&sandbox.id, LEFTOVER_MAX).await;

@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use super::HostChange;
 use crate::name::ImageTag;
-use crate::resource::{ImageSpec, RuntimeRef};
+use crate::resource::ImageSpec;
 
 impl HostChange {
     pub(super) async fn build_image(&self, image: &ImageSpec) -> Result<(), String> {
-        let runtime =
-            self.runtimes.get(&RuntimeRef::docker(None)).map_err(|error| error.to_string())?;
+        let runtime = self.runtimes.with_images().map_err(|error| error.to_string())?;
         let instance = self.instance().await?;
         let instance = instance.ok_or("this project has no identity yet")?;
         if runtime.has_image(Some(&instance), image).await.map_err(|error| error.to_string())? {
@@ -28,7 +27,7 @@ impl HostChange {
     }
 
     pub(super) async fn remove_image(&self, tag: &ImageTag) -> Result<(), String> {
-        let Ok(runtime) = self.runtimes.get(&RuntimeRef::docker(None)) else { return Ok(()) };
+        let Ok(runtime) = self.runtimes.with_images() else { return Ok(()) };
         let Some(instance) = self.instance().await? else { return Ok(()) };
         runtime.remove_image(&instance, tag).await.map_err(|error| error.to_string())
     }

@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 
 use super::{Host, Worker};
 use crate::protocol::{Disk, PathMapping, Welcome};
-use crate::resource::{self, ContainerSpec, RuntimeKind};
+use crate::resource::{self, ContainerSpec};
 use crate::route::prompt::room;
 use crate::runtime::{Access, HOME, Mount, SandboxSpec, WORKDIR};
 use crate::session::SessionSpec;
@@ -33,9 +33,9 @@ impl Worker {
         let Host { parts, instance, specs, generation, .. } = &self.host;
         let project = &parts.project;
         let container = ContainerSpec::of(&self.spec, specs);
-        let user = match container.runtime {
-            RuntimeKind::None => project.owner(),
-            RuntimeKind::Docker => container.user.map(|user| (user.uid, user.gid)),
+        let user = match container.capabilities().images {
+            false => project.owner(),
+            true => container.user.map(|user| (user.uid, user.gid)),
         };
         SessionSpec {
             sandbox: SandboxSpec {
@@ -68,9 +68,9 @@ impl Worker {
             context: self.model.1.context(),
             output: self.spec.limits.output,
             disk: Disk { limit: self.spec.limits.disk, folders: self.written() },
-            places: match self.spec.runtime {
-                RuntimeKind::None => self.places(),
-                RuntimeKind::Docker => Vec::new(),
+            places: match self.spec.capabilities().mounts {
+                false => self.places(),
+                true => Vec::new(),
             },
             env,
         }
@@ -101,9 +101,9 @@ impl Worker {
     /// The folders that the agent writes, as they are called where it runs.
     fn written(&self) -> Vec<String> {
         let written = self.mounts().into_iter().filter(|mount| mount.access == Access::Write);
-        let called = written.map(|mount| match self.spec.runtime {
-            RuntimeKind::None => mount.source.to_string_lossy().into_owned(),
-            RuntimeKind::Docker => mount.target,
+        let called = written.map(|mount| match self.spec.capabilities().mounts {
+            false => mount.source.to_string_lossy().into_owned(),
+            true => mount.target,
         });
         called.collect()
     }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::{Host, Worker};
 use crate::gateway::NotReady;
 use crate::protocol::Failure;
-use crate::resource::{ResourceId, RuntimeKind, Spec};
+use crate::resource::{ResourceId, Spec};
 use crate::runtime::RuntimeError;
 
 /// The pause between two looks.
@@ -189,7 +189,7 @@ impl Worker {
     async fn can_be_launched(&self) -> bool {
         let Host { parts, instance, specs, .. } = &self.host;
         let Ok(runtime) = parts.runtimes.get(&self.spec.reference()) else { return false };
-        if self.spec.runtime == RuntimeKind::None {
+        if !self.spec.capabilities().images {
             return true;
         }
         let image = self.spec.image.clone().and_then(|tag| specs.get(&ResourceId::Image(tag)));

@@ -10,7 +10,7 @@ use crate::execute::{BinarySource, Lines};
 use crate::file;
 use crate::manifest::{ImageSource, Manifest};
 use crate::process::SELF;
-use crate::resource::{self, ImageSpec, RuntimeKind, RuntimeRef};
+use crate::resource::{self, ImageSpec, RuntimeRef};
 use crate::runtime::Binary;
 use crate::runtime::docker::endpoint::Endpoint;
 use crate::runtime::docker::{self, Docker, binary};
@@ -34,12 +34,12 @@ impl HostContext {
     pub(super) fn content(
         &self,
         manifest: &Manifest,
-        kind: RuntimeKind,
+        served: bool,
     ) -> Result<Option<String>, Error> {
         let ImageSource::Built { binary, .. } = &manifest.runtime.image.source else {
             return Ok(None);
         };
-        let (RuntimeKind::Docker, Some(info)) = (kind, &self.info) else { return Ok(None) };
+        let (true, Some(info)) = (served, &self.info) else { return Ok(None) };
         let origin = self.origin(binary.as_deref(), &info.architecture)?;
         let digest = match &origin {
             Origin::File(path) => {

@@ -1,15 +1,17 @@
 //! A machine, as far as it matters to one project.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::{project_error, records};
 use crate::error::Error;
 use crate::gateway::Gateway;
+use crate::name::GroupName;
 use crate::observe::{self, Holder};
 use crate::observed::{Applied, Known};
 use crate::project::Project;
-use crate::resource::{RuntimeKind, RuntimeRef};
+use crate::resource::{Capabilities, RuntimeRef};
 use crate::runtime::docker::find::{self, Found};
 use crate::runtime::docker::places::Places;
 use crate::runtime::{self, RuntimeInfo, Runtimes};
@@ -30,7 +32,8 @@ pub struct HostContext {
     pub info: Option<RuntimeInfo>,
     /// Where an engine was looked for last; `None`: none was looked for.
     pub(super) asked: Option<Places>,
-    pub(super) applied_kind: Option<RuntimeKind>,
+    /// What the sandboxes of each group were made with last.
+    pub(super) used: BTreeMap<GroupName, RuntimeRef>,
 }
 
 impl HostContext {
@@ -59,7 +62,7 @@ impl HostContext {
             docker: Known::Absent,
             info: None,
             asked: None,
-            applied_kind: None,
+            used: BTreeMap::new(),
         })
     }
 
@@ -84,7 +87,7 @@ impl HostContext {
         self.asked = Some(places.clone());
         match find::find(places).await {
             Found::Is(engine, info) => {
-                self.runtimes.retain(|other| other.kind != RuntimeKind::Docker);
+                self.runtimes.retain(|other| !Capabilities::expected(other.kind).images);
                 self.runtimes.add(Arc::new(engine));
                 let version = if info.version.is_empty() { "docker" } else { &info.version };
                 self.docker = Known::Is(format!("{version} at {}", info.endpoint));
@@ -94,7 +97,7 @@ impl HostContext {
             Found::Unknown(why) => {
                 if elsewhere {
                     // Nothing is asked of the one before it.
-                    self.runtimes.retain(|other| other.kind != RuntimeKind::Docker);
+                    self.runtimes.retain(|other| !Capabilities::expected(other.kind).images);
                     self.runtimes.lack(RuntimeRef::docker(None), why.clone());
                     self.info = None;
                 }
@@ -108,7 +111,7 @@ impl HostContext {
     pub fn look(&self, holder: Holder) -> observe::HostLook {
         let runtimes = self.runtimes.clone();
         observe::HostLook::new(self.project.clone(), self.gateway.clone(), runtimes, holder)
-            .expecting(self.applied_kind)
+            .expecting(self.used.clone())
     }
 
     /// What was applied last, read without a controller.

@@ -1,6 +1,6 @@
 //! How the runtimes are that an instance uses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
@@ -9,7 +9,7 @@ use super::HostContext;
 use crate::control::RuntimeStatus;
 use crate::name::InstanceId;
 use crate::observed::Known;
-use crate::resource::{self, ResourceId, RuntimeKind, RuntimeRef, Spec};
+use crate::resource::{self, Capabilities, ResourceId, RuntimeRef, Spec};
 use crate::runtime;
 use crate::runtime::docker::places::{self, HostEnvironment, Places};
 
@@ -35,7 +35,6 @@ pub struct Health(Mutex<(HostContext, Option<Well>)>);
 /// A runtime that answered, and when.
 #[derive(Debug)]
 struct Well {
-    reference: RuntimeRef,
     since: Instant,
     status: RuntimeStatus,
 }
@@ -48,41 +47,67 @@ impl Health {
     }
 
     /// Turns to what these are made with, which is what agents are started with from then on.
-    pub async fn turn_to(&self, specs: &BTreeMap<ResourceId, Spec>, trust: Trust) -> RuntimeStatus {
-        let kind = resource::runtime(specs).unwrap_or(RuntimeKind::None);
-        let reference = RuntimeRef { kind, endpoint: resource::engine(specs) };
+    pub async fn turn_to(
+        &self,
+        specs: &BTreeMap<ResourceId, Spec>,
+        trust: Trust,
+    ) -> Vec<RuntimeStatus> {
         let mut state = self.0.lock().await;
         let (ground, well) = &mut *state;
-        if let Some(well) = well
-            && well.reference == reference
-            && well.since.elapsed() < WELL_FOR
-            && trust == Trust::Recent
-        {
-            return well.status.clone();
+        let runtimes: BTreeSet<RuntimeRef> = resource::runtimes(specs).into_values().collect();
+        let mut all = Vec::new();
+        for reference in runtimes {
+            all.push(match well {
+                Some(well)
+                    if well.status.runtime == reference
+                        && well.since.elapsed() < WELL_FOR
+                        && trust == Trust::Recent =>
+                {
+                    well.status.clone()
+                }
+                _ => {
+                    ground.turn_to(&reference).await;
+                    let status = ground.status_of(&reference);
+                    if Capabilities::expected(reference.kind).images {
+                        let since = Instant::now();
+                        *well = status.answers.then(|| Well { since, status: status.clone() });
+                    }
+                    status
+                }
+            });
         }
-        if kind == RuntimeKind::Docker {
-            ground.find_docker(served_from(reference.endpoint.as_deref())).await;
-        }
-        let status = ground.status_of(kind);
-        let since = Instant::now();
-        *well = status.answers.then(|| Well { reference, since, status: status.clone() });
-        status
+        all
     }
 }
 
 impl HostContext {
-    /// How the runtime of this kind is, as it was found last.
+    /// Looks for a runtime again where it may be elsewhere, or gone.
+    async fn turn_to(&mut self, reference: &RuntimeRef) {
+        if Capabilities::expected(reference.kind).images {
+            self.find_docker(served_from(reference.endpoint.as_deref())).await;
+        }
+    }
+
+    /// How each of these runtimes is, as it was found last.
     #[must_use]
-    pub fn status_of(&self, kind: RuntimeKind) -> RuntimeStatus {
-        let (answers, detail) = match (kind, &self.docker) {
-            (RuntimeKind::None, _) => (true, "processes of this machine".to_owned()),
-            (RuntimeKind::Docker, Known::Is(engine)) => (true, engine.clone()),
-            (RuntimeKind::Docker, Known::Absent) => (false, "no engine was found".to_owned()),
-            (RuntimeKind::Docker, Known::Unknown(why)) => (false, why.clone()),
+    pub fn statuses(&self, specs: &BTreeMap<ResourceId, Spec>) -> Vec<RuntimeStatus> {
+        let runtimes: BTreeSet<RuntimeRef> = resource::runtimes(specs).into_values().collect();
+        runtimes.iter().map(|reference| self.status_of(reference)).collect()
+    }
+
+    fn status_of(&self, reference: &RuntimeRef) -> RuntimeStatus {
+        let runtime = reference.clone();
+        if !Capabilities::expected(reference.kind).images {
+            let detail = "processes of this machine".to_owned();
+            return RuntimeStatus { runtime, detail, answers: true, warnings: Vec::new() };
+        }
+        let (answers, detail) = match &self.docker {
+            Known::Is(engine) => (true, engine.clone()),
+            Known::Absent => (false, "no engine was found".to_owned()),
+            Known::Unknown(why) => (false, why.clone()),
         };
-        let info = self.info.as_ref().filter(|_| kind == RuntimeKind::Docker);
-        let warnings = info.map(|info| info.warnings.clone()).unwrap_or_default();
-        RuntimeStatus { kind, detail, answers, warnings }
+        let warnings = self.info.as_ref().map(|info| info.warnings.clone()).unwrap_or_default();
+        RuntimeStatus { runtime, detail, answers, warnings }
     }
 
     /// Turns to the engine of what is served.

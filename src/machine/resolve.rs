@@ -7,9 +7,10 @@ use crate::desired::{self, Choice, Desired, Remark, Setting};
 use crate::error::{Error, Exit};
 use crate::manifest::{self, KindWish, Manifest};
 use crate::resource::{
-    self, Capabilities, EnforcedLimits, ImageSpec, ResourceId, RuntimeKind, Spec, UserId,
+    self, Capabilities, EnforcedLimits, ImageSpec, ResourceId, Spec, UserId, Wall,
 };
 use crate::runtime::docker::places::{self, HostEnvironment};
+use crate::runtime::docker::unmountable;
 
 impl HostContext {
     /// Works out what the manifest means on this machine, after looking for what it needs.
@@ -26,13 +27,18 @@ impl HostContext {
                     .hinted("change the variable, or unset it")
             })?;
         let before = self.applied().map(|applied| applied.specs).unwrap_or_default();
-        let (applied, recorded) = (resource::runtime(&before), resource::engine(&before));
-        self.applied_kind = applied;
+        let recorded = resource::engine(&before);
+        let applied = resource::instance(&before).map(|instance| instance.runtime.kind);
+        self.used = resource::runtimes(&before);
         let wish = &manifest.runtime;
         let named = wish.docker_host.as_ref().map(|host| host.value.as_str());
         // What was left at an engine is found, whatever is asked for now.
+        let images = |kind| Capabilities::expected(kind).images;
+        let named_by_group =
+            manifest.groups.values().any(|group| group.runtime.is_some_and(images));
         if wish.kind.value != KindWish::None
-            || applied == Some(RuntimeKind::Docker)
+            || named_by_group
+            || self.used.values().any(|used| images(used.kind))
             || self.used_engines()
         {
             let places = places::places(named, recorded.as_deref(), &HostEnvironment);
@@ -42,18 +48,22 @@ impl HostContext {
             Error::new(Exit::Failed, error.to_string())
                 .hinted("start or install Docker or Podman, or write `runtime.fallback = \"none\"`")
         })?;
-        let info = self.info.as_ref().filter(|_| runtime.kind == RuntimeKind::Docker);
-        let able = info.map(|info| info.capabilities);
-        let able = able.unwrap_or_else(|| Capabilities::expected(runtime.kind));
-        refuse_unenforced(&manifest, &runtime, able.limits)?;
+        let served = named_by_group || images(runtime.kind);
+        if let Some(why) = served.then(|| unmountable(self.project.root())).flatten() {
+            return Err(Error::new(Exit::Failed, format!("containers cannot have {why}"))
+                .hinted("move the project to a path without such characters"));
+        }
+        let info = self.info.as_ref().filter(|_| served);
+        let engine = info.map(|info| info.capabilities.limits).unwrap_or(EnforcedLimits::ALL);
+        refuse_unenforced(&manifest, &runtime, engine)?;
         let warnings = info.map(|info| info.warnings.clone()).unwrap_or_default();
-        let user = (runtime.kind == RuntimeKind::Docker).then(|| self.user());
+        let user = served.then(|| self.user());
         let setting = Setting {
             owner: user.filter(|user| self.has_to_give(*user)),
             user,
             engine: self.engine(recorded),
             // An engine that does not answer now is still what it was.
-            binary: self.content(&manifest, runtime.kind)?.or_else(|| content_of(&before)),
+            binary: self.content(&manifest, served)?.or_else(|| content_of(&before)),
             runtime,
             warnings,
             overrides,
@@ -101,10 +111,13 @@ fn content_of(specs: &BTreeMap<ResourceId, Spec>) -> Option<String> {
 fn refuse_unenforced(
     manifest: &Manifest,
     runtime: &Choice,
-    enforced: EnforcedLimits,
+    engine: EnforcedLimits,
 ) -> Result<(), Error> {
     let written = manifest.groups.iter().flat_map(|(group, wish)| {
-        let missing = enforced.missing();
+        let kind = wish.runtime.unwrap_or(runtime.kind);
+        let able = Capabilities::expected(kind);
+        let limits = if able.images { engine } else { able.limits };
+        let missing = limits.missing();
         missing.filter(|limit| wish.fields.contains_key(*limit)).map(move |limit| (group, limit))
     });
     let written: Vec<String> =
@@ -114,11 +127,9 @@ fn refuse_unenforced(
     }
     let (kind, reason) = (runtime.kind, &runtime.reason);
     let text = format!("runtime {} cannot enforce {} ({reason})", kind.word(), written.join(", "));
-    let hint = match kind {
-        RuntimeKind::None => "leave it out, or start or install Docker or Podman",
-        RuntimeKind::Docker => {
-            "leave it out, or have the engine's machine provide its control group"
-        }
+    let hint = match Capabilities::expected(kind).images {
+        false => "leave it out, or start or install Docker or Podman",
+        true => "leave it out, or have the engine's machine provide its control group",
     };
     Err(Error::new(Exit::ManifestInvalid, text).hinted(hint))
 }
@@ -126,14 +137,18 @@ fn refuse_unenforced(
 /// Adds a remark where agents run as root.
 pub fn remark_on_root(desired: &mut Desired, ground: &HostContext) {
     let root = rustix::process::geteuid().is_root() && ground.project.owner().is_none();
-    if root && desired.runtime.kind == RuntimeKind::None {
-        desired.remarks.push(agents_are_root(desired));
-    }
+    let remark = root.then(|| agents_are_root(desired));
+    desired.remarks.extend(remark.filter(|remark| !remark.ids.is_empty()));
 }
 
 /// The remark for a project that belongs to root, so that agents have no other user.
 fn agents_are_root(desired: &Desired) -> Remark {
-    let groups = desired.resources.keys().filter(|id| matches!(id, ResourceId::Group(_)));
+    let unwalled = |spec: &Spec| match spec {
+        Spec::Group(group) => group.capabilities().wall == Wall::None,
+        _ => false,
+    };
+    let groups = desired.resources.iter().filter(|(_, wanted)| unwalled(&wanted.spec));
+    let groups = groups.map(|(id, _)| id);
     Remark {
         ids: groups.cloned().collect(),
         text: "the agent runs as root, because root owns the project folder".to_owned(),

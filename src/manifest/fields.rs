@@ -570,6 +570,14 @@ fn groups() -> Vec<Field> {
             "Makes this the main group: `babybot chat` without a name talks to it, and a later release lets it administer the others. At most one group is main.",
         ),
         row(
+            "groups.<group>.runtime",
+            Type::Choice(&["docker", "none"]),
+            "runtime.kind",
+            "\"none\"",
+            Some(Risk::Privileged),
+            "The runtime of this group's agent, where it is not that of the others: `docker` or `none`.",
+        ),
+        row(
             "groups.<group>.bind",
             Type::Texts,
             "nowhere",

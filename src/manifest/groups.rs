@@ -12,7 +12,7 @@ use super::read::{Names, check_name, check_word};
 use super::token::has_token;
 use super::{Group, KindWish, Span, Written, channels, habits};
 use crate::name::{ChannelName, GroupName, ModelName};
-use crate::resource::{Binding, Lifecycle, Limits, MilliCpus};
+use crate::resource::{Binding, Lifecycle, Limits, MilliCpus, RuntimeKind};
 use crate::unit::{ByteSize, Period};
 
 /// Variables that belong to the sandbox.
@@ -78,6 +78,17 @@ impl LimitParts {
     }
 }
 
+/// The runtime that a group names for itself; the defaults of all groups name none.
+fn own_runtime(
+    decoder: &mut Decoder<'_>,
+    section: &Section<'_, '_>,
+) -> Option<Written<RuntimeKind>> {
+    section.table.get("runtime")?;
+    let Written { value, at } = decoder.text(section, "runtime")?;
+    let kind = KindWish::named(&value).and_then(KindWish::kind)?;
+    Some(Written { value: kind, at })
+}
+
 /// What a group and the defaults of all groups have in common.
 #[derive(Clone, Debug, Default)]
 pub(super) struct GroupPart {
@@ -85,6 +96,7 @@ pub(super) struct GroupPart {
     requires_trigger: Option<Written<bool>>,
     model: Option<Written<String>>,
     lifecycle: Option<Written<Lifecycle>>,
+    runtime: Option<Written<RuntimeKind>>,
     limits: LimitParts,
     env: BTreeMap<String, Written<String>>,
 }
@@ -112,7 +124,13 @@ impl GroupPart {
             },
             at: written.at,
         });
+        let own = own_runtime(decoder, section);
+        let runtime = match &own {
+            Some(own) => KindWish::named(own.value.word()),
+            None => runtime,
+        };
         Self {
+            runtime: own,
             trigger,
             requires_trigger: decoder.boolean(section, "requires_trigger"),
             model,
@@ -466,6 +484,7 @@ impl Draft {
             &[&own.requires_trigger, &defaults.requires_trigger],
         )
         .unwrap_or(!main);
+        let runtime = first_written(&mut places, "runtime", &[&own.runtime]);
         let lifecycle =
             first_written(&mut places, "lifecycle", &[&own.lifecycle, &defaults.lifecycle])
                 .unwrap_or_default();
@@ -483,6 +502,7 @@ impl Draft {
             requires_trigger,
             model: model?,
             lifecycle,
+            runtime,
             limits,
             env: env.into_iter().map(|(name, written)| (name, written.value)).collect(),
             fields: places,

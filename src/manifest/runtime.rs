@@ -9,6 +9,7 @@ use super::fields::{IMAGE_BASE, IMAGE_SCRATCH, PACKAGES_MAX};
 use super::groups::LimitParts;
 use super::models::{is_port, path_fault};
 use super::{Fallback, ImageSource, ImageWish, KindWish, RuntimeWish, Span, Written};
+use crate::resource::RuntimeKind;
 
 /// A runtime that exists by name and comes with a later release.
 const APPLE_CONTAINER: &str = "apple-container";
@@ -63,6 +64,15 @@ fn kind(decoder: &mut Decoder<'_>, section: &Section<'_, '_>) -> Option<Written<
 }
 
 impl KindWish {
+    /// The kind that is named; `None`: whichever there is.
+    pub(super) fn kind(self) -> Option<RuntimeKind> {
+        match self {
+            Self::Auto => None,
+            Self::Docker => Some(RuntimeKind::Docker),
+            Self::None => Some(RuntimeKind::None),
+        }
+    }
+
     /// The kind that a word of the manifest means.
     pub(super) fn named(word: &str) -> Option<Self> {
         match word {

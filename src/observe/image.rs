@@ -4,12 +4,12 @@ use super::{Found, HostLook};
 use crate::name::InstanceId;
 use crate::observed::{Known, Seen};
 use crate::project::Project;
-use crate::resource::{ImageSpec, ResourceId, RuntimeRef};
+use crate::resource::{ImageSpec, ResourceId};
 
 impl HostLook {
     /// Asks the engine whether it has an image.
     pub(super) async fn see_image(&self, image: &ImageSpec) -> Known<Seen> {
-        let runtime = match self.runtimes.get(&RuntimeRef::docker(None)) {
+        let runtime = match self.runtimes.with_images() {
             Ok(runtime) => runtime,
             Err(error) => return Known::Unknown(error.to_string()),
         };
@@ -26,13 +26,12 @@ impl HostLook {
 
     /// The images that were built for this instance.
     pub(super) async fn find_images(&self) -> Found {
-        let (Some(instance), Ok(runtime)) =
-            (self.instance().await?, self.runtimes.get(&RuntimeRef::docker(None)))
+        let (Some(instance), Ok(runtime)) = (self.instance().await?, self.runtimes.with_images())
         else {
             return Ok(Default::default());
         };
         let tags = runtime.images(&instance).await.map_err(|error| error.to_string())?;
-        Ok(tags.into_iter().map(|tag| (ResourceId::Image(tag), Seen::Image)).collect())
+        Ok(tags.into_iter().map(|tag| (ResourceId::Image(tag), Known::Is(Seen::Image))).collect())
     }
 
     /// The instance, if there is one yet.

@@ -9,7 +9,7 @@ use crate::plan::FieldChange;
 use crate::plan::channel::terminals;
 use crate::plan::draft::Draft;
 use crate::plan::model::rehearsal;
-use crate::resource::{GroupSpec, ResourceId, Risk, RuntimeKind, Spec};
+use crate::resource::{GroupSpec, ResourceId, Risk, Spec, Wall};
 
 /// What is said of a group whose agent nothing holds back and not only its owner drives.
 const NO_WALL: &str = "does not isolate: the agent runs as you, on this machine";
@@ -31,9 +31,10 @@ impl Draft<'_> {
             };
             let comes = !before.is_some_and(|before| unwalled(before, self.before))
                 && unwalled(group, &outcome);
-            let weaker = before.is_some_and(|before| group.runtime < before.runtime);
+            let wall = |group: &GroupSpec| group.capabilities().wall;
+            let weaker = before.is_some_and(|before| wall(group) < wall(before));
             let doubted = before.is_none()
-                && group.runtime == RuntimeKind::None
+                && wall(group) == Wall::None
                 && matches!(self.desired.runtime.doubt, Some(Doubt::Environment(_)));
             if comes || weaker || doubted {
                 self.mark_missing_wall(id, name, group, &outcome);
@@ -90,10 +91,6 @@ impl Draft<'_> {
 ///
 /// A model or channel that is not among the specs counts as the worst it could be.
 fn unwalled(group: &GroupSpec, specs: &BTreeMap<ResourceId, Spec>) -> bool {
-    match group.runtime {
-        RuntimeKind::Docker => false,
-        RuntimeKind::None => {
-            !rehearsal(&group.model, specs) || !terminals(group.bind.iter(), specs)
-        }
-    }
+    let owner_rehearses = || rehearsal(&group.model, specs) && terminals(group.bind.iter(), specs);
+    group.capabilities().wall == Wall::None && !owner_rehearses()
 }

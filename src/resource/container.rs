@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{GroupSpec, MilliCpus, ResourceId, RuntimeKind, RuntimeRef, Spec, UserId, digest};
+use super::{
+    Capabilities, GroupSpec, MilliCpus, ResourceId, RuntimeKind, RuntimeRef, Spec, UserId, digest,
+};
 use crate::name::GroupName;
 use crate::unit::ByteSize;
 
@@ -35,7 +37,7 @@ impl ContainerSpec {
     /// The sandbox of a group among these specs.
     #[must_use]
     pub fn of(group: &GroupSpec, specs: &BTreeMap<ResourceId, Spec>) -> Self {
-        let images = group.runtime == RuntimeKind::Docker;
+        let able = group.capabilities();
         let id = group.image.clone().map(ResourceId::Image);
         let image = match id.and_then(|id| specs.get(&id)) {
             Some(Spec::Image(image)) => Some(image.reference()),
@@ -46,10 +48,10 @@ impl ContainerSpec {
             image,
             user: group.user,
             main: group.main,
-            cpus: images.then_some(group.limits.cpus),
-            memory: images.then_some(group.limits.memory),
-            pids: images.then_some(group.limits.pids),
-            engine: group.engine.clone().filter(|_| images),
+            cpus: able.limits.cpus.then_some(group.limits.cpus),
+            memory: able.limits.memory.then_some(group.limits.memory),
+            pids: able.limits.pids.then_some(group.limits.pids),
+            engine: group.engine.clone().filter(|_| able.images),
         }
     }
 
@@ -57,6 +59,12 @@ impl ContainerSpec {
     #[must_use]
     pub fn reference(&self) -> RuntimeRef {
         RuntimeRef { kind: self.runtime, endpoint: self.engine.clone() }
+    }
+
+    /// What its runtime can do.
+    #[must_use]
+    pub fn capabilities(&self) -> Capabilities {
+        Capabilities::expected(self.runtime)
     }
 
     /// The digest that a running sandbox is labelled with. The version in front is that of this
@@ -93,21 +101,18 @@ pub fn containers(specs: &BTreeMap<ResourceId, Spec>) -> BTreeMap<GroupName, Con
     groups.collect()
 }
 
-/// What the sandboxes of these specs are made with; of several, the strongest.
+/// The runtimes that the sandboxes of these specs are made with, by group.
 #[must_use]
-pub fn runtime(specs: &BTreeMap<ResourceId, Spec>) -> Option<RuntimeKind> {
-    let groups = specs.values().filter_map(|spec| match spec {
-        Spec::Group(group) => Some(group.runtime),
+pub fn runtimes(specs: &BTreeMap<ResourceId, Spec>) -> BTreeMap<GroupName, RuntimeRef> {
+    let groups = specs.iter().filter_map(|(id, spec)| match (id, spec) {
+        (ResourceId::Group(name), Spec::Group(group)) => Some((name.clone(), group.reference())),
         _ => None,
     });
-    groups.max()
+    groups.collect()
 }
 
 /// Where the container engine of these specs is, if they say so.
 #[must_use]
 pub fn engine(specs: &BTreeMap<ResourceId, Spec>) -> Option<String> {
-    specs.values().find_map(|spec| match spec {
-        Spec::Group(group) if group.runtime == RuntimeKind::Docker => group.engine.clone(),
-        _ => None,
-    })
+    runtimes(specs).into_values().find_map(|reference| reference.endpoint)
 }

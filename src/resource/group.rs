@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Fields, Limits, RuntimeKind, RuntimeRef, UserId, field};
+use super::{Capabilities, Fields, Limits, RuntimeKind, RuntimeRef, UserId, field};
 use crate::name::{ChannelName, ChatId, ImageTag, ModelName};
 
 /// The parts of a group that are neither folder nor container.
@@ -45,10 +45,16 @@ impl GroupSpec {
         RuntimeRef { kind: self.runtime, endpoint: self.engine.clone() }
     }
 
+    /// What its runtime can do.
+    #[must_use]
+    pub fn capabilities(&self) -> Capabilities {
+        Capabilities::expected(self.runtime)
+    }
+
     /// Whether its agent is root within an engine that maps it to a user outside.
     #[must_use]
     pub fn is_rootless(&self) -> bool {
-        self.runtime == RuntimeKind::Docker && self.user.is_some_and(|user| user.uid == 0)
+        self.capabilities().images && self.user.is_some_and(|user| user.uid == 0)
     }
 
     pub(super) fn fields(&self) -> Fields {

@@ -16,7 +16,8 @@ pub struct InstanceSpec {
     /// How many agents of all groups are at work at once.
     pub parallel: u32,
     /// What sandboxes are made with where a group says nothing else: the one that is named, or the
-    /// one that was found when it was applied first.
+    /// one that was found when it was applied first. The endpoint is that of the engine, where any
+    /// group has one.
     pub runtime: RuntimeRef,
 }
 

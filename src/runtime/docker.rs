@@ -40,6 +40,8 @@ use crate::name::{GroupName, ImageTag, InstanceId, SandboxId};
 use crate::observed::SandboxSeen;
 use crate::resource::{ContainerSpec, ImageSpec, RuntimeKind, RuntimeRef};
 
+pub use self::mounts::unmountable;
+
 pub use self::image::{build_binary_from_source, content, name_of as image_name, source_digest};
 
 /// The label of the installation that a container or an image belongs to.

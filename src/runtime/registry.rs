@@ -90,6 +90,14 @@ impl Runtimes {
         found.map_err(|why| RuntimeError::Unavailable { runtime: reference.kind, why })
     }
 
+    /// The one that images are built at.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Unavailable`] where none was found.
+    pub fn with_images(&self) -> Result<Arc<dyn Runtime>, RuntimeError> {
+        self.get(&RuntimeRef::docker(None))
+    }
+
     /// Each of them.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<dyn Runtime>> {

@@ -9,7 +9,9 @@ use rusqlite::Row;
 use serde::Deserialize;
 
 use super::rows;
-use crate::resource::{InstanceSpec, PARALLEL_DEFAULT, ResourceId, RuntimeKind, RuntimeRef, Spec};
+use crate::resource::{
+    Capabilities, InstanceSpec, PARALLEL_DEFAULT, ResourceId, RuntimeKind, RuntimeRef, Spec,
+};
 
 /// What a group had of the instance.
 #[derive(Deserialize)]
@@ -49,7 +51,7 @@ fn instance(recorded: BTreeMap<ResourceId, Recorded>) -> Option<InstanceSpec> {
         ResourceId::Group(_) => serde_json::from_value::<OldGroup>(recorded.spec?).ok(),
         _ => None,
     });
-    let group = groups.max_by_key(|group| group.runtime)?;
+    let group = groups.max_by_key(|group| Capabilities::expected(group.runtime).wall)?;
     Some(InstanceSpec {
         assistant: group.assistant,
         timezone: group.timezone,

@@ -223,6 +223,30 @@ fn habits(path: &str, text: &str) -> Vec<String> {
     findings
 }
 
+/// What a runtime can do is asked of its capabilities; which one is which matters where they are
+/// found, and where a manifest names one.
+#[test]
+fn kinds_of_runtime_are_told_apart_in_few_places() {
+    let mut findings = Vec::new();
+    for (path, text) in code() {
+        let told_apart = matches!(room(&path), "runtime" | "manifest")
+            || path == "src/resource/runtime.rs"
+            || path == "src/desired/choice.rs";
+        findings.extend(told_apart_in(&path, &text).into_iter().filter(|_| !told_apart));
+    }
+    none(&findings);
+    assert_eq!(told_apart_in("src/host.rs", "fn f() { kind == RuntimeKind::None }").len(), 1);
+    assert_eq!(told_apart_in("src/host.rs", "fn f(kind: RuntimeKind) {}").len(), 0);
+}
+
+fn told_apart_in(path: &str, text: &str) -> Vec<String> {
+    let source = Source::new(path, text);
+    let named = source.tokens.iter().enumerate().filter(|(at, token)| {
+        matches!(source.words(*at, 2).as_slice(), ["RuntimeKind", "::"]) && !source.is_test(token)
+    });
+    named.map(|(_, token)| format!("{path}:{}: ask what the runtime can do", token.line)).collect()
+}
+
 /// Tests that are not run: what needs something that may not be there says so when it runs.
 fn ignored(path: &str, text: &str) -> Vec<String> {
     let source = Source::new(path, text);

@@ -8,7 +8,7 @@ use super::table::{Row, table};
 use crate::cli::Context;
 use crate::cli::join::one_line;
 use crate::clock::{Clock as _, SystemClock, Timestamp};
-use crate::control::{AgentState, Condition, GroupStatus, Pending, Role, Status};
+use crate::control::{AgentState, Condition, GroupStatus, Pending, Role, RuntimeStatus, Status};
 use crate::name::GroupName;
 
 /// What is shown of a sandbox's identifier, in characters: enough for a container engine.
@@ -84,8 +84,8 @@ impl Page {
                 Some(number) => format!("generation {number}"),
                 None => "nothing applied".to_owned(),
             },
-            self.runtime(status),
         ];
+        parts.extend(status.runtimes.iter().map(|runtime| self.runtime(runtime)));
         if status.draining {
             parts.push(self.paint("33", "draining"));
         }
@@ -96,9 +96,8 @@ impl Page {
         format!("{}\n", parts.join(" · "))
     }
 
-    fn runtime(&self, status: &Status) -> String {
-        let runtime = &status.runtime;
-        let (word, detail) = (runtime.kind.word(), one_line(&runtime.detail));
+    fn runtime(&self, runtime: &RuntimeStatus) -> String {
+        let (word, detail) = (runtime.runtime.kind.word(), one_line(&runtime.detail));
         match (runtime.answers, detail.is_empty()) {
             (true, true) => format!("runtime {word}"),
             (true, false) => format!("runtime {word} ({detail})"),

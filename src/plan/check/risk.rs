@@ -8,7 +8,7 @@ use crate::observed::{Known, Seen};
 use crate::plan::{Step, Work};
 use crate::resource::{
     self, Binding, ChannelSpec, GroupSpec, ImageSpec, InstanceSpec, ModelSpec, ResourceId, Risk,
-    RuntimeKind, Spec, WebhookSpec,
+    Spec, WebhookSpec,
 };
 
 impl Review<'_> {
@@ -86,16 +86,17 @@ impl Review<'_> {
         let moves = group.engine.as_ref() != engine;
         let root = |group: &GroupSpec| group.user.is_some_and(|user| user.uid == 0);
         let mapped = before.is_some_and(|before| root(before) && !root(group));
-        let weaker = before.is_some_and(|before| group.runtime < before.runtime);
-        let stronger = before.is_some_and(|before| group.runtime > before.runtime);
+        let wall = |group: &GroupSpec| group.capabilities().wall;
+        let weaker = before.is_some_and(|before| wall(group) < wall(before));
+        let other = before.is_some_and(|before| group.runtime != before.runtime);
         let privileged = weaker
-            || (mapped && group.runtime == RuntimeKind::Docker)
+            || (mapped && group.capabilities().images)
             || (group.main && !was(|before| before.main))
             || !now.is_subset(&then)
             || (!now.is_empty()
                 && !group.requires_trigger
                 && was(|before| before.requires_trigger));
-        let disruptive = stronger
+        let disruptive = other
             || (moves && engine.is_some())
             || then.iter().any(|binding| !group.bind.contains(binding))
             || (!now.is_empty() && before.is_some_and(|before| before.trigger != group.trigger));

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Finding, Problem, Review, is_terminal, strangers};
 use crate::desired::Doubt;
 use crate::plan::Step;
-use crate::resource::{GroupSpec, ModelSpec, ResourceId, Risk, RuntimeKind, Spec};
+use crate::resource::{GroupSpec, ModelSpec, ResourceId, Risk, Spec, Wall};
 
 impl Review<'_> {
     pub(super) fn walls(&self) -> Vec<Finding> {
@@ -14,18 +14,16 @@ impl Review<'_> {
         for (id, spec) in &self.after {
             let (ResourceId::Group(_), Spec::Group(group)) = (id, spec) else { continue };
             let finding = |problem| Finding { id: Some(id.clone()), problem };
-            match group.runtime {
-                RuntimeKind::Docker => continue,
-                RuntimeKind::None => {
-                    let before = match self.unwalled_before(id) {
-                        Some(_) => self.strangers_before(id),
-                        None => BTreeSet::new(),
-                    };
-                    let mut now = strangers(group, &self.after).into_iter();
-                    if let Some(stranger) = now.find(|stranger| !before.contains(stranger)) {
-                        findings.push(finding(Problem::StrangerUnwalled(stranger)));
-                    }
-                }
+            if group.capabilities().wall != Wall::None {
+                continue;
+            }
+            let before = match self.unwalled_before(id) {
+                Some(_) => self.strangers_before(id),
+                None => BTreeSet::new(),
+            };
+            let mut now = strangers(group, &self.after).into_iter();
+            if let Some(stranger) = now.find(|stranger| !before.contains(stranger)) {
+                findings.push(finding(Problem::StrangerUnwalled(stranger)));
             }
             let overridden = matches!(self.desired.runtime.doubt, Some(Doubt::Environment(_)));
             let doubted = overridden && !self.before.contains_key(id);
@@ -41,7 +39,9 @@ impl Review<'_> {
     /// What the last generation says of a group, if it had no wall then.
     fn unwalled_before(&self, id: &ResourceId) -> Option<&GroupSpec> {
         match self.before.get(id) {
-            Some(Spec::Group(before)) if before.runtime == RuntimeKind::None => Some(&**before),
+            Some(Spec::Group(before)) if before.capabilities().wall == Wall::None => {
+                Some(&**before)
+            }
             _ => None,
         }
     }

@@ -24,12 +24,25 @@ pub(super) fn check(mounts: &[Mount]) -> Result<(), String> {
     mounts.iter().try_for_each(|mount| check_one(mount, &table))
 }
 
+/// Why a folder cannot be mounted whatever is in it: its path says so. In words that follow "have".
+#[must_use]
+pub fn unmountable(folder: &Path) -> Option<String> {
+    let fits = folder.to_str().is_some_and(|text| !text.contains(FORBIDDEN));
+    let why = || {
+        format!(
+            "the folder {:?}: `:`, `,`, `=` or a line break is in its path",
+            folder.display().to_string()
+        )
+    };
+    (!fits).then(why)
+}
+
 fn check_one(mount: &Mount, table: &str) -> Result<(), String> {
     let source = &mount.source;
-    let shown = source.display();
-    let Some(text) = source.to_str().filter(|text| !text.contains(FORBIDDEN)) else {
-        return Err(format!("the folder {shown:?} has `:`, `,`, `=` or a line break in its path"));
-    };
+    if let Some(why) = unmountable(source) {
+        return Err(why);
+    }
+    let text = source.display();
     if mount.target.contains(FORBIDDEN) || !mount.target.starts_with('/') {
         return Err(format!("{text} cannot be mounted at {:?}", mount.target));
     }

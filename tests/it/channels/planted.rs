@@ -7,7 +7,7 @@ use babybot::channel::{Channel, Fate, InboundEvent, Registry};
 use babybot::control::Role;
 use babybot::controller::{Controller, Setup};
 use babybot::machine::HostContext;
-use babybot::resource::{Binding, ChannelSpec, ResourceId, RuntimeKind, Spec};
+use babybot::resource::{Binding, ChannelSpec, ResourceId, Spec};
 
 use super::memory::{Memory, message};
 use crate::support::workshop::{Plan, Workshop};
@@ -40,7 +40,7 @@ fn controller(shop: &Workshop, channel: &Arc<Memory>) -> Controller {
         role: Role::Up,
         name: "test".parse().unwrap(),
         host: shop.host.with_generation(1, Arc::new(specs)),
-        runtime: machine.status_of(RuntimeKind::None),
+        runtimes: machine.statuses(shop.host.specs()),
         machine,
         registry,
         terminal,

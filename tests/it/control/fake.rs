@@ -17,7 +17,7 @@ use babybot::control::{
 use babybot::desired::Desired;
 use babybot::name::{GroupName, InstanceId, MessageId, SandboxId, ThreadId, TurnId};
 use babybot::observed::{Controller, Known, Observed};
-use babybot::resource::{Lifecycle, ResourceId, Risk, RuntimeKind, RuntimeRef};
+use babybot::resource::{Lifecycle, ResourceId, Risk, RuntimeRef};
 use futures_util::future::BoxFuture;
 use tokio::net::UnixListener;
 use tokio::sync::{Notify, mpsc, watch};
@@ -385,12 +385,12 @@ fn status(instance: InstanceId) -> Status {
         since: ago(100_000),
         generation: Some(7),
         draining: false,
-        runtime: RuntimeStatus {
-            kind: RuntimeKind::Docker,
+        runtimes: vec![RuntimeStatus {
+            runtime: RuntimeRef::docker(None),
             detail: "27.1 at /var/run/docker.sock".to_owned(),
             answers: true,
             warnings: Vec::new(),
-        },
+        }],
         pending: Some(Pending {
             changes: 2,
             risk: Some(Risk::Privileged),

@@ -102,7 +102,7 @@ async fn status_reads_like_this() {
     }
     check("status", &bare);
     site.fake.change(|status| {
-        status.runtime.answers = false;
+        status.runtimes[0].answers = false;
         status.draining = true;
         status.groups.clear();
         status.drift.clear();

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use babybot::controller::LOOK_EVERY;
+use serde_json::Value;
 
 use crate::support::docker::{Daemon, Front, needs_engine};
 use crate::support::home::{ALWAYS, HOME, Home, LONG, YES, condition, report, within_tasks};
@@ -29,7 +30,7 @@ fn a_turn_outlasts_an_engine_that_is_gone_for_a_while() {
     front.cut();
     let status = home.status_when("it is said", |status| {
         condition(status, "Degraded").is_some()
-            && status["controller"]["runtime"]["answers"] == false
+            && status["controller"]["runtimes"][0]["answers"] == false
     });
     assert!(condition(&status, "Ready").is_none(), "{status:#}");
     let human = home.place.run(&["status"]).stdout;
@@ -65,7 +66,7 @@ fn a_turn_outlasts_an_engine_that_is_restarted() {
     daemon.stop();
     home.status_when("it is said", |status| {
         condition(status, "Degraded").is_some()
-            && status["controller"]["runtime"]["answers"] == false
+            && status["controller"]["runtimes"][0]["answers"] == false
     });
     daemon.start_again();
     home.let_go();
@@ -82,6 +83,59 @@ fn a_turn_outlasts_an_engine_that_is_restarted() {
     assert_eq!(home.containers().len(), 1, "{:?}", home.containers());
     up.end();
     assert_eq!(home.containers().len(), 0);
+}
+
+/// Two runtimes serve at once, and one of them is killed: its groups wait, the others do not.
+#[test]
+fn a_killed_engine_holds_up_its_own_groups_alone() {
+    let Some((mut daemon, engine)) = Daemon::start() else { return };
+    let host = format!("\n[runtime.docker]\nhost = \"{}\"\n", engine.endpoint.url);
+    let groups = format!("{ALWAYS}\n[groups.den]\nruntime = \"none\"\n");
+    let home = Home::docker(engine, &host, &groups, LONG);
+    let up = home.up();
+    home.wait_for_agent();
+    assert_eq!(home.containers().len(), 1, "{:?}", home.containers());
+    home.assert_answers(home.say("den", "quick 1"), "quick 1");
+    daemon.stop();
+    let holds = |status: &Value, group: &str, which: &str| {
+        status["groups"][group]["conditions"][which]["holds"] == true
+    };
+    home.status_when("one is away, and the other is not", |status| {
+        holds(status, "home", "Degraded")
+            && holds(status, "den", "Ready")
+            && !holds(status, "den", "Degraded")
+    });
+    let waits = home.say("home", "quick 2");
+    home.assert_answers(home.say("den", "quick 3"), "quick 3");
+    // It is looked after all the same.
+    let settings = home.place.root().join("data/sessions/den/.ollama/settings.json");
+    std::fs::write(&settings, "{}").unwrap();
+    wait_until("it is repaired", || std::fs::read(&settings).unwrap() != b"{}");
+    daemon.start_again();
+    home.assert_answers(waits, "quick 2");
+    home.status_when("both are well", |status| {
+        holds(status, "home", "Ready") && holds(status, "den", "Ready")
+    });
+    home.assert_each_message_has_one_reply(3);
+    up.end();
+    assert_eq!(home.containers().len(), 0);
+}
+
+/// A conversation without a controller that lasts needs the runtime of its own group alone.
+#[test]
+fn a_group_on_processes_is_reached_while_the_engine_of_others_is_away() {
+    let engine = needs_engine!();
+    let _tasks = within_tasks();
+    let mut front = Front::of(&engine);
+    let groups = format!("{HOME}\n[groups.den]\nruntime = \"none\"\n");
+    let home = Home::docker(engine, &through(&front), &groups, LONG);
+    home.apply();
+    home.ask("quick 1");
+    front.cut();
+    home.assert_answers(home.say("den", "quick 2"), "quick 2");
+    front.open();
+    home.ask("quick 3");
+    home.assert_each_message_has_one_reply(3);
 }
 
 /// Nobody talks while the engine is away.

@@ -282,7 +282,7 @@ impl Look for Eyes {
             match kind {
                 ResourceKind::Container => {
                     let seen = |(group, sandboxes)| {
-                        (ResourceId::Container(group), Seen::Container { sandboxes })
+                        (ResourceId::Container(group), Known::Is(Seen::Container { sandboxes }))
                     };
                     Ok(self.containers().await?.into_iter().map(seen).collect())
                 }
@@ -291,7 +291,7 @@ impl Look for Eyes {
                     let images = self.ask("images", all).await?.unwrap_or_default();
                     Ok(images
                         .into_iter()
-                        .map(|tag| (ResourceId::Image(tag), Seen::Image))
+                        .map(|tag| (ResourceId::Image(tag), Known::Is(Seen::Image)))
                         .collect())
                 }
                 _ => Ok(BTreeMap::new()),

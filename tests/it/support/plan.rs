@@ -136,6 +136,7 @@ fn group(fields: &[&str], at: Span) -> Group {
         requires_trigger: true,
         model: ModelName::new("demo").expect("a name"),
         lifecycle: Lifecycle::OnDemand,
+        runtime: None,
         limits: Limits::default(),
         env: BTreeMap::new(),
         fields: BTreeMap::new(),
@@ -151,6 +152,10 @@ fn group(fields: &[&str], at: Span) -> Group {
             "model" => group.model = ModelName::new(value).expect("a name"),
             "limits.memory" => group.limits.memory = value.parse().expect("a size"),
             "lifecycle" => group.lifecycle = Lifecycle::Always,
+            "runtime" => {
+                let kinds = [RuntimeKind::None, RuntimeKind::Docker];
+                group.runtime = kinds.into_iter().find(|kind| kind.word() == value);
+            }
             _ => {
                 let name = path.strip_prefix("env.").expect("a field of a test group");
                 group.env.insert(name.to_owned(), value.to_owned());
