@@ -15,6 +15,9 @@ use crate::support::docker::{block_on, needs_engine};
 /// How many clients write how many messages each, and how many under `BABYBOT_SOAK=1`.
 const SHORT: (usize, usize) = (4, 25);
 const SOAK: (usize, usize) = (16, 625);
+/// The shortest time that a controller is let live, and how much more, in milliseconds.
+const LIFE_SHORT: (u64, u64) = (500, 2_000);
+const LIFE_SOAK: (u64, u64) = (5_000, 15_000);
 /// How far the controller may grow while it answers a quarter of all messages, in KiB.
 const GROWTH_MAX: u64 = 16 << 10;
 
@@ -23,6 +26,7 @@ fn each_message_is_stored_once_and_answered_once_whoever_is_killed() {
     let engine = needs_engine!();
     let soak = std::env::var_os("BABYBOT_SOAK").is_some_and(|value| value == "1");
     let (clients, messages) = if soak { SOAK } else { SHORT };
+    let (least, more) = if soak { LIFE_SOAK } else { LIFE_SHORT };
     let seed = u64::from_str_radix(&SystemClock.random_bits()[..16], 16).unwrap();
     println!("seed {seed}");
     let chats = ["a", "b", "c", "d"];
@@ -63,7 +67,7 @@ fn each_message_is_stored_once_and_answered_once_whoever_is_killed() {
         scope.spawn(move || {
             let mut chance = Chance::new(seed);
             while !over.load(Ordering::Relaxed) {
-                std::thread::sleep(Duration::from_millis(500 + chance.below(2_000)));
+                std::thread::sleep(Duration::from_millis(least + chance.below(more)));
                 up.take().unwrap().kill();
                 *up = Some(site.up_again());
                 *killed.lock().unwrap() += 1;
