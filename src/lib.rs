@@ -49,6 +49,7 @@
 //! - [`observed`]: what was found, and how sure that is
 //! - [`plan`]: what would make the two equal, and what that risks
 //! - [`route`]: which group a message goes to, and what its agent reads
+//! - [`request`]: what an agent may ask of its host
 //! - [`protocol`]: what the two ends of a link say
 //!
 //! Foundations carry everything.
@@ -99,6 +100,7 @@ pub mod process;
 pub mod project;
 pub mod protocol;
 pub mod reconcile;
+pub mod request;
 pub mod resource;
 pub mod route;
 pub mod runtime;

@@ -100,6 +100,20 @@ fn check_session(text: &str) -> Result<(), NameError> {
     Ok(())
 }
 
+/// Longest identifier of a request, in bytes: it is part of a file's name.
+const REQUEST_LENGTH_MAX: usize = 128;
+
+fn check_request(text: &str) -> Result<(), NameError> {
+    if text.is_empty() {
+        return Err(NameError::Empty);
+    }
+    let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
+    if text.len() > REQUEST_LENGTH_MAX || text.starts_with('.') || !text.bytes().all(plain) {
+        return Err(NameError::Form);
+    }
+    Ok(())
+}
+
 macro_rules! identifier {
     ($(#[$doc:meta])* $name:ident, $check:ident) => {
         $(#[$doc])*
@@ -213,6 +227,10 @@ identifier! {
 identifier! {
     /// A file that came with a message, as its channel calls it.
     AttachmentId, check_opaque
+}
+identifier! {
+    /// A request of an agent, as the agent calls it; unique within its group.
+    RequestId, check_request
 }
 identifier! {
     /// What a group's agent remembers together: its transcript. Part of a file's name.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::name::{GroupName, SessionName, TurnId};
 use crate::unit::ByteSize;
 
-pub use tool::{ParameterKind, ToolParameter, ToolSpec};
+pub use tool::{HostTool, ParameterKind, ToolParameter, ToolSpec};
 
 /// Version of the language both ends must speak.
 pub const PROTOCOL: u32 = 4;
@@ -62,6 +62,8 @@ pub struct Welcome {
     pub places: Vec<PathMapping>,
     /// Environment of the tools.
     pub env: BTreeMap<String, String>,
+    /// Tools of the host, beside those that the agent has of its own.
+    pub tools: Vec<HostTool>,
 }
 
 /// What the folders of an agent may hold together.

@@ -12,6 +12,7 @@
 
 mod disk;
 mod log;
+mod requests;
 mod routes;
 mod state;
 mod steer;
@@ -32,6 +33,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use self::state::Reach;
 pub use self::steer::SteerHandle;
 
 use self::disk::{Fill, MEASURE_EVERY, Quota};
@@ -105,6 +107,8 @@ pub struct SessionSpec {
     pub model: (ModelName, ModelSpec),
     /// What the group may use.
     pub limits: Limits,
+    /// Where it may send.
+    pub reach: Reach,
 }
 
 /// How a turn ended.
@@ -284,7 +288,7 @@ impl Session {
     /// # Errors
     /// Why there is none. Nothing of it is left running.
     pub async fn start(parts: &Parts, session_spec: SessionSpec) -> Result<Self, SessionError> {
-        let SessionSpec { sandbox: spec, welcome, model, limits } = session_spec;
+        let SessionSpec { sandbox: spec, welcome, model, limits, reach } = session_spec;
         let (group, incarnation) = (spec.group.clone(), spec.incarnation.clone());
         let mut place = spec.place();
         place.env.extend(welcome.env.clone());
@@ -296,6 +300,7 @@ impl Session {
         let writable = writable.map(|mount| mount.source.clone()).collect();
         let quota = Quota::new(writable, limits.disk);
         let shared = Shared::new(welcome, parts.store.clone(), Arc::clone(&parts.clock), quota);
+        shared.extend(reach);
         let shared = Arc::new(shared);
         let sandbox = runtime.launch(spec).await?;
         record_start(parts, &group, &incarnation, sandbox.process).await?;
@@ -371,8 +376,9 @@ impl Session {
         gateway: &Gateway,
         welcome: Welcome,
         model: (ModelName, ModelSpec),
-        limits: Limits,
+        (limits, reach): (Limits, Reach),
     ) -> bool {
+        self.shared.extend(reach);
         answer_by(&self.shared, gateway, model);
         self.limits = limits;
         self.shared.quota.allow(limits.disk);

@@ -25,6 +25,7 @@ mod migrations;
 mod open;
 mod operator;
 mod outbox;
+mod requests;
 mod revise;
 mod rows;
 mod sandboxes;
@@ -56,6 +57,7 @@ pub use messages::{
 };
 pub use open::{Reader, Store};
 pub use outbox::{NewPost, Post, REPLY_TEXT_MAX};
+pub use requests::{NewSend, SENDS_OF_HOUR_MAX, SENDS_OF_TURN_MAX, SendOnce};
 pub use sandboxes::{SANDBOXES_ENDED_KEPT, Sandbox};
 pub use state::{MessageSeq, OutboxId, PostKind, PostState, TurnSource, TurnState};
 pub use statements::PER_MESSAGE_STATEMENTS;

@@ -36,7 +36,7 @@ impl<'a> Desk<'a> {
         start::limit_files(welcome.disk.limit);
         let disk = Disk::new(&welcome.disk);
         let folders = Folders::find().map_err(|error| AgentError::Start(error.to_string()))?;
-        let tools = Tools::new(&folders, &welcome, &children);
+        let tools = Tools::new(&folders, &welcome, &children, link);
         let transcripts = Transcripts::new(&folders.home);
         let limits = if start::is_first() { Limits::of_sandbox() } else { Limits::none() };
         Ok(Self { link, welcome, folders, children, tools, transcripts, limits, disk })
@@ -46,7 +46,7 @@ impl<'a> Desk<'a> {
     pub(super) fn adopt_welcome(&mut self, welcome: Welcome) {
         start::limit_files(welcome.disk.limit);
         self.disk = Disk::new(&welcome.disk);
-        self.tools = Tools::new(&self.folders, &welcome, &self.children);
+        self.tools = Tools::new(&self.folders, &welcome, &self.children, self.link);
         self.welcome = welcome;
     }
 

@@ -4,11 +4,13 @@
 //! that the model is told about, never a guess. What a tool gives is text, cut
 //! to what the model's window can bear; the whole of it goes to a file.
 //!
-//! A tool is a file beneath this one and a line in [`Tools::new`].
+//! A tool is a file beneath this one and a line in [`Tools::own`]. The host may offer more in
+//! its greeting: a call of those is a request.
 
 mod capture;
 mod edit_file;
 mod files;
+mod host_tool;
 mod read_file;
 mod shell;
 mod tool;
@@ -20,9 +22,11 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::children::Children;
+use crate::link::client::Link;
 use crate::protocol::Welcome;
 
 use edit_file::EditFile;
+use host_tool::HostTool;
 use read_file::ReadFile;
 use shell::Shell;
 use tool::{Tool, refused};
@@ -45,16 +49,21 @@ pub(super) struct Tools {
 impl Tools {
     /// The tools of an agent that was welcomed like this, in the order in which a model is told
     /// of them.
-    pub(super) fn new(folders: &Folders, welcome: &Welcome, children: &Children) -> Self {
-        Self::with_shell_of(SHELLS, folders, welcome, children)
-    }
-
-    fn with_shell_of(
-        shells: &[&str],
+    pub(super) fn new(
         folders: &Folders,
         welcome: &Welcome,
         children: &Children,
+        link: &Link,
     ) -> Self {
+        let mut tools = Self::own(SHELLS, folders, welcome, children);
+        for told in &welcome.tools {
+            tools.add(Box::new(HostTool::new(told.clone(), link.clone())));
+        }
+        tools
+    }
+
+    /// The tools that need no host.
+    fn own(shells: &[&str], folders: &Folders, welcome: &Welcome, children: &Children) -> Self {
         let bench = Arc::new(Workbench::new(folders, welcome));
         let mut tools: Vec<Box<dyn Tool>> = Vec::new();
         if let Some(program) = shell::find(shells) {
@@ -63,8 +72,29 @@ impl Tools {
         tools.push(Box::new(ReadFile::new(Arc::clone(&bench))));
         tools.push(Box::new(WriteFile::new(Arc::clone(&bench))));
         tools.push(Box::new(EditFile::new(bench)));
-        let schema = tools.iter().map(|tool| tool.spec().schema()).collect();
-        Self { tools, schema }
+        let mut own = Self { tools: Vec::new(), schema: Value::Array(Vec::new()) };
+        tools.into_iter().for_each(|tool| own.add(tool));
+        own
+    }
+
+    /// Adds a tool. Of two with one name the first stays: the host replaces none of the agent's own.
+    fn add(&mut self, tool: Box<dyn Tool>) {
+        let Value::Array(schema) = &mut self.schema else { return };
+        if self.tools.iter().any(|known| known.spec().name == tool.spec().name) {
+            tracing::warn!(tool = %tool.spec().name, "the host names a tool that the agent has");
+            return;
+        }
+        schema.push(tool.spec().schema());
+        self.tools.push(tool);
+    }
+
+    /// Whether a call that was interrupted may be made again, and happens once all the same.
+    pub(super) fn may_be_repeated(&self, tool: &str) -> bool {
+        self.find(tool).is_some_and(Tool::may_be_repeated)
+    }
+
+    fn find(&self, name: &str) -> Option<&dyn Tool> {
+        self.tools.iter().find(|tool| tool.spec().name == name).map(|tool| &**tool)
     }
 
     /// The tools as Ollama wants them described. The same bytes every time.
@@ -80,7 +110,7 @@ impl Tools {
         place: CallPlace<'_>,
         bounds: Bounds<'_>,
     ) -> CallOutcome {
-        match self.tools.iter().find(|known| known.spec().name == tool) {
+        match self.find(tool) {
             Some(tool) => tool.call(arguments, place, bounds).await,
             None => {
                 let names: Vec<&str> = self.tools.iter().map(|tool| &*tool.spec().name).collect();
@@ -127,12 +157,13 @@ pub(super) mod tests {
                     host: root.join("group").to_str().unwrap().to_owned(),
                 }],
                 env: BTreeMap::from([("GREETING".to_owned(), "hello there".to_owned())]),
+                tools: Vec::new(),
             };
             Self { folders, welcome }
         }
 
         pub(super) fn tools(&self) -> Tools {
-            Tools::new(&self.folders, &self.welcome, &Children::default())
+            Tools::own(SHELLS, &self.folders, &self.welcome, &Children::default())
         }
     }
 
@@ -180,7 +211,7 @@ pub(super) mod tests {
         std::fs::write(&inert, "not executable").unwrap();
         let shells = ["/no/such/sh", inert.to_str().unwrap(), root.path().to_str().unwrap()];
         let (folders, children) = (&bench.folders, Children::default());
-        let tools = Tools::with_shell_of(&shells, folders, &bench.welcome, &children);
+        let tools = Tools::own(&shells, folders, &bench.welcome, &children);
         assert!(!tools.schema().to_string().contains("bb_shell"));
         let answer = call(&tools, "bb_shell", json!({"command": "true"})).await;
         assert!(

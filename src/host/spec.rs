@@ -6,11 +6,15 @@ use std::path::PathBuf;
 use jiff::tz::TimeZone;
 
 use super::{Host, Worker};
+use crate::channel::terminal::Terminal;
+use crate::name::ChannelName;
 use crate::protocol::{Disk, PathMapping, Welcome};
-use crate::resource::{self, ContainerSpec};
+use crate::request;
+use crate::resource::{self, ContainerSpec, ResourceId, Spec};
 use crate::route::prompt::room;
 use crate::runtime::{Access, HOME, Mount, SandboxSpec, WORKDIR};
-use crate::session::SessionSpec;
+use crate::session::{Reach, SessionSpec};
+use crate::store::Conversation;
 use crate::zone;
 
 impl Worker {
@@ -51,7 +55,29 @@ impl Worker {
             welcome: self.welcome(),
             model: self.model.clone(),
             limits: self.spec.limits,
+            reach: self.reach(),
         }
+    }
+
+    /// Where the agent may send: the main group's to every other group as well.
+    pub(super) fn reach(&self) -> Reach {
+        if !self.spec.main {
+            return Reach::Own;
+        }
+        let others = self.host.specs.iter().filter_map(|(id, spec)| match (id, spec) {
+            (ResourceId::Group(group), Spec::Group(spec)) if *group != self.group => {
+                Some((group, spec))
+            }
+            _ => None,
+        });
+        let reached = others.map(|(group, spec)| {
+            let mut bound = spec.bind.iter();
+            let chat = bound.find_map(|bound| Some((bound.channel.clone(), bound.chat.clone()?)));
+            let terminal = || (ChannelName::terminal(), Terminal::chat(group));
+            let (channel, chat) = chat.unwrap_or_else(terminal);
+            (group.clone(), Conversation { channel, chat, thread: None, sender: None })
+        });
+        Reach::Others(reached.collect())
     }
 
     /// What the agent is told about itself.
@@ -73,6 +99,7 @@ impl Worker {
                 true => Vec::new(),
             },
             env,
+            tools: request::tools(self.spec.main),
         }
     }
 

@@ -193,15 +193,17 @@ impl Worker {
     /// When that generation does not have the group or its model; then nothing has changed.
     fn configure(&mut self, host: Host) -> Result<(), HostError> {
         let (spec, model) = host.group(&self.group)?;
+        let before = self.reach();
         let unchanged = (&spec, &model) == (&self.spec, &self.model)
             && host.env(&self.group) == self.host.env(&self.group);
         (self.host, self.spec, self.model) = (host, spec, model);
-        if unchanged {
+        let reach = self.reach();
+        if unchanged && reach == before {
             return Ok(());
         }
         let (welcome, model, limits) = (self.welcome(), self.model.clone(), self.spec.limits);
         if let Some(session) = &mut self.session {
-            session.reconfigure(&self.host.parts.gateway, welcome, model, limits);
+            session.reconfigure(&self.host.parts.gateway, welcome, model, (limits, reach));
             self.agent.send_replace(Agent::Held(Arc::new(session.agent_handle())));
         }
         Ok(())

@@ -11,6 +11,7 @@ use hyper::{Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{BOUNDS, LinkError};
@@ -84,6 +85,15 @@ impl Link {
         let response = self.send(request, Bytes::from(body)).await?;
         accepted(&path, response).await?;
         Ok(())
+    }
+
+    /// Asks the host for something, and gives its answer.
+    ///
+    /// # Errors
+    /// When the host refuses to read it, or the link breaks.
+    pub async fn request(&self, request: &Value) -> Result<Value, LinkError> {
+        let response = self.post_json("/requests", request).await?;
+        read_json("/requests", response).await
     }
 
     /// Posts JSON to any route of the host, such as the gateway's, and gives the answer as it is.

@@ -14,6 +14,15 @@ pub struct ToolSpec {
     pub parameters: Vec<ToolParameter>,
 }
 
+/// A tool of the host. A call of it is a request: the command, with the call's arguments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostTool {
+    /// What the model is told.
+    pub spec: ToolSpec,
+    /// The command that the request names.
+    pub command: String,
+}
+
 /// One parameter of a tool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolParameter {

@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tower::ServiceExt as _;
 
 use super::disk::Fill;
+use super::requests;
 use super::state::{Shared, TurnStage};
 use crate::name::TurnId;
 use crate::protocol::{BODY_MAX, Event, Failure, Hello, Limit, PROTOCOL};
@@ -32,6 +33,7 @@ const LATE_LOOK_MAX: Duration = Duration::from_secs(1);
 pub(super) fn routes(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/hello", post(hello))
+        .route("/requests", post(requests::answer))
         .route("/turns", get(turns))
         .route("/turns/{turn}/events", post(report))
         .layer(DefaultBodyLimit::max(BODY_MAX))

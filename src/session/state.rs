@@ -3,7 +3,7 @@
 //! Only values and their locks. What is done to them is the business of the turn
 //! loop, of `routes` and of `steer`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,7 +16,8 @@ use crate::clock::Clock;
 use crate::gateway::{Caller, Gateway};
 use crate::name::{GroupName, TurnId};
 use crate::protocol::{Event, Order, Welcome};
-use crate::store::{MessageSeq, Store};
+use crate::request::RequestError;
+use crate::store::{Conversation, MessageSeq, Store};
 
 /// Orders that wait for an agent to read them.
 const ORDERS_MAX: usize = 16;
@@ -27,6 +28,7 @@ pub(super) struct Shared {
     pub(super) group: GroupName,
     /// What the agent is told about itself.
     told: Mutex<Welcome>,
+    reach: Mutex<Reach>,
     /// Answers for the model; another one, once another model answers.
     gateway: Mutex<Router>,
     pub(super) store: Store,
@@ -47,6 +49,16 @@ pub(super) struct Shared {
     /// Held while something is stored of the turn under way, and while it ends: nothing is
     /// stored of a turn that is over, and its messages change one after the other.
     pub(super) turn_lock: tokio::sync::Mutex<()>,
+}
+
+/// Where an agent may send.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// To the chat that its turn answers.
+    #[default]
+    Own,
+    /// To these chats of other groups as well: what the main group may.
+    Others(BTreeMap<GroupName, Conversation>),
 }
 
 /// The turn that a session is at work on.
@@ -79,6 +91,7 @@ impl Shared {
         Self {
             group: welcome.group.clone(),
             told: Mutex::new(welcome),
+            reach: Mutex::default(),
             gateway: Mutex::default(),
             store,
             clock,
@@ -102,6 +115,19 @@ impl Shared {
     /// From now on an agent that greets is told this.
     pub(super) fn welcome(&self, welcome: Welcome) {
         *self.told.lock().unwrap_or_else(PoisonError::into_inner) = welcome;
+    }
+
+    /// From now on it may send there.
+    pub(super) fn extend(&self, reach: Reach) {
+        *self.reach.lock().unwrap_or_else(PoisonError::into_inner) = reach;
+    }
+
+    /// The chat of another group, where it may send there.
+    pub(super) fn reach(&self, group: GroupName) -> Result<Conversation, RequestError> {
+        match &*self.reach.lock().unwrap_or_else(PoisonError::into_inner) {
+            Reach::Own => Err(RequestError::NotPermitted),
+            Reach::Others(chats) => chats.get(&group).cloned().ok_or(RequestError::Nobody(group)),
+        }
     }
 
     /// From now on this model answers.

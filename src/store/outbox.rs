@@ -123,7 +123,7 @@ pub(super) fn put_once(
     put(connection, kind, &post, at).map(Some)
 }
 
-fn put(
+pub(super) fn put(
     connection: &Connection,
     kind: PostKind,
     post: &NewPost,

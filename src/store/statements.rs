@@ -1,7 +1,7 @@
 //! The statements that run for each message, collected so that a test can ask
 //! SQLite how it would run them: none may get slower with what is stored.
 
-use super::{delivery, fate, journal, messages, outbox, steer, turn, turns, usage};
+use super::{delivery, fate, journal, messages, outbox, requests, steer, turn, turns, usage};
 
 /// What runs for each message, turn, event or reply; inserts with plain values
 /// are left out, for they look up nothing.
@@ -32,5 +32,9 @@ pub const PER_MESSAGE_STATEMENTS: &[&str] = &[
     delivery::ANSWER_TO,
     delivery::POSTS,
     delivery::MOVE,
+    requests::KNOWN,
+    requests::OF_TURN,
+    requests::SINCE,
+    requests::FORGET,
     usage::OF_TURN,
 ];

@@ -18,6 +18,7 @@ mod printed;
 mod process;
 mod readme;
 mod reconcile;
+mod request;
 mod route;
 mod runtime;
 mod session;

@@ -6,6 +6,7 @@ mod crash;
 mod files;
 mod outbox;
 mod records;
+mod requests;
 mod turns;
 
 use std::path::{Path, PathBuf};

@@ -23,6 +23,11 @@ pub(super) trait Tool: fmt::Debug + Send + Sync {
         place: CallPlace<'a>,
         bounds: Bounds<'a>,
     ) -> BoxFuture<'a, CallOutcome>;
+
+    /// Whether a call that was interrupted may be made again: it happens once all the same.
+    fn may_be_repeated(&self) -> bool {
+        false
+    }
 }
 
 /// How a tool call ended.

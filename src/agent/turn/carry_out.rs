@@ -29,6 +29,9 @@ impl Turn<'_> {
             let known = earlier.calls.iter().find(|known| known.index == index);
             let result = match known.map(|known| known.result.clone()) {
                 Some(Some(result)) => result,
+                Some(None) if self.tools.may_be_repeated(&call.tool) => {
+                    self.finish_call(progress, earlier.round, index, &call).await?
+                }
                 Some(None) => {
                     let result = INTERRUPTED.to_owned();
                     let round = earlier.round;
@@ -77,6 +80,17 @@ impl Turn<'_> {
             return Ok(result);
         }
         self.report(began).await?;
+        self.finish_call(progress, round, index, call).await
+    }
+
+    /// Runs a call that is in the journal as begun.
+    async fn finish_call(
+        &mut self,
+        progress: &mut Progress,
+        round: u32,
+        index: u32,
+        call: &Call,
+    ) -> Result<String, TurnError> {
         let place = CallPlace { turn: &self.order.turn, round, index };
         let (limits, disk) = self.limits;
         let before = limits.count();

@@ -264,7 +264,8 @@ async fn with_nothing_but_itself_it_has_its_file_tools() {
         .iter()
         .map(|tool| tool["function"]["name"].as_str().unwrap())
         .collect();
-    assert_eq!(names, ["bb_read_file", "bb_write_file", "bb_edit_file"]);
+    // Beside those, what the host offers.
+    assert_eq!(names, ["bb_read_file", "bb_write_file", "bb_edit_file", "bb_send_message"]);
     played.answer(calls("bb_write_file", json!({"path": "notes/a.txt", "content": "one\n"})));
     assert_eq!(played.result(&turn).await, "wrote 4 bytes to notes/a.txt");
     played.answer(shell("cat notes/a.txt"));

@@ -35,6 +35,7 @@ pub(super) fn welcome() -> Welcome {
         disk: Disk { limit: ByteSize::bytes(1 << 30), folders: Vec::new() },
         places: Vec::new(),
         env: BTreeMap::from([("GREETING".into(), "hello there".into())]),
+        tools: babybot::request::tools(false),
     }
 }
 

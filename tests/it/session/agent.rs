@@ -224,3 +224,18 @@ async fn results_that_outgrow_the_window_become_short_and_the_turn_goes_on() {
     assert!(newest.contains(&"j".repeat(2000)) && !newest.contains("left out"), "{newest}");
     assert!(last[1].contains("print"), "the question stays: {}", last[1]);
 }
+
+#[tokio::test]
+async fn what_an_agent_says_while_it_works_goes_out_before_its_one_reply() {
+    let script = "[[rule]]\nsteps = [\
+        { call = { tool = \"bb_send_message\", arguments = { text = \"Halfway.\" } } }, \
+        { reply = \"Done.\" }]";
+    let shop = Plan::scripted(script).build().await;
+    shop.say("work").await;
+    let mut worker = shop.worker();
+    assert_eq!(shop.work(&mut worker).await, Worked::Answered);
+    worker.rest().await;
+    let posts = shop.posts().await;
+    let posts: Vec<_> = posts.iter().map(|(kind, text)| (*kind, text.as_str())).collect();
+    assert_eq!(posts, [(PostKind::Message, "Halfway."), (PostKind::Reply, "Done.")]);
+}

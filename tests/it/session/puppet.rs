@@ -9,6 +9,7 @@ use babybot::link::client::{self, Link};
 use babybot::name::TurnId;
 use babybot::protocol::{Event, Failure, Hello, Limit, Order, PROTOCOL};
 use futures_util::{Stream, StreamExt as _};
+use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{mpsc, oneshot};
 
@@ -384,4 +385,65 @@ async fn an_agents_log_is_bounded_and_commands_no_terminal() {
     assert!(text.contains("]0;owned[2Jplain 31mwords"), "{}", &text[..500]);
     assert!(!text.contains(['\x1b', '\x07', '\r', '\u{9b}']));
     assert!((32 << 10..128 << 10).contains(&text.len()), "{}", text.len());
+}
+
+#[tokio::test]
+async fn a_message_of_an_agent_that_is_lost_with_its_controller_goes_out_once() {
+    let (runtime, mut puppets) = Puppets::new();
+    let mut fake = FakeOllama::start().await;
+    let shop = Plan::with(&fake).runtime(runtime).build().await;
+    shop.say("work").await;
+    let working = shop.working(shop.worker(), &CancellationToken::new());
+    let mut agent = greet(puppets.recv().await.unwrap()).await;
+    let turn = agent.turn().await;
+    let (tool, arguments) = ("bb_send_message", json!({"text": "Halfway."}));
+    let function = json!({"index": 0, "name": tool, "arguments": arguments});
+    let calls = json!([{"id": "call_0", "function": function}]);
+    let message = json!({"role": "assistant", "content": "", "tool_calls": calls});
+    let began = Event::CallBegan { round: 0, index: 0, tool: tool.into(), arguments };
+    agent.link.report(&turn, &[Event::Round { round: 0, message }, began]).await.unwrap();
+    let payload = json!({"name": "send", "text": "Halfway."});
+    let request = json!({"id": format!("{turn}-0-0"), "type": "command", "payload": payload});
+    for _ in 0..2 {
+        let answer = agent.link.request(&request).await.unwrap();
+        assert_eq!((&answer["id"], &answer["type"]), (&request["id"], &json!("response")));
+    }
+    working.abort();
+    let _ = working.await;
+    drop(agent);
+
+    // Both are others now, and this agent is a real one.
+    let shop = shop.reopened(Plan::with(&fake)).await;
+    fake.answer("/api/chat", says("Done."));
+    let mut worker = shop.worker();
+    assert_eq!(shop.work(&mut worker).await, Worked::Answered);
+    worker.rest().await;
+    assert_eq!(told(&fake.received().await).last().unwrap(), "tool: sent");
+    let posts = shop.posts().await;
+    let posts: Vec<_> = posts.iter().map(|(kind, text)| (*kind, text.as_str())).collect();
+    assert_eq!(posts, [(PostKind::Message, "Halfway."), (PostKind::Reply, "Done.")]);
+}
+
+#[tokio::test]
+async fn what_an_agent_asks_for_without_a_turn_or_for_others_is_refused() {
+    let (shop, mut puppets) = stage().await;
+    let mut worker = shop.worker();
+    let (woken, agent) =
+        tokio::join!(worker.wake(), async { greet(puppets.recv().await.unwrap()).await });
+    woken.unwrap();
+    let mut agent = agent;
+    let send = |id: &str, to: &Value| json!({"id": id, "type": "command", "payload": {"name": "send", "text": "x", "to": to}});
+    let refused = async |agent: &Greeted, request: Value, code: &str| {
+        let answer = agent.link.request(&request).await.unwrap();
+        assert_eq!((&answer["type"], &answer["payload"]["code"]), (&json!("error"), &json!(code)));
+    };
+    refused(&agent, send("early", &json!(null)), "no-destination").await;
+    shop.say("hello").await;
+    let working = shop.working(worker, &CancellationToken::new());
+    let turn = agent.turn().await;
+    refused(&agent, send("other", &json!("main")), "not-permitted").await;
+    refused(&agent, json!({"id": "x"}), "invalid").await;
+    agent.answer(&turn, "hi", 0).await;
+    assert_eq!(finished(working).await.1, Worked::Answered);
+    assert_eq!(shop.posts().await.len(), 1);
 }

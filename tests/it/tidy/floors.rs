@@ -22,7 +22,8 @@ pub(crate) const FLOORS: &[(&str, &[&str])] = &[
 ];
 
 /// The rooms that touch nothing but their arguments.
-pub(crate) const PAPER: &[&str] = &["manifest", "desired", "observed", "plan", "route", "protocol"];
+pub(crate) const PAPER: &[&str] =
+    &["manifest", "desired", "observed", "plan", "route", "request", "protocol"];
 
 /// Foundations that paper stands on, and that must be as pure as it is.
 pub(crate) const PURE_FOUNDATIONS: &[&str] =
@@ -51,6 +52,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("clock", &["name", "unit"]),
     ("protocol", &[]),
     ("route", &[]),
+    ("request", &["protocol"]),
     ("manifest", &[]),
     ("observed", &[]),
     ("desired", &["manifest", "observed"]),
