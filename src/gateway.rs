@@ -26,6 +26,7 @@ mod routes;
 mod rules;
 mod shape;
 mod trouble;
+mod underway;
 mod upstream;
 mod words;
 

@@ -8,13 +8,13 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode};
 use bytes::Bytes;
 use serde_json::Value;
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::queue::Seat;
-use super::relay::{LINES_UNDERWAY_MAX, Meter, Relay};
+use super::relay::{Meter, Relay};
 use super::rules::{self, Object};
 use super::shape;
+use super::underway::{LineReceiver, lines};
 use super::upstream::{self, Answer, Endpoint, Refusal, Upstream};
 use super::{Accounts, BODY_MAX, Caller, QUESTION_MAX, Shared};
 use crate::protocol::Failure;
@@ -38,7 +38,7 @@ pub(super) struct Door {
 /// What a model answered.
 pub(super) enum Answered {
     /// Lines as they come.
-    Streamed(mpsc::Receiver<Bytes>, HeaderValue),
+    Streamed(LineReceiver, HeaderValue),
     /// One object.
     Whole(Bytes),
 }
@@ -98,7 +98,7 @@ impl Door {
             return whole(endpoint, answer, meter, seat).await.map(Answered::Whole);
         }
         let content_type = answer.content_type.clone();
-        let (sender, receiver) = mpsc::channel(LINES_UNDERWAY_MAX);
+        let (sender, receiver) = lines();
         tokio::spawn(Relay::new(answer, meter, seat, silence_max).run(sender));
         Ok(Answered::Streamed(receiver, content_type))
     }

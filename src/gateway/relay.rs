@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::queue::Seat;
 use super::repeats::RepeatGuard;
 use super::shape::{self, Exact, Line};
+use super::underway::LineSender;
 use super::upstream::{Answer, broken_off, error_body, error_words};
 use super::{Accounts, Usage, UsageOutcome, words};
 use crate::line::Lines;
@@ -146,7 +146,7 @@ impl Relay {
     }
 
     /// Hands lines on until the stream ends or nobody takes them.
-    pub(super) async fn run(mut self, client: mpsc::Sender<Bytes>) {
+    pub(super) async fn run(mut self, client: LineSender) {
         let finished = tokio::select! {
             // A client that left is seen even while the model is silent.
             () = client.closed() => false,
@@ -163,7 +163,7 @@ impl Relay {
     }
 
     /// Whether the stream came to its own end.
-    async fn pump(&mut self, client: &mpsc::Sender<Bytes>) -> bool {
+    async fn pump(&mut self, client: &LineSender) -> bool {
         loop {
             let judged = match self.line().await {
                 Ok(Some(line)) => self.judge(&line),
@@ -340,8 +340,8 @@ enum AfterLine {
 }
 
 /// Whether the client took the line.
-async fn send(client: &mpsc::Sender<Bytes>, line: Bytes) -> bool {
-    matches!(timeout(UNREAD_MAX, client.send(line)).await, Ok(Ok(())))
+async fn send(client: &LineSender, line: Bytes) -> bool {
+    timeout(UNREAD_MAX, client.send(line)).await.unwrap_or(false)
 }
 
 fn with_line_feed(line: Bytes) -> Bytes {

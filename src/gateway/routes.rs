@@ -9,11 +9,11 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream as streams};
 use serde_json::Value;
-use tokio::sync::mpsc;
 
 use super::door::{Answered, Door, Posted};
 use super::openai;
 use super::rules::{self, Object};
+use super::underway::LineReceiver;
 use super::upstream::{Endpoint, JSON, Refusal};
 
 type AtDoor = State<Arc<Door>>;
@@ -108,7 +108,7 @@ fn json_response(value: &Value) -> Response {
     ([(header::CONTENT_TYPE, JSON)], value.to_string()).into_response()
 }
 
-fn received(lines: mpsc::Receiver<Bytes>) -> impl Stream<Item = Bytes> + Send + 'static {
+fn received(lines: LineReceiver) -> impl Stream<Item = Bytes> + Send + 'static {
     streams::unfold(lines, |mut lines| async move { Some((lines.recv().await?, lines)) })
 }
 

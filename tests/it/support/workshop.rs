@@ -18,7 +18,8 @@ use babybot::observed::SandboxSeen;
 use babybot::process::Process;
 use babybot::project::Project;
 use babybot::resource::{
-    Binding, GroupSpec, Lifecycle, Limits, ModelSpec, ResourceId, RuntimeKind, RuntimeRef, Spec,
+    Binding, GroupSpec, InstanceSpec, Lifecycle, Limits, ModelSpec, ResourceId, RuntimeKind,
+    RuntimeRef, Spec,
 };
 use babybot::runtime::process::{ProcessRuntime, Records, Strays};
 use babybot::runtime::{
@@ -335,7 +336,14 @@ fn specs(group: &GroupName, model: ModelSpec, limits: Limits) -> BTreeMap<Resour
         engine: None,
         limits,
     };
+    let house = InstanceSpec {
+        assistant: "Baby".into(),
+        timezone: None,
+        parallel: 5,
+        runtime: RuntimeRef::NONE,
+    };
     BTreeMap::from([
+        (ResourceId::Instance, Spec::Instance(house)),
         (ResourceId::Model(name), Spec::Model(model)),
         (ResourceId::Group(group.clone()), Spec::Group(Box::new(spec))),
     ])
