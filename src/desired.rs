@@ -16,6 +16,7 @@ mod memory;
 mod model;
 mod remark;
 mod settings;
+mod users;
 
 use std::collections::BTreeMap;
 
@@ -28,6 +29,7 @@ use crate::resource::{self, ContainerSpec, GroupSpec, ResourceId, Spec, UserId};
 pub use choice::{Choice, Doubt, NoRuntime, choose};
 pub use image::USER_DEFAULT;
 pub use remark::Remark;
+pub use users::claim_users;
 
 /// The state a manifest asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +66,8 @@ pub struct Setting {
     pub runtime: Choice,
     /// Whom agents of containers run as.
     pub user: Option<UserId>,
+    /// Who of them has a user of its own.
+    pub users: BTreeMap<GroupName, UserId>,
     /// Whom the folders of groups are given to; `None`: whoever makes them keeps them.
     pub owner: Option<UserId>,
     /// Where the container engine is, where that is known.

@@ -209,9 +209,11 @@ impl Change for HostChange {
                 Work::BuildImage { image } => self.build_image(image).await,
                 Work::RemoveImage { tag } => self.remove_image(tag).await,
                 Work::WriteGlobalMemory => self.on_disk(memory::write).await,
-                Work::MakeFolders { group, owner } => {
-                    let (group, owner) = (group.clone(), *owner);
-                    self.on_disk(move |project| folder::make(project, &group, owner)).await
+                Work::MakeFolders { group, owner, global } => {
+                    let (group, owner, global) = (group.clone(), *owner, *global);
+                    let make =
+                        move |project: &Project| folder::make(project, &group, owner, global);
+                    self.on_disk(make).await
                 }
                 Work::WriteSettings { group, env } => {
                     let (group, env) = (group.clone(), env.clone());

@@ -118,6 +118,9 @@ pub enum Work {
         group: GroupName,
         /// Whom they are given to; `None`: whoever makes them.
         owner: Option<UserId>,
+        /// Whether `groups/global` is given away with them.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        global: bool,
     },
     /// Builds an image, or finds that it is there.
     BuildImage {
@@ -362,7 +365,12 @@ impl Work {
     pub fn spec(&self) -> Option<Spec> {
         match self {
             Self::MakeFolders { owner: None, .. } => Some(Spec::Folder),
-            Self::MakeFolders { owner: Some(owner), .. } => Some(Spec::GivenFolder(*owner)),
+            Self::MakeFolders { owner: Some(owner), global: false, .. } => {
+                Some(Spec::GivenFolder(*owner))
+            }
+            Self::MakeFolders { owner: Some(owner), global: true, .. } => {
+                Some(Spec::MainFolder(*owner))
+            }
             Self::BuildImage { image } => Some(Spec::Image(image.clone())),
             Self::WriteGlobalMemory => Some(Spec::GlobalMemory),
             Self::WriteSettings { env, .. } => Some(Spec::Settings { env: env.clone() }),

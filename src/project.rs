@@ -177,6 +177,18 @@ impl Project {
         self.data().join("locks").join(format!("{group}.lock"))
     }
 
+    /// Whom each folder in `groups/` belongs to; none of those that cannot be looked at.
+    #[must_use]
+    pub fn group_owners(&self) -> BTreeMap<String, UserId> {
+        let entries = fs::read_dir(self.root.join("groups")).into_iter().flatten().flatten();
+        let owners = entries.filter_map(|entry| {
+            let about = fs::symlink_metadata(entry.path()).ok()?;
+            let owner = UserId { uid: about.uid(), gid: about.gid() };
+            Some((entry.file_name().into_string().ok()?, owner))
+        });
+        owners.collect()
+    }
+
     /// The folders of a group, in the order in which they are made.
     #[must_use]
     pub fn folders(&self, group: &GroupName) -> [PathBuf; 3] {

@@ -35,7 +35,7 @@ pub use model::{ModelSpec, is_cloud_model};
 pub use order::{stands_on, uses};
 pub use risk::Risk;
 pub use spec::Spec;
-pub use user::UserId;
+pub use user::{GROUP_USERS, UserId};
 
 /// The fields of a spec as a plan shows them: the path in the manifest's words, and the value.
 pub type Fields = Vec<(String, String)>;

@@ -11,7 +11,13 @@ use crate::resource::{Capabilities, ResourceId, Spec};
 pub(super) fn wanted(name: &GroupName, group: &Group, setting: &Setting) -> (ResourceId, Wanted) {
     // A plain process has no other user.
     let images = Capabilities::expected(choice::of_group(group, setting)).images;
-    let spec = setting.owner.filter(|_| images).map_or(Spec::Folder, Spec::GivenFolder);
+    let owner = setting.owner.filter(|_| images);
+    let owner = owner.map(|owner| setting.users.get(name).copied().unwrap_or(owner));
+    let spec = match owner {
+        None => Spec::Folder,
+        Some(owner) if group.main => Spec::MainFolder(owner),
+        Some(owner) => Spec::GivenFolder(owner),
+    };
     let wanted = Wanted { spec, at: Some(group.at), fields: BTreeMap::new() };
     (ResourceId::Folder(name.clone()), wanted)
 }

@@ -15,11 +15,12 @@ pub(super) fn wanted(
 ) -> (ResourceId, Wanted) {
     let own = group.fields.iter().filter(|(path, _)| !settings::is_field(path));
     let fields = own.map(|(path, span)| (path.clone(), *span)).collect();
-    let spec = Spec::Group(Box::new(spec(group, manifest, setting, image)));
+    let spec = Spec::Group(Box::new(spec(name, group, manifest, setting, image)));
     (ResourceId::Group(name.clone()), Wanted { spec, at: Some(group.at), fields })
 }
 
 fn spec(
+    name: &GroupName,
     group: &Group,
     manifest: &Manifest,
     setting: &Setting,
@@ -40,7 +41,7 @@ fn spec(
         lifecycle: group.lifecycle,
         runtime,
         image: image.filter(|_| images).cloned(),
-        user: setting.user.filter(|_| images),
+        user: setting.users.get(name).copied().or(setting.user).filter(|_| images),
         engine: instance::engine(manifest, setting).filter(|_| images),
         limits: group.limits,
     }

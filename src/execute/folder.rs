@@ -7,11 +7,13 @@ use crate::project::{Folder, Project};
 use crate::resource::UserId;
 
 /// Makes those folders of a group that are not there or not usable, and gives all of them to
-/// `owner`. Whatever else is in their place is moved aside.
+/// `owner`, with `groups/global` where the group keeps that. Whatever else is in their place is moved
+/// aside.
 pub(super) fn make(
     project: &Project,
     group: &GroupName,
     owner: Option<UserId>,
+    global: bool,
 ) -> Result<(), String> {
     project.prepare().map_err(|error| error.to_string())?;
     let [own, session, mailbox] = project.folders(group);
@@ -19,8 +21,8 @@ pub(super) fn make(
     for folder in [session, mailbox] {
         project.repair_private(&folder).map_err(|error| error.to_string())?;
     }
-    // The main group keeps what all read.
-    for path in project.folders(group).into_iter().chain([project.global()]) {
+    let global = global.then(|| project.global());
+    for path in project.folders(group).into_iter().chain(global) {
         let given = project.folder(&path).and_then(|folder| match owner {
             Some(owner) => folder.give_all(owner),
             None => give_back(project, &folder),

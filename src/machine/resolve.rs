@@ -6,6 +6,8 @@ use super::HostContext;
 use crate::desired::{self, Choice, Desired, Remark, Setting};
 use crate::error::{Error, Exit};
 use crate::manifest::{self, KindWish, Manifest};
+use crate::name::GroupName;
+use crate::project::Project;
 use crate::resource::{
     self, Capabilities, EnforcedLimits, ImageSpec, ResourceId, Spec, UserId, Wall,
 };
@@ -58,7 +60,9 @@ impl HostContext {
         refuse_unenforced(&manifest, &runtime, engine)?;
         let warnings = info.map(|info| info.warnings.clone()).unwrap_or_default();
         let user = served.then(|| self.user());
+        let users = self.users(&manifest, user, before.clone()).await;
         let setting = Setting {
+            users,
             owner: user.filter(|user| self.has_to_give(*user)),
             user,
             engine: self.engine(recorded),
@@ -90,6 +94,23 @@ impl HostContext {
             return desired::USER_DEFAULT;
         }
         UserId { uid: uid.as_raw(), gid: gid.as_raw() }
+    }
+
+    /// Whom the agents of groups run as where each can be somebody else.
+    async fn users(
+        &self,
+        manifest: &Manifest,
+        user: Option<UserId>,
+        before: BTreeMap<ResourceId, Spec>,
+    ) -> BTreeMap<GroupName, UserId> {
+        if user != Some(desired::USER_DEFAULT) || !rustix::process::geteuid().is_root() {
+            return BTreeMap::new();
+        }
+        let groups: Vec<GroupName> = manifest.groups.keys().cloned().collect();
+        let claim = move |project: &Project| {
+            desired::claim_users(groups.iter(), &before, &project.group_owners())
+        };
+        self.project.blocking(claim).await.unwrap_or_default()
     }
 
     /// Whether a group's folders would otherwise belong to somebody else than its agent.

@@ -11,10 +11,7 @@ use crate::resource::Spec;
 
 /// Looks whether the folders of a group are there and belong to whom they are given.
 pub(super) fn see(project: &Project, group: &GroupName, spec: &Spec) -> Known<Seen> {
-    let owner = match spec {
-        Spec::GivenFolder(owner) => Some(*owner),
-        _ => None,
-    };
+    let owner = spec.owner();
     let relative =
         |path: &Path| path.strip_prefix(project.root()).unwrap_or(path).display().to_string();
     let folders = project.folders(group);
@@ -44,8 +41,8 @@ pub(super) fn see(project: &Project, group: &GroupName, spec: &Spec) -> Known<Se
     }
     // Made anew, it is whoever's who made it, and the main group keeps what is in it.
     let global = project.global();
-    if let (Some(owner), Ok(InPlace::Right(folder))) = (owner, project.place_of(&global))
-        && folder.owner().is_ok_and(|found| found != owner)
+    if let (Spec::MainFolder(owner), Ok(InPlace::Right(folder))) = (spec, project.place_of(&global))
+        && folder.owner().is_ok_and(|found| found != *owner)
     {
         foreign.insert(relative(&global));
     }

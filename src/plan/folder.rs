@@ -17,12 +17,9 @@ pub(super) fn verdict(
     before: Option<&Spec>,
     look: Option<&Known<Seen>>,
 ) -> Verdict {
-    let owner = match spec {
-        Spec::GivenFolder(owner) => Some(*owner),
-        _ => None,
-    };
+    let (owner, global) = (spec.owner(), matches!(spec, Spec::MainFolder(_)));
     let spec = spec.clone();
-    let work = Work::MakeFolders { group: group.clone(), owner };
+    let work = Work::MakeFolders { group: group.clone(), owner, global };
     let listed = |paths: &BTreeSet<String>| {
         let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
         paths.join(", ")
@@ -55,5 +52,5 @@ pub(super) fn verdict(
 
 /// Whom they are given to is the agent's own user.
 pub(super) fn risk(path: &str) -> Risk {
-    if path == "owner" { Risk::Safe } else { Risk::Privileged }
+    if matches!(path, "owner" | "groups/global") { Risk::Safe } else { Risk::Privileged }
 }

@@ -52,7 +52,7 @@ fn field(path: &str, from: Option<&Spec>, wanted: &Wanted, sides: Sides<'_>) -> 
         Spec::Instance(_) => instance::risk(path, from, wanted.fields.contains_key(path)),
         Spec::Image(image) => image::risk(path, image, sides.before),
         Spec::Model(model) => model::risk(path, model),
-        Spec::Folder | Spec::GivenFolder(_) => folder::risk(path),
+        Spec::Folder | Spec::GivenFolder(_) | Spec::MainFolder(_) => folder::risk(path),
         Spec::Settings { .. } => settings::risk(),
         Spec::Group(group) => group::risk(path, from, group, sides),
         Spec::Channel(channel) => channel::risk(path, from, channel),

@@ -22,6 +22,8 @@ pub enum Spec {
     Folder,
     /// A [`Spec::Folder`] that is given to the user that the agent runs as.
     GivenFolder(UserId),
+    /// A [`Spec::GivenFolder`] of the main group, which keeps `groups/global` as well.
+    MainFolder(UserId),
     /// See [`super::ResourceId::Settings`]: the environment of the group's tools.
     Settings {
         /// Variable to value.
@@ -34,12 +36,22 @@ pub enum Spec {
 }
 
 impl Spec {
+    /// Whom a folder is given to.
+    #[must_use]
+    pub fn owner(&self) -> Option<UserId> {
+        match self {
+            Self::GivenFolder(owner) | Self::MainFolder(owner) => Some(*owner),
+            _ => None,
+        }
+    }
+
     /// The spec as fields in a fixed order, for comparing and printing.
     #[must_use]
     pub fn fields(&self) -> Fields {
         match self {
             Self::GlobalMemory | Self::Folder => Vec::new(),
             Self::GivenFolder(owner) => vec![field("owner", owner)],
+            Self::MainFolder(owner) => vec![field("owner", owner), field("groups/global", owner)],
             Self::Settings { env } => {
                 env.iter().map(|(name, value)| (format!("env.{name}"), value.clone())).collect()
             }

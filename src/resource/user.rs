@@ -1,6 +1,7 @@
 //! Users of the host.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,3 +19,7 @@ impl fmt::Display for UserId {
         write!(f, "{}:{}", self.uid, self.gid)
     }
 }
+
+/// The users of groups, where each has one of its own; the group of each has its number. An image
+/// has a name for all of them, so that it is the same whichever groups there are.
+pub const GROUP_USERS: RangeInclusive<u32> = 10_001..=11_000;

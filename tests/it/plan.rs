@@ -15,6 +15,7 @@ mod containers;
 mod properties;
 mod risks;
 mod tampered;
+mod users;
 
 const ONE: &str = "
 model demo rehearsal

@@ -5,6 +5,7 @@
 //! has it; it runs all stages of a Dockerfile in order, so it is given only one.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::io;
 use std::path::{Component, Path};
 use std::time::Duration;
@@ -26,7 +27,7 @@ use super::others::{self, TRIES_MAX};
 use super::{CONTENT, CREATE_DEADLINE, Docker, INSTANCE, LIST_DEADLINE, life};
 use crate::line::Lines;
 use crate::name::{ImageTag, InstanceId};
-use crate::resource::{IMAGE_REPOSITORY, ImageSpec, UserId, digest};
+use crate::resource::{GROUP_USERS, IMAGE_REPOSITORY, ImageSpec, UserId, digest};
 use crate::runtime::{Binary, RuntimeError};
 
 /// All stages; see there.
@@ -260,7 +261,16 @@ impl Recipe<'_> {
             ("PACKAGES", self.packages.join(" ")),
             ("AGENT_UID", self.user.uid.to_string()),
             ("AGENT_GID", self.user.gid.to_string()),
+            ("AGENT_USERS", self.users().to_string()),
         ])
+    }
+
+    /// How many users have a name in it, from its own on.
+    fn users(&self) -> u32 {
+        match self.user.uid == *GROUP_USERS.start() {
+            true => GROUP_USERS.end() - GROUP_USERS.start() + 1,
+            false => 1,
+        }
     }
 
     /// Everything that the builder gets. The same for the same, byte by byte.
@@ -280,9 +290,13 @@ impl Recipe<'_> {
         if empty {
             let UserId { uid, gid } = self.user;
             let root = if uid == 0 { "" } else { "root:x:0:0:root:/:/sbin/nologin\n" };
-            let users = format!("{root}agent:x:{uid}:{gid}:agent:/home/agent:/bin/sh\n");
-            let root = if gid == 0 { "" } else { "root:x:0:\n" };
-            let groups = format!("{root}agent:x:{gid}:\n");
+            let mut users = root.to_owned();
+            let mut groups = if gid == 0 { "" } else { "root:x:0:\n" }.to_owned();
+            for next in 0..self.users() {
+                let (uid, gid) = (uid + next, gid + next);
+                let _ = writeln!(users, "agent:x:{uid}:{gid}:agent:/home/agent:/bin/sh");
+                let _ = writeln!(groups, "agent:x:{gid}:");
+            }
             context.folder("root/etc", 0o755)?;
             context.file("root/etc/passwd", 0o644, users.as_bytes())?;
             context.file("root/etc/group", 0o644, groups.as_bytes())?;
@@ -304,7 +318,7 @@ fn stage(name: &str) -> String {
 }
 
 /// What all else in a context takes beside the binary, in bytes.
-const OTHERS_ROOM: usize = 64 << 10;
+const OTHERS_ROOM: usize = 128 << 10;
 
 /// A tar archive whose entries have neither time nor owner.
 #[derive(Default)]

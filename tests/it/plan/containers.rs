@@ -455,7 +455,10 @@ fn folders_are_given_to_whom_the_agent_runs_as() {
     world.look_for(&now);
     let plan = plan_checked(&now, &world);
     let step = plan.steps.iter().find(|step| step.id == id("folder/home")).expect("a step");
-    assert_eq!(step.work, Work::MakeFolders { group: group_name("home"), owner: Some(owner) });
+    assert_eq!(
+        step.work,
+        Work::MakeFolders { group: group_name("home"), owner: Some(owner), global: false }
+    );
     assert_eq!(
         (step.fields[0].path.as_str(), step.fields[0].to.as_deref()),
         ("owner", Some("10001:10001"))
@@ -621,6 +624,9 @@ fn what_the_environment_says_is_shown_with_where_it_came_from() {
     assert_snapshot!(printed(&desired, &World::empty(&desired)), @"
     manifest  babybot.toml   generation - → 1   runtime none
 
+     +   instance           create                                    safe
+           runtime   none   babybot.toml:2
+             from CONTAINER_RUNTIME
      +   model/demo         create: kind rehearsal (babybot.toml:3)   safe
      +   memory/global      create                                    safe
      +   folder/home        create                                    safe
@@ -640,7 +646,7 @@ fn what_the_environment_says_is_shown_with_where_it_came_from() {
      ·   group/home: limits.cpus, limits.memory and limits.pids are not enforced by
          runtime none
 
-    6 to add, 0 to change, 0 to remove. Risk: 1 privileged
+    7 to add, 0 to change, 0 to remove. Risk: 1 privileged
     Next: babybot apply   (`plan -v` also shows 15 defaults)
     ");
 }

@@ -81,7 +81,7 @@ fn a_group_removed_that_the_manifest_asks_for() {
 fn work_on_another_group() {
     rejects(&[Problem::Work], |plan| {
         let step = step(plan, "folder/family");
-        step.work = Work::MakeFolders { group: group_name("main"), owner: None };
+        step.work = Work::MakeFolders { group: group_name("main"), owner: None, global: false };
     });
 }
 

@@ -141,6 +141,8 @@ async fn an_image_stands_on_another() {
     let mut running = Running::from(agent.runtime.launch(spec).await.unwrap());
     let said = running.rest().await;
     assert!(said.starts_with("agent\nagent:x:10001:10001:agent:/home/agent:"), "{said}");
+    // Each group may have a user of its own.
+    assert!(said.contains("agent:x:11000:11000:agent:/home/agent:"), "{said}");
     assert!(said.contains("root:x:0:0:"), "{said}");
     for folder in ["extra", "global", "group", "ipc", "memory", "project", "skills"] {
         assert!(said.contains(&format!("{folder}\n")), "{folder}: {said}");

@@ -186,6 +186,7 @@ pub(crate) fn desired_on(setting: &Setting, text: &str) -> Desired {
 /// A machine with Docker.
 pub(crate) fn docker() -> Setting {
     Setting {
+        users: BTreeMap::new(),
         runtime: Choice {
             kind: RuntimeKind::Docker,
             reason: "auto: Docker 20.10.24 at unix:///var/run/docker.sock".to_owned(),

@@ -19,7 +19,7 @@ fn the_agents_of_root_are_nobody_who_owns_the_folders_it_is_given() {
         crate::support::skipped("only root gives folders away");
         return;
     }
-    let house = House::new(&engine, HOME, RUN);
+    let house = House::new(&engine, &format!("{HOME}main = true\n"), RUN);
     // A folder that was there before, with what could lead out of it.
     let outside = house.installation.beside("outside");
     write(&outside, "of somebody else").unwrap();
@@ -70,6 +70,39 @@ fn the_agents_of_root_are_nobody_who_owns_the_folders_it_is_given() {
     }
     wait_until("it is the agent's again", || of_agent(&global.join("MEMORY.md")));
     up.down();
+}
+
+#[test]
+fn what_the_kernel_counts_for_a_user_it_counts_for_each_group() {
+    let engine = needs_engine!();
+    if !rustix::process::geteuid().is_root() {
+        crate::support::skipped("only root has users to give to groups");
+        return;
+    }
+    let house = House::new(&engine, &format!("{HOME}[groups.work]\n"), RUN);
+    // What another group left behind keeps its user.
+    let left = house.root().join("groups/left");
+    std::fs::create_dir_all(&left).unwrap();
+    std::os::unix::fs::chown(&left, Some(10_002), Some(10_002)).unwrap();
+    house.apply();
+    let script = |group: &str, text: &str| {
+        write(house.root().join("groups").join(group).join("run.sh"), text).unwrap();
+    };
+    let crowd = "for i in $(seq 100); do sleep 600 & done; echo x > many\n\
+                 while [ ! -e go ]; do sleep 0.1; done\n";
+    script("home", crowd);
+    let mut busy = house.begin_chat("home", "run");
+    wait_until("there is a crowd", || house.root().join("groups/home/many").exists());
+    // As many as a user may have, and the other group has more than that.
+    let few = "(id -u; ulimit -u 50; ls / > /dev/null && echo fine) > said 2>&1\n";
+    script("work", few);
+    let ended = house.chat("work", "run");
+    assert_eq!(house.read("groups/work/said"), "10003\nfine\n", "{ended:?}");
+    write(house.root().join("groups/home/go"), "").unwrap();
+    assert!(busy.wait().unwrap().success());
+    assert_eq!(metadata(house.root().join("groups/home")).unwrap().uid(), 10_001);
+    assert_eq!(metadata(house.root().join("groups/global")).unwrap().uid(), 0);
+    assert_eq!(house.run(&["plan", "--detailed-exitcode"]).code, 0);
 }
 
 #[test]
