@@ -1,5 +1,6 @@
 //! Rules about the code itself: imports point down, every room is on the map, and habits hold.
 
+mod circles;
 mod floors;
 mod grid;
 mod source;
@@ -9,6 +10,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use self::circles::circles;
 use self::floors::{FLOORS, PAPER, PURE_FOUNDATIONS, check, is_paper, room};
 use self::source::Source;
 
@@ -120,6 +122,33 @@ fn the_checker_sees_what_it_should() {
     passes("src/agent/turn.rs", "use crate::link::client::Link;");
     passes("src/session.rs", "use crate::store::{self, Store};");
     passes("src/main.rs", "use babybot::cli; fn run() {}");
+}
+
+#[test]
+fn no_files_import_each_other() {
+    none(&circles(&code()));
+}
+
+#[test]
+fn circles_are_seen_also_through_what_a_file_above_hands_on() {
+    let house = |files: &[(&str, &str)]| {
+        let files: Vec<_> =
+            files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect();
+        circles(&files)
+    };
+    let store = ("src/store.rs", "pub use turns::Turn; pub use outbox::Post; struct Error;");
+    let turns = ("src/store/turns.rs", "use super::Post; pub struct Turn;");
+    let outbox = ("src/store/outbox.rs", "use crate::store::{Error, Turn}; pub struct Post;");
+    let circle = "these import each other: store::outbox, store::turns";
+    assert_eq!(house(&[store, turns, outbox]), [circle]);
+    let turns = ("src/store/turns.rs", "use super::Error; pub struct Turn;");
+    assert_eq!(house(&[store, turns, outbox]), [""; 0]);
+    let three = [
+        ("src/a.rs", "use crate::b::B; pub struct A;"),
+        ("src/b.rs", "use crate::c::C; pub struct B;"),
+        ("src/c.rs", "fn f() { crate::a::A }"),
+    ];
+    assert_eq!(house(&three), ["these import each other: a, b, c"]);
 }
 
 #[test]
