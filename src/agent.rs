@@ -6,6 +6,7 @@
 //! does the agent, with everything it started.
 
 mod answer;
+mod call;
 mod calls;
 mod children;
 mod chunk;

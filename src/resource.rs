@@ -25,11 +25,11 @@ pub use self::runtime::{
     CONTAINER_LIMITS, Capabilities, EnforcedLimits, RuntimeKind, RuntimeRef, Wall,
 };
 pub use channel::{CallbackSpec, ChannelSpec, SecretRef, SecretSource, WebhookSpec};
-pub use container::{ContainerSpec, containers, engine, runtimes};
+pub use container::{ContainerSpec, containers, engine, instance, runtimes};
 pub use group::{Binding, GroupSpec, Lifecycle};
 pub use id::{ResourceId, ResourceKind};
 pub use image::{IMAGE_REPOSITORY, ImageSpec};
-pub use instance::{InstanceSpec, PARALLEL_DEFAULT, instance};
+pub use instance::{InstanceSpec, PARALLEL_DEFAULT};
 pub use limits::{Limits, MilliCpus};
 pub use model::{ModelSpec, is_cloud_model};
 pub use order::{stands_on, uses};

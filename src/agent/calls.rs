@@ -21,7 +21,7 @@ mod written;
 
 use serde_json::Value;
 
-use super::model::Call;
+use super::call::Call;
 use parts::{Kind, Part, TextState, parts};
 use written::Written;
 

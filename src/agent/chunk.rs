@@ -6,8 +6,8 @@
 
 use serde_json::Value;
 
+use super::call::Call;
 use super::calls;
-use super::model::Call;
 
 /// The content of a line.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -5,6 +5,7 @@ use http_body_util::{BodyExt as _, Limited};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::call::Call;
 use super::chunk::{Chunk, error_words};
 use crate::link::LinkError;
 use crate::link::client::{self, Link};
@@ -30,17 +31,6 @@ pub(super) struct Reply {
     pub(super) thought: bool,
     /// Whether it was cut off because it went on repeating itself.
     pub(super) repeated: bool,
-}
-
-/// A tool call as the model wrote it.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Call {
-    /// The model's or a made-up identifier, unique within the reply.
-    pub(super) id: String,
-    /// The tool.
-    pub(super) tool: String,
-    /// Its arguments; an object, or whatever else the model wrote.
-    pub(super) arguments: Value,
 }
 
 /// Why there is no reply.

@@ -16,10 +16,11 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::call::Call;
 use super::calls::{self, Found};
 use super::disk::Disk;
 use super::limits::Limits;
-use super::model::{self, Call, ModelError, Reply};
+use super::model::{self, ModelError, Reply};
 use super::tools::Tools;
 use super::transcript::{Ending, Transcript};
 use super::{answer, context};

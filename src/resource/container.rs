@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Capabilities, GroupSpec, MilliCpus, ResourceId, RuntimeKind, RuntimeRef, Spec, UserId, digest,
+    Capabilities, GroupSpec, InstanceSpec, MilliCpus, ResourceId, RuntimeKind, RuntimeRef, Spec,
+    UserId, digest,
 };
 use crate::name::GroupName;
 use crate::unit::ByteSize;
@@ -115,4 +116,13 @@ pub fn runtimes(specs: &BTreeMap<ResourceId, Spec>) -> BTreeMap<GroupName, Runti
 #[must_use]
 pub fn engine(specs: &BTreeMap<ResourceId, Spec>) -> Option<String> {
     runtimes(specs).into_values().find_map(|reference| reference.endpoint)
+}
+
+/// What all groups share among these specs; `None` where nothing was applied.
+#[must_use]
+pub fn instance(specs: &BTreeMap<ResourceId, Spec>) -> Option<&InstanceSpec> {
+    match specs.get(&ResourceId::Instance) {
+        Some(Spec::Instance(instance)) => Some(instance),
+        _ => None,
+    }
 }

@@ -1,10 +1,8 @@
 //! What holds for the whole house and not for one group.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
-use super::{Fields, ResourceId, RuntimeRef, Spec, field};
+use super::{Fields, RuntimeRef, field};
 
 /// What all groups share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,14 +34,5 @@ impl InstanceSpec {
         let endpoint = self.runtime.endpoint.as_ref();
         fields.extend(endpoint.map(|endpoint| field("runtime.docker.host", endpoint)));
         fields
-    }
-}
-
-/// What all groups share among these specs; `None` where nothing was applied.
-#[must_use]
-pub fn instance(specs: &BTreeMap<ResourceId, Spec>) -> Option<&InstanceSpec> {
-    match specs.get(&ResourceId::Instance) {
-        Some(Spec::Instance(instance)) => Some(instance),
-        _ => None,
     }
 }

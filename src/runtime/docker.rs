@@ -10,11 +10,13 @@ pub mod binary;
 mod call;
 mod create;
 pub mod endpoint;
+mod failure;
 pub mod find;
 mod image;
 mod life;
 mod look;
 mod mounts;
+mod names;
 mod others;
 pub mod places;
 mod run;
@@ -31,8 +33,9 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use tokio::sync::OnceCell;
 
-use self::call::{Failure, understood, within};
+use self::call::{understood, within};
 use self::endpoint::Endpoint;
+use self::failure::Failure;
 use super::{
     Binary, Exec, ExecSpec, Runtime, RuntimeError, RuntimeEvent, RuntimeInfo, Sandbox, SandboxSpec,
 };
@@ -42,7 +45,8 @@ use crate::resource::{ContainerSpec, ImageSpec, RuntimeKind, RuntimeRef};
 
 pub use self::mounts::unmountable;
 
-pub use self::image::{build_binary_from_source, content, name_of as image_name, source_digest};
+pub use self::image::{build_binary_from_source, content, source_digest};
+pub use self::names::image_name;
 
 /// The label of the installation that a container or an image belongs to.
 pub const INSTANCE: &str = "io.babybot.instance";

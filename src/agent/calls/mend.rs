@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::super::model::Call;
+use super::super::call::Call;
 use super::literal;
 
 /// Largest number that is the same as a whole number and as a float.

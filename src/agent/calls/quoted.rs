@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::super::model::Call;
+use super::super::call::Call;
 use super::mend;
 use super::parts::{Part, TextState, parts};
 use crate::protocol::unescaped;

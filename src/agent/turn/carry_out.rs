@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::super::call::Call;
 use super::super::limits;
-use super::super::model::{Call, Reply};
+use super::super::model::Reply;
 use super::super::tools::{Bounds, CallOutcome, CallPlace};
 use super::words::INTERRUPTED;
 use super::{Progress, Turn, TurnError};

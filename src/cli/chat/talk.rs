@@ -1,5 +1,7 @@
 //! The conversation itself: what is said, what is heard of it, and how it ends.
 
+mod prompt;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 

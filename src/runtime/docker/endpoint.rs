@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use super::call::{Failure, Reach};
+use super::failure::{Failure, Reach};
 use crate::resource::RuntimeKind;
 use crate::runtime::RuntimeError;
 

@@ -22,7 +22,9 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 
 use super::binary::BINARY_MAX;
-use super::call::{self, Failure, understood, within};
+use super::call::{self, understood, within};
+use super::failure::Failure;
+use super::names::image_name;
 use super::others::{self, TRIES_MAX};
 use super::{CONTENT, CREATE_DEADLINE, Docker, INSTANCE, LIST_DEADLINE, life};
 use crate::line::Lines;
@@ -64,22 +66,6 @@ const SOURCES: &[&str] =
 /// Files and bytes of a checkout, together.
 const SOURCE_FILES_MAX: usize = 5_000;
 const SOURCE_BYTES_MAX: usize = 64 << 20;
-
-/// What an image is called at an engine. One that is built is its instance's alone: another project
-/// may build the same, and remove it. Before there is an instance, there is no such image.
-#[must_use]
-pub fn name_of(instance: Option<&InstanceId>, reference: &str) -> String {
-    match (instance, tag_of(reference)) {
-        (Some(instance), Some(tag)) => format!("{IMAGE_REPOSITORY}:{}-{tag}", instance.short()),
-        _ => reference.to_owned(),
-    }
-}
-
-/// The tag of an image that is built, as a spec names it.
-fn tag_of(reference: &str) -> Option<ImageTag> {
-    let tag = reference.strip_prefix(IMAGE_REPOSITORY)?.strip_prefix(':')?;
-    ImageTag::new(tag).ok()
-}
 
 /// Whether the engine has an image of this name.
 pub(super) async fn has(client: &Client, reference: &str) -> Result<bool, Failure> {
@@ -127,7 +113,7 @@ async fn remove_once(
     instance: &InstanceId,
     tag: &ImageTag,
 ) -> Result<(), Failure> {
-    let reference = name_of(Some(instance), &format!("{IMAGE_REPOSITORY}:{tag}"));
+    let reference = image_name(Some(instance), &format!("{IMAGE_REPOSITORY}:{tag}"));
     let Some(found) = inspect(client, &reference).await? else { return Ok(()) };
     let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
     if labels.get(INSTANCE).is_none_or(|owner| owner != instance.as_str()) {
@@ -167,7 +153,7 @@ pub(super) async fn build(
     progress: &(dyn Fn(&str) + Send + Sync),
 ) -> Result<(), RuntimeError> {
     let client = &docker.client;
-    let reference = name_of(Some(instance), &image.reference());
+    let reference = image_name(Some(instance), &image.reference());
     if has(client, &reference).await.map_err(|failure| docker.lost(failure))? {
         return Ok(());
     }

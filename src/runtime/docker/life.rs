@@ -17,8 +17,9 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::call::{Failure, Reach, understood, within};
+use super::call::{understood, within};
 use super::create;
+use super::failure::{Failure, Reach};
 use super::others::{self, TRIES_MAX};
 use super::streams::{self, Input, Of, Returned};
 use super::{CREATE_DEADLINE, GROUP, INSTANCE, LIST_DEADLINE, image_name, mounts};

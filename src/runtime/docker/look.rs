@@ -15,8 +15,9 @@ use bollard::query_parameters::{EventsOptionsBuilder, ListContainersOptionsBuild
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 
-use super::call::{self, Failure, within};
+use super::call::{self, within};
 use super::endpoint::Endpoint;
+use super::failure::Failure;
 use super::{GROUP, INSTANCE, LIST_DEADLINE, SPEC, create};
 use crate::name::{GroupName, InstanceId, SandboxId};
 use crate::observed::{Owner, SandboxSeen, SandboxState};

@@ -8,7 +8,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use super::call::Failure;
+use super::failure::Failure;
 
 /// How often something is tried at all.
 pub(super) const TRIES_MAX: u32 = 5;

@@ -9,8 +9,9 @@ use bollard::models::ExecConfig;
 use bollard::query_parameters::ResizeExecOptionsBuilder;
 use tokio::io::AsyncWriteExt as _;
 
-use super::call::{Failure, within};
+use super::call::within;
 use super::endpoint::Endpoint;
+use super::failure::Failure;
 use super::screen;
 use super::streams::{self, Of, Returned};
 use super::{CREATE_DEADLINE, LIST_DEADLINE};

@@ -16,8 +16,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_util::io::ReaderStream;
 
-use super::call::{Failure, Reach};
 use super::endpoint::Endpoint;
+use super::failure::{Failure, Reach};
 use super::streams::{Input, Output};
 use crate::runtime::Duplex;
 
