@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::MetadataExt as _;
 
+use rustix::process::Signal;
+
 use crate::support::docker::needs_engine;
 use crate::support::home::{ALWAYS, HOME, Home, LONG, condition};
 use crate::support::installation::wait_until;
@@ -12,9 +14,9 @@ type Case = (&'static str, &'static str, &'static str);
 /// In the place of a file.
 const FILES: &[Case] = &[
     ("cd ~/.ollama && ln -sf /etc/passwd settings.json", "settings/home", "a link is in its place"),
-    ("cd ~/.ollama && rm settings.json && mkfifo settings.json", "settings/home", "a pipe is"),
+    ("cd ~/.ollama && mkfifo pipe && mv pipe settings.json", "settings/home", "a pipe is"),
     (
-        "cd ~/.ollama && rm settings.json && mkdir settings.json && echo kept > settings.json/kept",
+        "cd ~/.ollama && until rm -f settings.json; mkdir settings.json; do :; done && echo kept > settings.json/kept",
         "settings/home",
         "a folder is in its place",
     ),
@@ -107,7 +109,10 @@ fn what_is_put_in_the_place_of_a_folder_or_of_the_memory_is_moved_aside_and_lose
         ("cd data/ipc && rmdir home && mkfifo home", "folder/home", "data/ipc/home: a pipe is in"),
         ("chmod 0 groups/home", "folder/home", "groups/home: its mode keeps its owner out"),
     ] {
+        // The controller sees what a script leaves, and nothing of the way there.
+        up.signal(Signal::STOP);
         shell(script);
+        up.signal(Signal::CONT);
         home.assert_drift_is_told(id, words);
         wait_until("all is a folder or a file again", whole);
     }
