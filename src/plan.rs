@@ -19,6 +19,7 @@ use crate::name::{GroupName, ImageTag, SandboxId};
 use crate::observed::{Known, Observed};
 use crate::resource::{ImageSpec, ResourceId, Risk, Spec, UserId};
 
+mod build;
 mod channel;
 pub mod check;
 mod container;
@@ -234,8 +235,8 @@ pub struct Counts {
 #[must_use]
 pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     match &observed.applied {
-        Known::Is(applied) => draft::plan(desired, observed, Some(applied.number), &applied.specs),
-        Known::Absent => draft::plan(desired, observed, None, &BTreeMap::new()),
+        Known::Is(applied) => build::plan(desired, observed, Some(applied.number), &applied.specs),
+        Known::Absent => build::plan(desired, observed, None, &BTreeMap::new()),
         // Without the last generation, everything that was removed from the manifest looks as
         // if it had never been, and everything approved as if it never was.
         Known::Unknown(why) => {

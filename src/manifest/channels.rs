@@ -9,7 +9,7 @@ use super::codes::Code;
 use super::decode::{Decoder, Section};
 use super::diagnostic::{Diagnostic, closest, listed, quote};
 use super::models::url_fault;
-use super::read::check_name;
+use super::names::check_name;
 use super::{Declared, Span, Written};
 use crate::name::{ChannelName, ChatId, SecretName};
 use crate::resource::{CallbackSpec, ChannelSpec, SecretRef, SecretSource, WebhookSpec};

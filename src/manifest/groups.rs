@@ -8,12 +8,13 @@ use super::decode::{Decoder, Section, join};
 use super::diagnostic::{Diagnostic, closest, listed, quote};
 use super::fields::GROUPS_MAX;
 use super::hidden::names_secret;
-use super::read::{Names, check_name, check_word};
+use super::limits::LimitParts;
+use super::names::{check_name, check_word, is_variable_name};
+use super::scope::Names;
 use super::token::has_token;
 use super::{Group, KindWish, Span, Written, channels, habits};
 use crate::name::{ChannelName, GroupName, ModelName};
-use crate::resource::{Binding, Lifecycle, Limits, MilliCpus, RuntimeKind};
-use crate::unit::{ByteSize, Period};
+use crate::resource::{Binding, Lifecycle, Limits, RuntimeKind};
 
 /// Variables that belong to the sandbox.
 const RESERVED_VARIABLES: &[&str] = &["PATH", "HOME", "USER", "LOGNAME", "GLIBC_TUNABLES"];
@@ -21,62 +22,6 @@ const RESERVED_VARIABLES: &[&str] = &["PATH", "HOME", "USER", "LOGNAME", "GLIBC_
 const ZONE: &str = "TZ";
 /// Beginnings of variables that belong to the sandbox.
 const RESERVED_VARIABLE_PREFIXES: &[&str] = &["LD_", "BABYBOT_"];
-
-/// The limits written in one place.
-#[derive(Clone, Debug, Default)]
-pub(super) struct LimitParts {
-    cpus: Option<Written<MilliCpus>>,
-    memory: Option<Written<ByteSize>>,
-    pids: Option<Written<u32>>,
-    turn: Option<Written<Period>>,
-    idle: Option<Written<Period>>,
-    output: Option<Written<ByteSize>>,
-    disk: Option<Written<ByteSize>>,
-}
-
-impl LimitParts {
-    pub(super) fn read(
-        decoder: &mut Decoder<'_>,
-        parent: &Section<'_, '_>,
-        runtime: Option<KindWish>,
-    ) -> Self {
-        let Some(section) = decoder.section(parent, "limits") else { return Self::default() };
-        decoder.check_keys(&section, None);
-        let limits = Self {
-            cpus: decoder.cpus(&section, "cpus"),
-            memory: decoder.size(&section, "memory"),
-            pids: decoder.integer(&section, "pids"),
-            turn: decoder.period(&section, "turn"),
-            idle: decoder.period(&section, "idle"),
-            output: decoder.size(&section, "output"),
-            disk: decoder.size(&section, "disk"),
-        };
-        if runtime == Some(KindWish::None) {
-            limits.check_enforced(decoder, &section);
-        }
-        limits
-    }
-
-    /// Notes the limits that a plain process cannot be held to.
-    fn check_enforced(&self, decoder: &mut Decoder<'_>, section: &Section<'_, '_>) {
-        let written = [
-            ("cpus", self.cpus.as_ref().and_then(|limit| limit.at)),
-            ("memory", self.memory.as_ref().and_then(|limit| limit.at)),
-            ("pids", self.pids.as_ref().and_then(|limit| limit.at)),
-        ];
-        for (key, at) in written {
-            let Some(at) = at else { continue };
-            decoder.note(
-                Diagnostic::new(
-                    Code::LimitNotEnforced,
-                    format!("runtime `none` cannot enforce `{}`", join(&section.path, key)),
-                )
-                .at(at, "not enforced")
-                .helped("leave it out, or write `kind = \"docker\"` or \"auto\": a container can be held to it"),
-            );
-        }
-    }
-}
 
 /// The runtime that a group names for itself; the defaults of all groups name none.
 fn own_runtime(
@@ -245,11 +190,6 @@ fn check_variable_form(decoder: &mut Decoder<'_>, name: &str, at: Span) -> bool 
         );
     }
     plain
-}
-
-pub(super) fn is_variable_name(name: &str) -> bool {
-    name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_')
-        && name.bytes().next().is_some_and(|first| !first.is_ascii_digit())
 }
 
 /// A group as written, before defaults.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::codes::Code;
 use super::decode::{Decoder, Section};
 use super::diagnostic::{Diagnostic, quote};
-use super::read::check_name;
+use super::names::check_name;
 use super::{Declared, Written};
 use crate::name::ModelName;
 use crate::resource::{ModelSpec, is_cloud_model};

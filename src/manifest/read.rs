@@ -1,22 +1,20 @@
 //! The whole manifest, section by section, each by a reader of its own.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use toml::de::DeTable;
 
-use super::channels::{Chats, channels};
+use super::channels::channels;
 use super::codes::Code;
 use super::decode::{Decoder, Section};
 use super::diagnostic::{Diagnostic, closest, quote};
 use super::fields::SCHEMA_VERSION;
 use super::groups::{self, GroupPart, Inherited};
 use super::models::models;
+use super::names::{check_word, note_name};
 use super::runtime::runtime;
+use super::scope::Names;
 use super::secrets::secrets;
-use super::spelling::plain_name;
-use super::{Manifest, Span, Written};
-use crate::name::{NameError, ProjectName};
-use crate::visible;
+use super::{Manifest, Written};
+use crate::name::ProjectName;
 
 const ASSISTANT_NAME: &str = "Baby";
 
@@ -56,13 +54,6 @@ pub(crate) fn manifest(decoder: &mut Decoder<'_>, tree: &DeTable<'_>) -> Option<
     let groups =
         drafts.into_iter().filter_map(|draft| draft.complete(&inherited, &trigger)).collect();
     Some(Manifest { name: name?, assistant, timezone, runtime, secrets, models, channels, groups })
-}
-
-/// The names that can be referred to, whether or not what they name is valid.
-#[derive(Debug)]
-pub(super) struct Names {
-    pub(super) models: BTreeSet<String>,
-    pub(super) channels: BTreeMap<String, Chats>,
 }
 
 fn schema(decoder: &mut Decoder<'_>, root: &Section<'_, '_>) {
@@ -122,27 +113,6 @@ fn assistant(
     (name.unwrap_or(default), timezone)
 }
 
-/// Notes a text that a person could not type or see.
-pub(super) fn check_word(decoder: &mut Decoder<'_>, what: &str, written: &Written<String>) {
-    let text = &written.value;
-    let reason = if text.is_empty() {
-        "is empty"
-    } else if visible::has_hidden(text) {
-        "has a line end or another hidden character in it"
-    } else if text.trim() != text {
-        "has space around it"
-    } else {
-        return;
-    };
-    if let Some(at) = written.at {
-        decoder.note(
-            Diagnostic::new(Code::BadText, format!("{what} {reason}"))
-                .at(at, reason)
-                .helped("write a word that a person would type"),
-        );
-    }
-}
-
 fn check_timezone(decoder: &mut Decoder<'_>, written: &Written<String>) {
     let zones = jiff::tz::TimeZoneDatabase::bundled();
     if zones.get(&written.value).is_ok() {
@@ -162,35 +132,4 @@ fn check_timezone(decoder: &mut Decoder<'_>, written: &Written<String>) {
             .helped("write an IANA name such as \"Europe/Berlin\", or leave it out for the machine's own"),
         );
     }
-}
-
-/// Notes a name that cannot be used.
-pub(super) fn check_name<T>(
-    decoder: &mut Decoder<'_>,
-    what: &str,
-    name: &str,
-    at: &std::ops::Range<usize>,
-    check: impl Fn(String) -> Result<T, NameError>,
-) {
-    if let Err(error) = check(name.to_owned()) {
-        let at = decoder.span(at);
-        note_name(decoder, what, name, &error, at);
-    }
-}
-
-fn note_name(decoder: &mut Decoder<'_>, what: &str, name: &str, error: &NameError, at: Span) {
-    let help = match error {
-        NameError::Reserved => {
-            format!("`{name}` is the folder that all groups share: choose another name")
-        }
-        _ => match plain_name(name) {
-            Some(plain) => format!("for example `{plain}`"),
-            None => "for example `family`".to_owned(),
-        },
-    };
-    decoder.note(
-        Diagnostic::new(Code::BadName, format!("{} cannot name a {what}: {error}", quote(name)))
-            .at(at, "not a usable name")
-            .helped(help),
-    );
 }

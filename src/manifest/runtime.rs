@@ -6,7 +6,7 @@ use super::codes::Code;
 use super::decode::{Decoder, Section};
 use super::diagnostic::{Diagnostic, quote};
 use super::fields::{IMAGE_BASE, IMAGE_SCRATCH, PACKAGES_MAX};
-use super::groups::LimitParts;
+use super::limits::LimitParts;
 use super::models::{is_port, path_fault};
 use super::{Fallback, ImageSource, ImageWish, KindWish, RuntimeWish, Span, Written};
 use crate::resource::RuntimeKind;

@@ -7,8 +7,7 @@ use toml::de::DeTable;
 use super::codes::Code;
 use super::decode::{Decoder, Section, join};
 use super::diagnostic::{Diagnostic, quote};
-use super::groups;
-use super::read::{check_name, check_word};
+use super::names::{check_name, check_word, is_variable_name};
 use super::{Span, Written};
 use crate::name::SecretName;
 use crate::resource::SecretSource;
@@ -87,7 +86,7 @@ fn secret(
 /// Notes a text that no environment variable is called. It may be the secret itself, so it is not
 /// repeated.
 fn check_variable_of_secret(decoder: &mut Decoder<'_>, name: &str, at: Span) {
-    if !groups::is_variable_name(name) {
+    if !is_variable_name(name) {
         decoder.note(
             Diagnostic::new(Code::BadVariable, "`env` does not name an environment variable")
                 .at(at, "is not a name")

@@ -1,18 +1,24 @@
-//! A plan in the making: one verdict for each resource, then what depends on several.
+//! A plan in the making: what is planned so far, what is left alone, and what is noted.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::desired::{Desired, Wanted};
+use crate::desired::Desired;
 use crate::observed::{Controller, Observed};
-use crate::plan::risk::{self, Sides};
-use crate::plan::verdict::{StepDraft, Verdict, removal, worst};
-use crate::plan::{
-    FieldChange, Note, NoteKind, Plan, Step, Work, channel, folder, group, image, instance, memory,
-    model, record, settings,
-};
+use crate::plan::verdict::removal;
+use crate::plan::{FieldChange, Note, NoteKind, Plan, Step, Work, record};
 use crate::resource::{self, ResourceId, Risk, Spec};
 
+/// The specs on either side of a change.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sides<'a> {
+    /// What was applied.
+    pub(super) before: &'a BTreeMap<ResourceId, Spec>,
+    /// What is asked for.
+    pub(super) after: &'a BTreeMap<ResourceId, Spec>,
+}
+
+/// A plan in the making.
 pub(super) struct Draft<'a> {
     pub(super) desired: &'a Desired,
     pub(super) observed: &'a Observed,
@@ -25,107 +31,36 @@ pub(super) struct Draft<'a> {
     notes: Vec<Note>,
 }
 
-pub(super) fn plan(
-    desired: &Desired,
-    observed: &Observed,
-    parent: Option<u64>,
-    before: &BTreeMap<ResourceId, Spec>,
-) -> Plan {
-    let after = desired.resources.iter().map(|(id, wanted)| (id.clone(), wanted.spec.clone()));
-    let mut draft = Draft {
-        desired,
-        observed,
-        before,
-        after: after.collect(),
-        build: BTreeMap::new(),
-        removals: BTreeMap::new(),
-        held: BTreeSet::new(),
-        notes: Vec::new(),
-    };
-    draft.build();
-    draft.remove();
-    draft.contain();
-    draft.remove_images();
-    draft.mark_missing_walls();
-    draft.remark();
-    draft.finish(parent)
-}
-
-impl Draft<'_> {
-    fn build(&mut self) {
-        for (id, wanted) in &self.desired.resources {
-            match self.verdict(id, wanted) {
-                Verdict::Nothing => {}
-                Verdict::Unknown(why) => {
-                    self.held.insert(id.clone());
-                    self.note(NoteKind::Unknown, id, format!("unknown: {why}"));
-                }
-                Verdict::Missing(how) => {
-                    self.held.insert(id.clone());
-                    self.note(NoteKind::Missing, id, how);
-                }
-                Verdict::Do(change) => match self.in_the_way(id) {
-                    Some(below) => {
-                        self.held.insert(id.clone());
-                        self.note(
-                            NoteKind::Waiting,
-                            id,
-                            format!("{} waits for {below}", change.action.word()),
-                        );
-                    }
-                    None => {
-                        let step = self.step(id, wanted, change);
-                        self.build.insert(id.clone(), step);
-                    }
-                },
-            }
-        }
-    }
-
-    fn verdict(&self, id: &ResourceId, wanted: &Wanted) -> Verdict {
-        let before = self.before.get(id);
-        let look = self.observed.looks.get(id);
-        match (id, &wanted.spec) {
-            (_, Spec::Instance(spec)) => instance::verdict(spec, before),
-            (ResourceId::Image(_), Spec::Image(spec)) => image::verdict(spec, before, look),
-            (ResourceId::Model(_), spec) => model::verdict(spec, before),
-            (ResourceId::GlobalMemory, _) => memory::verdict(before, look),
-            (ResourceId::Folder(group), spec) => folder::verdict(group, spec, before, look),
-            (ResourceId::Settings(group), Spec::Settings { env }) => {
-                settings::verdict(group, env, before, look)
-            }
-            (ResourceId::Group(_), spec) => group::verdict(spec, before),
-            (ResourceId::Channel(_), spec) => channel::verdict(spec, before),
-            _ => Verdict::Nothing,
+impl<'a> Draft<'a> {
+    /// Nothing is planned yet.
+    pub(super) fn new(
+        desired: &'a Desired,
+        observed: &'a Observed,
+        before: &'a BTreeMap<ResourceId, Spec>,
+    ) -> Self {
+        let after = desired.resources.iter().map(|(id, wanted)| (id.clone(), wanted.spec.clone()));
+        Self {
+            desired,
+            observed,
+            before,
+            after: after.collect(),
+            build: BTreeMap::new(),
+            removals: BTreeMap::new(),
+            held: BTreeSet::new(),
+            notes: Vec::new(),
         }
     }
 
     /// What a resource stands on that is left alone or not asked for.
-    fn in_the_way(&self, id: &ResourceId) -> Option<ResourceId> {
+    pub(super) fn in_the_way(&self, id: &ResourceId) -> Option<ResourceId> {
         let ready = |below: &ResourceId| {
             self.desired.resources.contains_key(below) && !self.held.contains(below)
         };
         resource::stands_on(id, &self.after).into_iter().find(|below| !ready(below))
     }
 
-    fn step(&self, id: &ResourceId, wanted: &Wanted, change: StepDraft) -> Step {
-        let sides = Sides { before: self.before, after: &self.after };
-        let mut fields = risk::changes(change.from.as_ref(), wanted, sides);
-        self.mark_overrides(id, &mut fields);
-        Step {
-            id: id.clone(),
-            action: change.action,
-            reason: change.reason,
-            risk: worst(change.risk, &fields),
-            fields,
-            at: wanted.at,
-            needs: Vec::new(),
-            work: change.work,
-        }
-    }
-
     /// Says of a field that the environment decides it.
-    fn mark_overrides(&self, id: &ResourceId, fields: &mut [FieldChange]) {
+    pub(super) fn mark_overrides(&self, id: &ResourceId, fields: &mut [FieldChange]) {
         if !matches!(id, ResourceId::Instance | ResourceId::Group(_) | ResourceId::Image(_)) {
             return;
         }
@@ -135,7 +70,7 @@ impl Draft<'_> {
         }
     }
 
-    fn remove(&mut self) {
+    pub(super) fn remove(&mut self) {
         let gone = self.before.keys().filter(|id| !self.desired.resources.contains_key(id));
         let in_use = self.in_use();
         for id in gone {
@@ -178,7 +113,7 @@ impl Draft<'_> {
         record(self.before, self.removals.values().chain(self.build.values()))
     }
 
-    fn remark(&mut self) {
+    pub(super) fn remark(&mut self) {
         if let Controller::Unknown(why) = &self.observed.controller {
             let text = format!("could not check for a controller: {why}");
             self.notes.push(Note { kind: NoteKind::Unknown, ids: Vec::new(), text });
@@ -214,7 +149,7 @@ impl Draft<'_> {
         self.notes.push(Note { kind, ids: vec![id.clone()], text });
     }
 
-    fn finish(mut self, parent: Option<u64>) -> Plan {
+    pub(super) fn finish(mut self, parent: Option<u64>) -> Plan {
         self.notes.sort_by(|one, two| (one.kind, &one.ids).cmp(&(two.kind, &two.ids)));
         let removals = self.removals.into_values().rev();
         let image = |step: &Step| matches!(step.id, ResourceId::Image(_));

@@ -4,9 +4,8 @@
 use crate::name::{GroupName, ModelName};
 use crate::plan::NoteKind;
 use crate::plan::channel::terminals;
-use crate::plan::draft::Draft;
+use crate::plan::draft::{Draft, Sides};
 use crate::plan::model::rehearsal;
-use crate::plan::risk::Sides;
 use crate::plan::verdict::{self, Verdict, removal};
 use crate::resource::{Binding, GroupSpec, ResourceId, Risk, Spec};
 

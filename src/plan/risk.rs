@@ -4,20 +4,10 @@
 //! does not know privileged: a new field has to be judged before it is safe.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
 
-use std::collections::BTreeMap;
-
 use crate::desired::Wanted;
+use crate::plan::draft::Sides;
 use crate::plan::{FieldChange, channel, folder, group, image, instance, model, settings};
-use crate::resource::{ResourceId, Risk, Spec};
-
-/// The specs on either side of a change.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sides<'a> {
-    /// What was applied.
-    pub(super) before: &'a BTreeMap<ResourceId, Spec>,
-    /// What is asked for.
-    pub(super) after: &'a BTreeMap<ResourceId, Spec>,
-}
+use crate::resource::{Risk, Spec};
 
 /// Lists the fields that differ, each with its place and risk.
 pub(super) fn changes(from: Option<&Spec>, wanted: &Wanted, sides: Sides<'_>) -> Vec<FieldChange> {
