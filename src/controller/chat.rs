@@ -225,11 +225,11 @@ impl Shared {
             let state = handle.state();
             (state.away.clone(), state.held)
         };
-        if held {
-            let what = format!("`babybot resume {}`: the group is paused", handle.group);
-            send(events, ChatEvent::Waits { what }).await?;
-        }
-        match away {
+        // A person decides when it goes on, so that nobody knows how long this may take.
+        let group = &handle.group;
+        let paused =
+            held.then(|| format!("{group} is paused until you run `babybot resume {group}`"));
+        match paused.or(away) {
             Some(why) => send(events, ChatEvent::Away { why }).await,
             None => match self.under_way(talk, handle) {
                 Some(event) => send(events, event).await,

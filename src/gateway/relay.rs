@@ -26,9 +26,6 @@ use crate::unit::Period;
 /// As often in a row comes a chunk before Ollama's own guard, which only some of its modes have, ends
 /// the stream without a word.
 const SAME_CHUNKS_OF_OLLAMA: u32 = 30;
-/// Lines on their way to the agent: a whole answer, at a line for a token, so that
-/// an agent that reads slowly keeps no other from the model.
-pub(super) const LINES_UNDERWAY_MAX: usize = 4096 + 64;
 /// How long an agent may leave more than that unread before it loses its turn.
 const UNREAD_MAX: Duration = Duration::from_secs(60);
 /// Lines over which one object may be spread, and their bytes: each line has all of it read again.

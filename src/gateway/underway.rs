@@ -5,8 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::relay::LINES_UNDERWAY_MAX;
-
+/// Lines on their way to the agent: a whole answer, at a line for a token, so that
+/// an agent that reads slowly keeps no other from the model.
+const LINES_UNDERWAY_MAX: usize = 4096 + 64;
 /// The bytes of all lines that are on their way. One line alone may have more.
 pub(super) const BYTES_UNDERWAY_MAX: usize = 4 << 20;
 

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::error::{CommandError, StoreError, check_size};
 use super::open::{Reader, Store};
+use super::rows;
 use super::state::TurnState;
-use super::{rows, turn as turns};
 use crate::clock::Timestamp;
 use crate::name::TurnId;
 use crate::protocol::{Event, JournalCall, JournalRound};
@@ -186,7 +186,7 @@ fn record(
     entries: &[Entry],
     at: Timestamp,
 ) -> Result<(), CommandError> {
-    let state = turns::find(connection, turn)?.state;
+    let state = super::turn::find(connection, turn)?.state;
     if state != TurnState::Running {
         return Err(StoreError::TurnState { turn: turn.clone(), state }.into());
     }

@@ -33,7 +33,6 @@ fn every_verb_shows_what_is_hidden_in_a_manifest() {
         &["plan"],
         &["plan", "--format", "json"],
         &["apply", "--yes=privileged"],
-        &["chat", "home", HIDDEN],
         &["status"],
         &["status", "--format", "json"],
         &["history"],
@@ -49,6 +48,10 @@ fn every_verb_shows_what_is_hidden_in_a_manifest() {
     for run in runs {
         is_seen(run, &folder.run(run));
     }
+    // What a program reads is the reply itself; what a person reads beside it is not.
+    let chat = folder.run(&["chat", "home", HIDDEN]);
+    assert_eq!(chat.stdout, format!("{HIDDEN}\u{1b}[2J\n"));
+    assert_eq!(&*lines(&chat.stderr), chat.stderr);
     let plan = folder.run(&["plan", "--format", "json"]);
     serde_json::from_str::<serde_json::Value>(&plan.stdout).unwrap();
     folder.edit(HIDDEN, "plain");

@@ -78,7 +78,7 @@ impl Talk {
     /// Says what is not there yet.
     pub(super) fn wait_for(&mut self, why: &str) {
         let why = one_line(why);
-        self.screen.say(&format!("  {why}; your message is kept and answered when it is\n"));
+        self.screen.say(&format!("  {why}; your message is kept and answered later\n"));
         self.screen.doing("waiting");
         self.away.get_or_insert_with(Instant::now);
     }

@@ -53,7 +53,7 @@ async fn without_an_ollama_a_message_is_kept_and_answered_when_there_is_one() {
     let (folder, ran) = run(folder, &["chat", "--wait", "100ms", "home", "hello"]).await;
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
     let line = format!(
-        "Ollama at http://{address} is not running; your message is kept and answered when it is\n"
+        "Ollama at http://{address} is not running; your message is kept and answered later\n"
     );
     assert_eq!(ran.stderr.matches(&line).count(), 1, "{ran:?}");
     assert_eq!(ran.stderr.matches("not running").count(), 1, "{ran:?}");

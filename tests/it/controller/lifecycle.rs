@@ -172,10 +172,18 @@ fn a_held_group_waits_and_goes_on() {
     let status = home.status_when("it waits", |status| status["groups"]["home"]["messages"] == 1);
     assert_eq!(status["groups"]["home"]["held"], true);
     assert!(status["groups"]["home"]["waits_for"].as_str().unwrap().contains("resume"));
+    let ended = home.place.run(&["chat", "--wait", "100ms", "home", "quick 2"]);
+    assert_eq!(ended.code, 1, "{ended:?}");
+    for words in ["home is paused until you run `babybot resume home`", "your message is kept"] {
+        assert!(ended.stderr.contains(words), "{ended:?}");
+    }
     let resumed = home.place.run(&["resume", "home"]);
-    assert!(resumed.code == 0 && resumed.stdout.contains('1'), "{resumed:?}");
+    assert!(resumed.code == 0 && resumed.stdout.contains('2'), "{resumed:?}");
     home.assert_answers(said, "quick 1");
-    home.assert_each_message_has_one_reply(1);
+    wait_until("the other message is answered", || {
+        home.place.value::<i64>("SELECT count(*) FROM outbox WHERE kind = 'reply'") == 2
+    });
+    home.assert_each_message_has_one_reply(2);
     up.end();
 }
 
