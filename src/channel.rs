@@ -6,6 +6,7 @@
 //! keeps nothing that must survive.
 
 mod inbound;
+mod opening;
 mod outgoing;
 mod registry;
 pub mod terminal;
@@ -19,8 +20,9 @@ use tokio_util::sync::CancellationToken;
 pub use self::inbound::{
     Attachment, Fate, Inbound, InboundEvent, NotAccepted, Quote, Receipt, Sender,
 };
+pub use self::opening::{Opener, Opening, Resolve};
 pub use self::outgoing::{Address, Capabilities, Formatting, Outgoing, PostNumber, SendOutcome};
-pub use self::registry::{Opener, Opening, Registry, Resolve};
+pub use self::registry::Registry;
 use crate::name::{ChatId, MessageId};
 
 /// One channel of one installation.
