@@ -50,8 +50,7 @@ fn a_first_apply_builds_from_the_ground_up() {
      ·   container/main, channel/terminal: starts with `babybot up`
      ·   group/main: runtime none does not isolate: the agent runs as you, on this
          machine
-     ·   group/main: limits.cpus, limits.memory and limits.pids are not enforced by
-         runtime none
+     ·   group/main: runtime none does not enforce limits.cpus, memory and pids
 
     7 to add, 0 to change, 0 to remove. Risk: 1 privileged
     Next: babybot apply   (`plan -v` also shows 14 defaults)
@@ -95,8 +94,8 @@ fn a_family_of_three_says_what_main_may_do_and_that_nothing_holds_it_back() {
      ·   container/family, container/kids and 2 more: starts with `babybot up`
      ·   group/family, group/kids and 1 more: runtime none does not isolate: the
          agent runs as you, on this machine
-     ·   group/family, group/kids and 1 more: limits.cpus, limits.memory and
-         limits.pids are not enforced by runtime none
+     ·   group/family, group/kids and 1 more: runtime none does not enforce
+         limits.cpus, memory and pids
 
     14 to add, 0 to change, 0 to remove. Risk: 2 privileged
     Next: babybot apply   (`plan -v` also shows 38 defaults)
@@ -121,8 +120,8 @@ fn an_edited_model_shows_only_what_changed() {
      ·   container/family, container/kids and 2 more: starts with `babybot up`
      ·   group/family, group/kids and 1 more: runtime none does not isolate: the
          agent runs as you, on this machine
-     ·   group/family, group/kids and 1 more: limits.cpus, limits.memory and
-         limits.pids are not enforced by runtime none
+     ·   group/family, group/kids and 1 more: runtime none does not enforce
+         limits.cpus, memory and pids
 
     0 to add, 1 to change, 0 to remove. Risk: 1 privileged
     Next: babybot apply
@@ -147,8 +146,7 @@ fn a_model_that_stops_rehearsing_says_which_agents_it_sets_free() {
      ·   container/main, channel/terminal: starts with `babybot up`
      ·   group/main: runtime none does not isolate: the agent runs as you, on this
          machine
-     ·   group/main: limits.cpus, limits.memory and limits.pids are not enforced by
-         runtime none
+     ·   group/main: runtime none does not enforce limits.cpus, memory and pids
 
     0 to add, 1 to change, 0 to remove. Risk: 1 privileged
     Next: babybot apply
@@ -169,8 +167,8 @@ fn a_removed_group_goes_and_its_data_stays() {
      ·   container/family, container/main and 1 more: starts with `babybot up`
      ·   group/family, group/main: runtime none does not isolate: the agent runs as
          you, on this machine
-     ·   group/family, group/main: limits.cpus, limits.memory and limits.pids are
-         not enforced by runtime none
+     ·   group/family, group/main: runtime none does not enforce limits.cpus, memory
+         and pids
 
     0 to add, 1 to change, 1 to remove. Risk: 1 destructive
     Next: babybot apply
@@ -213,8 +211,7 @@ fn folders_that_are_already_there_are_adopted() {
      ·   container/main, channel/terminal: starts with `babybot up`
      ·   group/main: runtime none does not isolate: the agent runs as you, on this
          machine
-     ·   group/main: limits.cpus, limits.memory and limits.pids are not enforced by
-         runtime none
+     ·   group/main: runtime none does not enforce limits.cpus, memory and pids
 
     5 to add, 0 to change, 0 to remove, 2 to adopt. Risk: 1 privileged
     Next: babybot apply   (`plan -v` also shows 14 defaults)
@@ -242,8 +239,8 @@ fn drift_is_found_and_mended() {
      ·   container/family, container/kids and 2 more: starts with `babybot up`
      ·   group/family, group/kids and 1 more: runtime none does not isolate: the
          agent runs as you, on this machine
-     ·   group/family, group/kids and 1 more: limits.cpus, limits.memory and
-         limits.pids are not enforced by runtime none
+     ·   group/family, group/kids and 1 more: runtime none does not enforce
+         limits.cpus, memory and pids
 
     0 to add, 4 to change, 0 to remove. Risk: all safe
     Next: babybot apply
@@ -291,8 +288,8 @@ fn what_is_unknown_is_left_alone_with_all_that_stands_on_it() {
      ·   container/family, container/kids and 2 more: starts with `babybot up`
      ·   group/family, group/kids and 1 more: runtime none does not isolate: the
          agent runs as you, on this machine
-     ·   group/family, group/kids and 1 more: limits.cpus, limits.memory and
-         limits.pids are not enforced by runtime none
+     ·   group/family, group/kids and 1 more: runtime none does not enforce
+         limits.cpus, memory and pids
 
     11 to add, 0 to change, 0 to remove. Risk: 2 privileged
     Next: babybot apply   (`plan -v` also shows 27 defaults)
@@ -338,8 +335,7 @@ fn a_leftover_agent_is_stopped_only_where_no_controller_can_be_its_own() {
      ·   container/main, channel/terminal: starts with `babybot up`
      ·   group/main: runtime none does not isolate: the agent runs as you, on this
          machine
-     ·   group/main: limits.cpus, limits.memory and limits.pids are not enforced by
-         runtime none
+     ·   group/main: runtime none does not enforce limits.cpus, memory and pids
 
     0 to add, 0 to change, 1 to remove. Risk: 1 disruptive
     Next: babybot apply
@@ -757,7 +753,7 @@ fn a_plan_reads_the_same_to_a_program() {
           "ids": [
             "group/main"
           ],
-          "text": "limits.cpus, limits.memory and limits.pids are not enforced by runtime none"
+          "text": "runtime none does not enforce limits.cpus, memory and pids"
         }
       ],
       "changes": 7,
