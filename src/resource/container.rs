@@ -17,7 +17,7 @@ use crate::unit::ByteSize;
 pub struct ContainerSpec {
     /// What it is made with.
     pub runtime: RuntimeKind,
-    /// The image, as [`ImageSpec::reference`] has it; `None` where there are no images.
+    /// The image, as [`super::ImageSpec::reference`] has it; `None` where there are no images.
     pub image: Option<String>,
     /// Whom the agent runs as, where the runtime is told.
     pub user: Option<UserId>,

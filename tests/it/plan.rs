@@ -48,8 +48,7 @@ fn a_first_apply_builds_from_the_ground_up() {
      +   channel/terminal   create: kind terminal                     safe
 
      ·   container/main, channel/terminal: starts with `babybot up`
-     ·   group/main: runtime none does not isolate: the agent runs as you, on this
-         machine
+     ·   group/main: runtime none does not isolate: the agent runs as your user
      ·   group/main: runtime none does not enforce limits.cpus, memory and pids
 
     7 to add, 0 to change, 0 to remove. Risk: 1 privileged
@@ -93,7 +92,7 @@ fn a_family_of_three_says_what_main_may_do_and_that_nothing_holds_it_back() {
 
      ·   container/family, container/kids and 2 more: starts with `babybot up`
      ·   group/family, group/kids and 1 more: runtime none does not isolate: the
-         agent runs as you, on this machine
+         agent runs as your user
      ·   group/family, group/kids and 1 more: runtime none does not enforce
          limits.cpus, memory and pids
 
@@ -119,7 +118,7 @@ fn an_edited_model_shows_only_what_changed() {
 
      ·   container/family, container/kids and 2 more: starts with `babybot up`
      ·   group/family, group/kids and 1 more: runtime none does not isolate: the
-         agent runs as you, on this machine
+         agent runs as your user
      ·   group/family, group/kids and 1 more: runtime none does not enforce
          limits.cpus, memory and pids
 
@@ -144,8 +143,7 @@ fn a_model_that_stops_rehearsing_says_which_agents_it_sets_free() {
              runs as you, on this machine
 
      ·   container/main, channel/terminal: starts with `babybot up`
-     ·   group/main: runtime none does not isolate: the agent runs as you, on this
-         machine
+     ·   group/main: runtime none does not isolate: the agent runs as your user
      ·   group/main: runtime none does not enforce limits.cpus, memory and pids
 
     0 to add, 1 to change, 0 to remove. Risk: 1 privileged
@@ -166,7 +164,7 @@ fn a_removed_group_goes_and_its_data_stays() {
      =   group/kids: kept: groups/kids, its sessions and its messages
      ·   container/family, container/main and 1 more: starts with `babybot up`
      ·   group/family, group/main: runtime none does not isolate: the agent runs as
-         you, on this machine
+         your user
      ·   group/family, group/main: runtime none does not enforce limits.cpus, memory
          and pids
 
@@ -209,8 +207,7 @@ fn folders_that_are_already_there_are_adopted() {
      +   channel/terminal   create: kind terminal                     safe
 
      ·   container/main, channel/terminal: starts with `babybot up`
-     ·   group/main: runtime none does not isolate: the agent runs as you, on this
-         machine
+     ·   group/main: runtime none does not isolate: the agent runs as your user
      ·   group/main: runtime none does not enforce limits.cpus, memory and pids
 
     5 to add, 0 to change, 0 to remove, 2 to adopt. Risk: 1 privileged
@@ -238,7 +235,7 @@ fn drift_is_found_and_mended() {
 
      ·   container/family, container/kids and 2 more: starts with `babybot up`
      ·   group/family, group/kids and 1 more: runtime none does not isolate: the
-         agent runs as you, on this machine
+         agent runs as your user
      ·   group/family, group/kids and 1 more: runtime none does not enforce
          limits.cpus, memory and pids
 
@@ -287,7 +284,7 @@ fn what_is_unknown_is_left_alone_with_all_that_stands_on_it() {
      !   group/family: create waits for folder/family
      ·   container/family, container/kids and 2 more: starts with `babybot up`
      ·   group/family, group/kids and 1 more: runtime none does not isolate: the
-         agent runs as you, on this machine
+         agent runs as your user
      ·   group/family, group/kids and 1 more: runtime none does not enforce
          limits.cpus, memory and pids
 
@@ -333,8 +330,7 @@ fn a_leftover_agent_is_stopped_only_where_no_controller_can_be_its_own() {
      -   container/gone     stop: left over from an earlier run, 3 processes   disruptive
 
      ·   container/main, channel/terminal: starts with `babybot up`
-     ·   group/main: runtime none does not isolate: the agent runs as you, on this
-         machine
+     ·   group/main: runtime none does not isolate: the agent runs as your user
      ·   group/main: runtime none does not enforce limits.cpus, memory and pids
 
     0 to add, 0 to change, 1 to remove. Risk: 1 disruptive
@@ -746,7 +742,7 @@ fn a_plan_reads_the_same_to_a_program() {
           "ids": [
             "group/main"
           ],
-          "text": "runtime none does not isolate: the agent runs as you, on this machine"
+          "text": "runtime none does not isolate: the agent runs as your user"
         },
         {
           "kind": "standing",

@@ -500,8 +500,7 @@ fn to_come_to_run_without_a_wall_is_privileged_even_for_a_rehearsal() {
      -   image/d16e6fc8eb67   remove: no longer in use                          safe
 
      ·   container/home, channel/terminal: starts with `babybot up`
-     ·   group/home: runtime none does not isolate: the agent runs as you, on this
-         machine
+     ·   group/home: runtime none does not isolate: the agent runs as your user
      ·   group/home: runtime none does not enforce limits.cpus, memory and pids
 
     0 to add, 2 to change, 1 to remove. Risk: 1 privileged
@@ -640,8 +639,7 @@ fn what_the_environment_says_is_shown_with_where_it_came_from() {
 
      ·   container/home, channel/terminal: starts with `babybot up`
      ·   instance: CONTAINER_RUNTIME in the environment: runtime.kind is none
-     ·   group/home: runtime none does not isolate: the agent runs as you, on this
-         machine
+     ·   group/home: runtime none does not isolate: the agent runs as your user
      ·   group/home: runtime none does not enforce limits.cpus, memory and pids
 
     7 to add, 0 to change, 0 to remove. Risk: 1 privileged
