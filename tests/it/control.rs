@@ -584,7 +584,11 @@ async fn another_user_is_sent_away() {
     }
     let fake = serve(listener, &instance);
     let program = folder.path("babybot");
-    std::fs::copy(env!("CARGO_BIN_EXE_babybot"), &program).unwrap();
+    // By another process: a program that this one has open for writing, or a child that another
+    // test starts meanwhile, cannot be run.
+    let mut copy = std::process::Command::new("cp");
+    let copied = copy.arg(env!("CARGO_BIN_EXE_babybot")).arg(&program).status().unwrap();
+    assert!(copied.success());
     let status = |uid: u32| {
         use std::os::unix::process::CommandExt as _;
         let mut command = std::process::Command::new(&program);
