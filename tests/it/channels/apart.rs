@@ -3,6 +3,7 @@
 use babybot::process::Process;
 use rustix::process::Signal;
 
+use crate::support::home::Up;
 use crate::support::installation::{Installation, PATIENCE, User, wait_for_end, wait_until};
 
 const SCRIPT: &str = r#"
@@ -80,8 +81,8 @@ fn a_group_that_waits_holds_no_place_and_does_not_hold_up_the_end() {
     installation.write("babybot.toml", &format!("{manifest}{more}"));
     let applied = installation.run(&["apply", "--yes=safe,disruptive,privileged"]);
     assert_eq!(applied.code, 0, "{applied:?}");
-    let mut up = installation.command(["up"]).spawn().unwrap();
-    wait_until("a controller is up", || installation.run(&["status"]).code == 0);
+    let up = Up::start(&installation, &mut installation.command(["up"]));
+    up.wait_until_it_serves();
     let waits = installation.command(["chat", "lab", "hello"]).spawn().unwrap();
     let tried =
         "SELECT count(*) FROM turns WHERE grp = 'lab' AND attempts > 0 AND state = 'queued'";
@@ -91,7 +92,7 @@ fn a_group_that_waits_holds_no_place_and_does_not_hold_up_the_end() {
     // Its patience is longer than this test's: what waits is not waited for.
     let down = installation.run(&["down", "--wait", "10m"]);
     assert_eq!(down.code, 0, "{down:?}");
-    up.wait().unwrap();
+    up.wait(PATIENCE);
     signal(&waits, Signal::TERM);
     let waits = wait_for_end(waits, PATIENCE);
     assert!(waits.stderr.contains("your message is kept"), "{waits:?}");

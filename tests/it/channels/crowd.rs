@@ -10,6 +10,7 @@ use babybot::process::Process;
 use rustix::process::Signal;
 
 use crate::simulation::chance::Chance;
+use crate::support::home::Up;
 use crate::support::installation::{Installation, User, wait_for_end, wait_until};
 
 /// How long it goes on, and how long under `BABYBOT_SOAK=1`.
@@ -129,16 +130,15 @@ fn settle(installation: &Installation) {
     let open = "SELECT count(*) FROM messages LEFT JOIN turns ON turns.id = turn
         WHERE wakes = 1 AND coalesce(turns.state, 'queued') IN ('queued', 'running')";
     let unsent = "SELECT count(*) FROM outbox WHERE state IN ('pending', 'sending', 'uncertain')";
-    let mut up = installation.command(["up"]).spawn().unwrap();
-    wait_until("a controller is up", || installation.run(&["status"]).code == 0);
+    let up = Up::start(installation, &mut installation.command(["up"]));
+    up.wait_until_it_serves();
     wait_until("nothing is unanswered", || installation.value::<i64>(open) == 0);
     for group in GROUPS {
         let ended = installation.run(&["chat", group, "last words"]);
         assert_eq!(ended.code, 0, "{ended:?}");
     }
     wait_until("nothing is unsent", || installation.value::<i64>(unsent) == 0);
-    send(&up, Signal::TERM);
-    up.wait().unwrap();
+    up.end();
 }
 
 fn check(installation: &Installation, seen: &[Seen]) {

@@ -130,12 +130,7 @@ impl Home {
 
     /// Starts something that says much, and does not wait for it.
     pub(crate) fn start(&self, command: &mut std::process::Command) -> Up {
-        let said = tempfile::NamedTempFile::new().unwrap();
-        command.stdout(said.reopen().unwrap()).stderr(said.reopen().unwrap());
-        let child = command.stdin(Stdio::null()).spawn().unwrap();
-        let process = Process::find(i32::try_from(child.id()).unwrap()).unwrap();
-        let status = self.place.command(["status", "--format", "json"]);
-        Up { child: Some(child), process, said, status: Mutex::new(status) }
+        Up::start(&self.place, command)
     }
 
     /// What the controller says of itself, for a program.
@@ -379,6 +374,16 @@ pub(crate) struct Up {
 }
 
 impl Up {
+    /// Starts something in this installation, and does not wait for it.
+    pub(crate) fn start(place: &Installation, command: &mut std::process::Command) -> Self {
+        let said = tempfile::NamedTempFile::new().unwrap();
+        command.stdout(said.reopen().unwrap()).stderr(said.reopen().unwrap());
+        let child = command.stdin(Stdio::null()).spawn().unwrap();
+        let process = Process::find(i32::try_from(child.id()).unwrap()).unwrap();
+        let status = place.command(["status", "--format", "json"]);
+        Self { child: Some(child), process, said, status: Mutex::new(status) }
+    }
+
     /// What it said so far.
     pub(crate) fn said(&self) -> String {
         std::fs::read_to_string(self.said.path()).unwrap()
