@@ -9,6 +9,7 @@
 
 mod capture;
 mod edit_file;
+mod file_tool;
 mod files;
 mod host_tool;
 mod read_file;
@@ -25,13 +26,10 @@ use super::children::Children;
 use crate::link::client::Link;
 use crate::protocol::Welcome;
 
-use edit_file::EditFile;
 use host_tool::HostTool;
-use read_file::ReadFile;
 use shell::Shell;
 use tool::{Tool, refused};
 use workbench::Workbench;
-use write_file::WriteFile;
 
 pub(super) use tool::{Bounds, CallOutcome, CallPlace};
 pub(super) use workbench::Folders;
@@ -69,9 +67,9 @@ impl Tools {
         if let Some(program) = shell::find(shells) {
             tools.push(Box::new(Shell::new(program, Arc::clone(&bench), children.clone())));
         }
-        tools.push(Box::new(ReadFile::new(Arc::clone(&bench))));
-        tools.push(Box::new(WriteFile::new(Arc::clone(&bench))));
-        tools.push(Box::new(EditFile::new(bench)));
+        tools.push(Box::new(read_file::tool(Arc::clone(&bench))));
+        tools.push(Box::new(write_file::tool(Arc::clone(&bench))));
+        tools.push(Box::new(edit_file::tool(bench)));
         let mut own = Self { tools: Vec::new(), schema: Value::Array(Vec::new()) };
         tools.into_iter().for_each(|tool| own.add(tool));
         own

@@ -3,13 +3,11 @@
 use std::io::Read as _;
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::super::disk::{Disk, Room};
+use super::file_tool::FileTool;
 use super::files::{named, open, replace_within, shown};
-use super::tool::{Bounds, CallOutcome, CallPlace, Tool, on_files, parse, refused};
 use super::workbench::Workbench;
 use crate::protocol::ParameterKind::String as Text;
 use crate::protocol::ToolSpec;
@@ -17,52 +15,23 @@ use crate::protocol::ToolSpec;
 /// Largest file that is edited, in bytes.
 const EDIT_MAX: u64 = 8 << 20;
 
-/// The tool.
-#[derive(Debug)]
-pub(super) struct EditFile {
-    spec: ToolSpec,
-    bench: Arc<Workbench>,
-}
-
+/// What a call says.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Arguments {
+pub(super) struct Arguments {
     path: String,
     old_text: String,
     new_text: String,
 }
 
-impl EditFile {
-    pub(super) fn new(bench: Arc<Workbench>) -> Self {
-        let about = "Replace one passage of a file. old_text must occur exactly once.";
-        let spec = ToolSpec::new("bb_edit_file", about)
-            .required("path", Text, "the file")
-            .required("old_text", Text, "the passage as it is")
-            .required("new_text", Text, "the passage as it shall be");
-        Self { spec, bench }
-    }
-}
-
-impl Tool for EditFile {
-    fn spec(&self) -> &ToolSpec {
-        &self.spec
-    }
-
-    fn call<'a>(
-        &'a self,
-        arguments: &'a Value,
-        _: CallPlace<'a>,
-        bounds: Bounds<'a>,
-    ) -> BoxFuture<'a, CallOutcome> {
-        Box::pin(async move {
-            let arguments: Arguments = match parse(&self.spec, arguments) {
-                Ok(arguments) => arguments,
-                Err(why) => return refused(why),
-            };
-            let (bench, disk, room) = (Arc::clone(&self.bench), bounds.disk.clone(), bounds.room);
-            on_files(bounds.cancel, move || edit(&bench, &arguments, (&disk, room))).await
-        })
-    }
+/// The tool.
+pub(super) fn tool(bench: Arc<Workbench>) -> FileTool<Arguments> {
+    let about = "Replace one passage of a file. old_text must occur exactly once.";
+    let spec = ToolSpec::new("bb_edit_file", about)
+        .required("path", Text, "the file")
+        .required("old_text", Text, "the passage as it is")
+        .required("new_text", Text, "the passage as it shall be");
+    FileTool::new(spec, bench, edit)
 }
 
 fn edit(

@@ -3,12 +3,11 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
 use serde::Deserialize;
-use serde_json::Value;
 
+use super::super::disk::{Disk, Room};
+use super::file_tool::FileTool;
 use super::files::{named, open, shown};
-use super::tool::{Bounds, CallOutcome, CallPlace, Tool, on_files, parse, refused};
 use super::workbench::Workbench;
 use crate::protocol::ParameterKind::{Integer, String as Text};
 use crate::protocol::ToolSpec;
@@ -18,54 +17,25 @@ const SCAN_MAX: usize = 256 << 20;
 /// Lines that are read where the model does not say.
 const LINES_DEFAULT: u64 = 2_000;
 
-/// The tool.
-#[derive(Debug)]
-pub(super) struct ReadFile {
-    spec: ToolSpec,
-    bench: Arc<Workbench>,
-}
-
+/// What a call says.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Arguments {
+pub(super) struct Arguments {
     path: String,
     offset: Option<u64>,
     limit: Option<u64>,
 }
 
-impl ReadFile {
-    pub(super) fn new(bench: Arc<Workbench>) -> Self {
-        let spec = ToolSpec::new("bb_read_file", "Read a file of text.")
-            .required("path", Text, "the file")
-            .optional("offset", Integer, "first line to read, from 1")
-            .optional("limit", Integer, "how many lines to read");
-        Self { spec, bench }
-    }
+/// The tool.
+pub(super) fn tool(bench: Arc<Workbench>) -> FileTool<Arguments> {
+    let spec = ToolSpec::new("bb_read_file", "Read a file of text.")
+        .required("path", Text, "the file")
+        .optional("offset", Integer, "first line to read, from 1")
+        .optional("limit", Integer, "how many lines to read");
+    FileTool::new(spec, bench, read)
 }
 
-impl Tool for ReadFile {
-    fn spec(&self) -> &ToolSpec {
-        &self.spec
-    }
-
-    fn call<'a>(
-        &'a self,
-        arguments: &'a Value,
-        _: CallPlace<'a>,
-        bounds: Bounds<'a>,
-    ) -> BoxFuture<'a, CallOutcome> {
-        Box::pin(async move {
-            let arguments: Arguments = match parse(&self.spec, arguments) {
-                Ok(arguments) => arguments,
-                Err(why) => return refused(why),
-            };
-            let bench = Arc::clone(&self.bench);
-            on_files(bounds.cancel, move || read(&bench, &arguments)).await
-        })
-    }
-}
-
-fn read(bench: &Workbench, arguments: &Arguments) -> Result<String, String> {
+fn read(bench: &Workbench, arguments: &Arguments, _: (&Disk, Room)) -> Result<String, String> {
     let file = open(&bench.resolve(&arguments.path)?).map_err(|e| named(&arguments.path, &e))?;
     let first = arguments.offset.unwrap_or(1).max(1);
     let limit = arguments.limit.unwrap_or(LINES_DEFAULT).max(1);

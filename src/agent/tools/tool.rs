@@ -71,19 +71,3 @@ pub(super) fn refused(why: impl fmt::Display) -> CallOutcome {
 pub(super) fn parse<T: DeserializeOwned>(tool: &ToolSpec, arguments: &Value) -> Result<T, String> {
     T::deserialize(arguments).map_err(|error| format!("{}: {error}; {}", tool.name, tool.usage()))
 }
-
-/// Runs a call that blocks on files. A slow disk must hold up neither a cancellation nor the link.
-pub(super) async fn on_files(
-    cancel: &CancellationToken,
-    work: impl FnOnce() -> Result<String, String> + Send + 'static,
-) -> CallOutcome {
-    tokio::select! {
-        () = cancel.cancelled() => CallOutcome::Cancelled,
-        result = tokio::task::spawn_blocking(work) => {
-            match result.unwrap_or_else(|error| Err(error.to_string())) {
-                Ok(result) => CallOutcome::Result(result),
-                Err(why) => refused(why),
-            }
-        }
-    }
-}

@@ -2,63 +2,38 @@
 
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
 use serde::Deserialize;
-use serde_json::Value;
 
+use super::super::disk::{Disk, Room};
+use super::file_tool::FileTool;
 use super::files::replace_within;
-use super::tool::{Bounds, CallOutcome, CallPlace, Tool, on_files, parse, refused};
 use super::workbench::Workbench;
 use crate::protocol::ParameterKind::String as Text;
 use crate::protocol::ToolSpec;
 
-/// The tool.
-#[derive(Debug)]
-pub(super) struct WriteFile {
-    spec: ToolSpec,
-    bench: Arc<Workbench>,
-}
-
+/// What a call says.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Arguments {
+pub(super) struct Arguments {
     path: String,
     content: String,
 }
 
-impl WriteFile {
-    pub(super) fn new(bench: Arc<Workbench>) -> Self {
-        let about = "Write a file of text; an existing file is replaced.";
-        let spec = ToolSpec::new("bb_write_file", about)
+/// The tool.
+pub(super) fn tool(bench: Arc<Workbench>) -> FileTool<Arguments> {
+    let spec =
+        ToolSpec::new("bb_write_file", "Write a file of text; an existing file is replaced.")
             .required("path", Text, "the file")
             .required("content", Text, "all of its new content");
-        Self { spec, bench }
-    }
+    FileTool::new(spec, bench, write)
 }
 
-impl Tool for WriteFile {
-    fn spec(&self) -> &ToolSpec {
-        &self.spec
-    }
-
-    fn call<'a>(
-        &'a self,
-        arguments: &'a Value,
-        _: CallPlace<'a>,
-        bounds: Bounds<'a>,
-    ) -> BoxFuture<'a, CallOutcome> {
-        Box::pin(async move {
-            let Arguments { path: written, content } = match parse(&self.spec, arguments) {
-                Ok(arguments) => arguments,
-                Err(why) => return refused(why),
-            };
-            let (bench, disk, room) = (Arc::clone(&self.bench), bounds.disk.clone(), bounds.room);
-            let write = move || {
-                let path = bench.resolve(&written)?;
-                replace_within(&path, &written, content.as_bytes(), (&disk, room))?;
-                Ok(format!("wrote {} bytes to {written}", content.len()))
-            };
-            on_files(bounds.cancel, write).await
-        })
-    }
+fn write(
+    bench: &Workbench,
+    Arguments { path: written, content }: &Arguments,
+    disk: (&Disk, Room),
+) -> Result<String, String> {
+    let path = bench.resolve(written)?;
+    replace_within(&path, written, content.as_bytes(), disk)?;
+    Ok(format!("wrote {} bytes to {written}", content.len()))
 }
