@@ -369,27 +369,46 @@ impl Hands {
         self.judge(&id, &call, &[]);
         let fault = self.world.fault(&call, true);
         self.world.trace(|| format!("{call} {fault:?}"));
+        self.suffer_before(&call, fault, "no space left").await?;
+        let done = effect(&mut self.world.facts());
+        // Whatever is missing from here on, was taken away since.
+        self.seeing.lock().unwrap().missing.remove(&id);
+        self.suffer_after(&call, fault).await;
         match fault {
-            Some(Fault::Refused | Fault::Stale) => return Err("no space left".to_owned()),
+            Some(Fault::LostAnswer) => Err("the answer was lost".to_owned()),
+            _ => done,
+        }
+    }
+
+    /// What goes wrong before a call has an effect.
+    async fn suffer_before(
+        &self,
+        call: &str,
+        fault: Option<Fault>,
+        refusal: &str,
+    ) -> Result<(), String> {
+        match fault {
+            Some(Fault::Refused | Fault::Stale) => return Err(refusal.to_owned()),
             Some(Fault::HangBefore) => std::future::pending().await,
             Some(Fault::CrashBefore) => {
-                self.world.crashed(&call);
+                self.world.crashed(call);
                 std::future::pending().await
             }
             Some(Fault::Slow(time)) => tokio::time::sleep(time).await,
             _ => {}
         }
-        let done = effect(&mut self.world.facts());
-        // Whatever is missing from here on, was taken away since.
-        self.seeing.lock().unwrap().missing.remove(&id);
+        Ok(())
+    }
+
+    /// What goes wrong once a call has had its effect.
+    async fn suffer_after(&self, call: &str, fault: Option<Fault>) {
         match fault {
-            Some(Fault::LostAnswer) => Err("the answer was lost".to_owned()),
             Some(Fault::HangAfter) => std::future::pending().await,
             Some(Fault::CrashAfter) => {
-                self.world.crashed(&call);
+                self.world.crashed(call);
                 std::future::pending().await
             }
-            _ => done,
+            _ => {}
         }
     }
 }
@@ -474,29 +493,13 @@ impl Hands {
         }
         let fault = self.world.fault(&call, true);
         self.world.trace(|| format!("{call} {order:?} {fault:?}"));
-        match fault {
-            Some(Fault::Refused | Fault::Stale) => return Err("no".to_owned()),
-            Some(Fault::HangBefore) => std::future::pending().await,
-            Some(Fault::CrashBefore) => {
-                self.world.crashed(&call);
-                std::future::pending().await
-            }
-            Some(Fault::Slow(time)) => tokio::time::sleep(time).await,
-            _ => {}
-        }
+        self.suffer_before(&call, fault, "no").await?;
         let (reply, done) = tokio::sync::oneshot::channel();
         let (world, group) = (self.world.clone(), group.clone());
         self.world.spawn(async move {
             let _ = reply.send(world.order(&group, order).await);
         });
-        match fault {
-            Some(Fault::HangAfter) => std::future::pending().await,
-            Some(Fault::CrashAfter) => {
-                self.world.crashed(&call);
-                std::future::pending().await
-            }
-            _ => {}
-        }
+        self.suffer_after(&call, fault).await;
         let done = done.await.unwrap_or_else(|_| Err("nobody serves it".to_owned()));
         match fault {
             Some(Fault::LostAnswer) => Err("the answer was lost".to_owned()),
