@@ -190,8 +190,6 @@ pub struct Session {
     ended: watch::Receiver<Option<Exit>>,
     /// Whether a tool was killed for want of memory.
     struck: bool,
-    /// How often the folders are measured while a turn is under way.
-    measure_every: Duration,
     /// Dropped with the session, which ends the link and so the agent.
     _link: DropGuard,
 }
@@ -313,17 +311,8 @@ impl Session {
         let guard = DropGuard(stop, Arc::clone(&shared));
         let agent_handle = AgentHandle { runtime, sandbox: sandbox.id, container, place, folders };
         let file_max = limits.disk;
-        let (struck, measure_every) = (false, MEASURE_EVERY);
-        let session = Self {
-            shared,
-            agent_handle,
-            limits,
-            file_max,
-            ended,
-            struck,
-            measure_every,
-            _link: guard,
-        };
+        let session =
+            Self { shared, agent_handle, limits, file_max, ended, struck: false, _link: guard };
         session.wait_ready().await
     }
 
@@ -338,14 +327,6 @@ impl Session {
         };
         self.stop().await;
         Err(SessionError::Silent(silent))
-    }
-
-    /// The same session, with another time between two looks at how full its folders are while a
-    /// turn is under way; it must not be zero.
-    #[must_use]
-    pub fn measuring_every(mut self, every: Duration) -> Self {
-        self.measure_every = every;
-        self
     }
 
     /// Whether the agent runs, can be told something, may write what the group may, and is not at
@@ -440,7 +421,7 @@ impl Session {
         let told = |fill: &Fill| {
             let _ = progress.try_send(Progress::Measured(fill.unknown().map(str::to_owned)));
         };
-        let mut full = pin!(quota.outgrown(self.measure_every, told));
+        let mut full = pin!(quota.outgrown(MEASURE_EVERY, told));
         // Once the turn is to end, how it will have ended, and until when the agent may obey.
         let mut ending: Option<(TurnEnd, Instant)> = None;
         loop {

@@ -7,8 +7,8 @@
 //! is on the list from before anybody can see that it ended, because it is started
 //! while the list is held, and reaping holds the list too.
 //!
-//! Several children may run at once. What a child leaves behind ends with it and with
-//! nobody else: a process is known by the group it is in, by the marker in its
+//! Several children may run at once. Processes that a child leaves behind end with it
+//! and with no other child: a process is known by the group it is in, by the marker in its
 //! environment, and by when it started.
 
 use std::collections::BTreeMap;
@@ -38,7 +38,7 @@ struct Started {
 }
 
 impl Children {
-    /// Starts a child in a process group of its own, marked with `mark`. Somebody waits for its end,
+    /// Starts a child in a process group of its own, marked with `mark`. The caller waits for its end,
     /// and then calls [`Self::end`].
     pub(super) async fn start(&self, command: &mut Command, mark: &str) -> io::Result<Child> {
         let mut started = self.0.lock().await;
@@ -62,7 +62,7 @@ impl Children {
         let Some(pid) = pid else { return };
         let mut started = Arc::clone(&self.0).lock_owned().await;
         started.remove(&pid);
-        // What lost its parent is a child of this agent now.
+        // A process that lost its parent is a child of this agent now.
         let kill = move || process::kill_descendants(&|child| is_of_another(child, pid, &started));
         let left = tokio::task::spawn_blocking(kill).await.unwrap_or_default();
         if left > 0 {
@@ -77,8 +77,8 @@ impl Children {
     }
 }
 
-/// Whether a child of this agent belongs to one that was started and goes on, and not to the one
-/// that ended as `ended`.
+/// Says if a child of this agent belongs to a call that goes on, and not to the one that ended as
+/// `ended`.
 ///
 /// A process that left its group and emptied its environment names nobody. It is spared for as long
 /// as anybody runs who may have started it, and ends with the last of them.

@@ -1,4 +1,4 @@
-//! What an agent answers turns with.
+//! The state of an agent between turns.
 
 use tokio_util::sync::CancellationToken;
 
@@ -14,7 +14,7 @@ use super::turn::{Steering, Turn, TurnError};
 use crate::link::client::Link;
 use crate::protocol::{Event, Failure, TurnOrder, Welcome};
 
-/// What an agent answers turns with: what it was told about itself last, and what follows from it.
+/// The state of an agent between turns: the last welcome, and everything that is made from it.
 pub(super) struct Desk<'a> {
     link: &'a Link,
     welcome: Welcome,

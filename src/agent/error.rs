@@ -15,7 +15,7 @@ pub enum AgentError {
     /// Another agent of the same group still runs.
     #[error("another agent of this group is still running")]
     Occupied,
-    /// Nobody is at the other end of what looked like a link.
+    /// No host answers on the descriptors that looked like a link.
     #[error("no controller answers; a controller starts `babybot agent`, do not run it by hand")]
     Unanswered(#[source] LinkError),
     /// A command of the operator cannot be run.

@@ -50,13 +50,13 @@ pub(super) async fn obey_orders(
     }
 }
 
-/// What was ordered and is not done yet.
+/// Orders that are not carried out yet.
 #[derive(Default)]
 struct Later {
     /// The next turn. The host may order it as soon as it knows of the end of the turn before,
     /// which is before that end is through here.
     next: Option<PendingTurn>,
-    /// What the turns after that are answered under.
+    /// The welcome for the turns after that.
     welcome: Option<Box<Welcome>>,
     drain: bool,
 }
@@ -65,7 +65,7 @@ struct Later {
 struct PendingTurn {
     order: TurnOrder,
     handle: Handle,
-    /// What the agent was told about itself since the turn before was ordered.
+    /// The welcome that came since the turn before was ordered.
     welcome: Option<Box<Welcome>>,
 }
 

@@ -69,24 +69,29 @@ pub(super) const MOVE: &str = "UPDATE outbox SET
         delivered_at = CASE WHEN :state = 'delivered' THEN :at END
     WHERE id = :id";
 
-const INTERRUPTED: &str = "UPDATE outbox SET
+/// What changes about an entry of which nobody knows if it was sent.
+macro_rules! interruption {
+    () => {
+        "SET
         interruptions = interruptions + 1,
         state = CASE WHEN interruptions + 1 >= :max THEN 'failed' ELSE 'uncertain' END,
         failure = CASE WHEN interruptions + 1 >= :max
-            THEN 'sending was cut off repeatedly; it may have been delivered' ELSE failure END
-    WHERE id = :id AND state = 'sending'";
+            THEN 'sending was cut off repeatedly; it may have been delivered' ELSE failure END"
+    };
+}
+
+const INTERRUPTED: &str =
+    concat!("UPDATE outbox ", interruption!(), " WHERE id = :id AND state = 'sending'");
 
 const WITHDRAWN: &str = "UPDATE outbox SET attempts = attempts - 1,
         state = CASE WHEN interruptions > 0 THEN 'uncertain' ELSE 'pending' END
     WHERE id = :id AND state = 'sending'";
 
-const RECOVER: &str = "UPDATE outbox INDEXED BY outbox_sending SET
-        interruptions = interruptions + 1,
-        state = CASE WHEN interruptions + 1 >= :max THEN 'failed' ELSE 'uncertain' END,
-        failure = CASE WHEN interruptions + 1 >= :max
-            THEN 'sending was cut off repeatedly; it may have been delivered' ELSE failure END
-    WHERE state = 'sending'
-    RETURNING *";
+const RECOVER: &str = concat!(
+    "UPDATE outbox INDEXED BY outbox_sending ",
+    interruption!(),
+    " WHERE state = 'sending' RETURNING *"
+);
 
 impl Store {
     /// The first open entry of each thread of each chat of a channel: the others wait for it.
@@ -282,9 +287,11 @@ impl Store {
             };
             let mut statement = connection.prepare_cached(POSTS)?;
             let posts: Vec<Post> = statement.query_map(params, post)?.collect::<Result<_, _>>()?;
-            let with_answers = |post: Post| Ok((answers(connection, &post)?, post));
-            let posts = posts.into_iter().map(with_answers);
-            posts.map(|found| found.map(|(answers, post)| (post, answers))).collect()
+            let with_answers = |post: Post| {
+                let answers = answers(connection, &post)?;
+                Ok((post, answers))
+            };
+            posts.into_iter().map(with_answers).collect()
         })
         .await
     }
