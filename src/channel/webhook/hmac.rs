@@ -1,23 +1,13 @@
 //! HMAC-SHA256 (RFC 2104), for what is signed.
 
-use sha2::{Digest as _, Sha256};
-
-/// What the hash takes at once, in bytes.
-const BLOCK: usize = 64;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
 
 /// The signature of a message that comes in parts, in hexadecimal digits.
 pub(super) fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> String {
-    let mut block = [0; BLOCK];
-    match key.len() {
-        0..=BLOCK => block[..key.len()].copy_from_slice(key),
-        _ => block[..32].copy_from_slice(&Sha256::digest(key)),
-    }
-    let mut inner = Sha256::new_with_prefix(block.map(|byte| byte ^ 0x36));
-    for part in parts {
-        inner.update(part);
-    }
-    let outer = Sha256::new_with_prefix(block.map(|byte| byte ^ 0x5c));
-    let signature = outer.chain_update(inner.finalize()).finalize();
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length will do");
+    parts.iter().for_each(|part| mac.update(part));
+    let signature = mac.finalize().into_bytes();
     signature.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
