@@ -7,6 +7,7 @@ use std::fmt;
 
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::name::{Incarnation, InstanceId, MessageId, TurnId};
@@ -101,5 +102,13 @@ impl Clock for SystemClock {
 
     fn random_bits(&self) -> String {
         Uuid::new_v4().simple().to_string()
+    }
+}
+
+/// Becomes ready at this moment; never, where there is none.
+pub async fn reached(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }

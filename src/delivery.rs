@@ -14,10 +14,11 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::channel::{Address, Channel, Outgoing, SendOutcome};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Clock, Timestamp, reached};
 use crate::error::chain;
 use crate::name::{ChannelName, ChatId, MessageId, ThreadId};
 use crate::store::{Conversation, Due, OutboxId, Post, PostKind, PostState, Store, StoreError};
@@ -89,7 +90,7 @@ impl Delivery {
                 }
                 _ = posted.changed() => {}
                 () = self.reachable.notified() => {}
-                () = sleep(pause) => {}
+                () = reached(pause.map(|pause| Instant::now() + pause)) => {}
                 () = stop.cancelled() => break,
             }
         }
@@ -192,11 +193,4 @@ fn address(to: Conversation) -> Address {
 
 fn cut(why: &str) -> String {
     why.chars().take(REASON_MAX).collect()
-}
-
-async fn sleep(time: Option<Duration>) {
-    match time {
-        Some(time) => tokio::time::sleep(time).await,
-        None => std::future::pending().await,
-    }
 }

@@ -30,7 +30,7 @@ use crate::session::Progress;
 /// Requests to a group that wait for it to look at them.
 const ASKS_MAX: usize = 64;
 /// Things that happen to a group and that a listener may be behind.
-const HAPPENINGS_MAX: usize = 256;
+const GROUP_EVENTS_MAX: usize = 256;
 
 /// What is asked of a group.
 pub(super) enum GroupCommand {
@@ -193,7 +193,7 @@ pub(super) fn start(
     let handle = Arc::new(GroupHandle {
         group: group.clone(),
         asks,
-        group_events: broadcast::Sender::new(HAPPENINGS_MAX),
+        group_events: broadcast::Sender::new(GROUP_EVENTS_MAX),
         state: Mutex::new(state),
         agent: worker.agent(),
         answering: worker.answering(),

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::Shared;
 use super::folders::Folders;
 use super::look::ControllerLook;
+use crate::clock::reached;
 use crate::control::{Drift, RuntimeStatus};
 use crate::desired::Desired;
 use crate::execute::Change;
@@ -343,18 +344,11 @@ impl Events {
                 }
                 None => self.again = Some(Instant::now() + WATCH_AGAIN),
             },
-            () = until(again) => self.watch(shared),
+            () = reached(again) => self.watch(shared),
         }
     }
 }
 
 fn present(runtimes: &[Arc<dyn Runtime>]) -> Vec<RuntimeRef> {
     runtimes.iter().map(|runtime| runtime.reference()).collect()
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
 }

@@ -16,7 +16,7 @@ use super::typing::{Command, HELP, Lines, typed};
 use crate::cli::join::{control_error, one_line};
 use crate::cli::serve::{Own, REST_MAX};
 use crate::cli::{Context, VerbResult, tell};
-use crate::clock::{Clock as _, SystemClock};
+use crate::clock::{Clock as _, SystemClock, reached};
 use crate::control::{ChatEnd, ChatEvent, Outcome, Said};
 use crate::error::{Error, Exit};
 use crate::name::{GroupName, MessageId};
@@ -235,7 +235,7 @@ impl Talk {
         let (leaving, given_up, busy) = (self.leaving, self.given_up_at(), !self.link.is_at_rest());
         let typed = tokio::select! {
             heard = self.link.next() => return self.hear(heard).await,
-            () = past(given_up) => return Err(waited_enough(self.wait, self.link.has_kept())),
+            () = reached(given_up) => return Err(waited_enough(self.wait, self.link.has_kept())),
             typed = typed(self.screen.prompt(), lines), if !leaving => typed,
             () = tokio::time::sleep(REFRESH_EVERY) => {
                 self.screen.refresh();
@@ -346,14 +346,6 @@ impl Talk {
             );
         }
         error
-    }
-}
-
-/// Becomes ready at this moment, or never.
-async fn past(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => tokio::time::sleep_until(moment).await,
-        None => std::future::pending().await,
     }
 }
 
