@@ -259,7 +259,7 @@ fn what_plain_processes_cannot_be_held_to_is_an_error_where_written_and_said_whe
         let house = House::written(&engine, User::Oneself, runtime, HOME, RUN);
         let ended = house.run(&["plan"]);
         assert_eq!(ended.code, 0, "{ended:?}");
-        assert!(ended.stdout.contains("not enforced"), "{ended:?}");
+        assert!(ended.stdout.contains("does not enforce limits"), "{ended:?}");
         house.apply();
     }
 }
