@@ -21,10 +21,12 @@ const GROUPS: [&str; 5] = ["home", "kids", "work", "club", "lab"];
 /// Longer than any of this takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The model answers one at a time, so a stall holds up everybody; it is shorter than the time
+/// between two kills, or no stalled turn would end while they go on.
 const SCRIPT: &str = r#"
 [[rule]]
 when = "stall"
-steps = [{ reply = "after all", delay = "5s" }]
+steps = [{ reply = "after all", delay = "1s" }]
 [[rule]]
 when = "tool"
 steps = [{ call = { tool = "bb_shell", arguments = { command = "sleep 0.2" } } }, { reply = "done" }]
