@@ -24,7 +24,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::manifest::{Declared, Manifest, Override, Span};
 use crate::name::{GroupName, ProjectName};
-use crate::resource::{self, ContainerSpec, GroupSpec, ResourceId, Spec, UserId};
+use crate::resource::{
+    self, Capabilities, ContainerSpec, GroupSpec, ResourceId, RuntimeKind, Spec, UserId,
+};
 
 pub use choice::{Choice, Doubt, NoRuntime, choose};
 pub use image::USER_DEFAULT;
@@ -64,6 +66,8 @@ pub struct Wanted {
 pub struct Setting {
     /// What sandboxes are made with.
     pub runtime: Choice,
+    /// What the runtimes that were asked can do.
+    pub capabilities: BTreeMap<RuntimeKind, Capabilities>,
     /// Whom agents of containers run as.
     pub user: Option<UserId>,
     /// Who of them has a user of its own.

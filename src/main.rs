@@ -2,12 +2,18 @@
 
 use std::io::ErrorKind;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use babybot::agent::AgentError;
 use babybot::cli::{self, Cli, Command};
 use babybot::error::{Error, Exit};
 use babybot::{agent, logging};
 use clap::Parser as _;
+
+/// Threads for work that blocks. What may hang on a disk takes far fewer of them.
+const BLOCKING_MAX: usize = 24;
+/// How long such a thread waits for more work: looks come in bursts, and memory is dear at rest.
+const BLOCKING_REST: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -47,6 +53,8 @@ fn run(cli: &Cli) -> cli::VerbResult {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        .max_blocking_threads(BLOCKING_MAX)
+        .thread_keep_alive(BLOCKING_REST)
         .enable_all()
         .build()
         .map_err(|error| Error::failed("start", &error))?;

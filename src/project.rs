@@ -33,7 +33,7 @@ pub use instance::{Claim, Origin, Relocation};
 pub use lock::InstanceLock;
 
 /// What waits for a disk at once.
-const DISK_MAX: usize = 16;
+const DISK_MAX: usize = 4;
 
 /// What is read of a small file of our own, in bytes.
 const SMALL_FILE_MAX: u64 = 64 << 10;

@@ -79,7 +79,7 @@ async fn begin(
         return Ok((project, client, None));
     }
     let ground = HostContext::of_project(context.project())?;
-    let Some(applied) = ground.applied() else {
+    let Some(applied) = ground.applied().await else {
         return match ground.project.lock_holder().map_err(project_error)? {
             Some(holder) => Err(busy(&holder)),
             None => Err(Error::new(Exit::Failed, "nothing is applied yet")

@@ -186,7 +186,7 @@ fn uses_engine(specs: &BTreeMap<ResourceId, Spec>) -> bool {
 /// When whether there are any is unknown, or somebody else is at work.
 pub async fn end_what_is_left(context: &Context) -> Result<Vec<String>, Error> {
     let mut ground = HostContext::of_project(context.project())?;
-    let Some(applied) = ground.applied() else { return Ok(Vec::new()) };
+    let Some(applied) = ground.applied().await else { return Ok(Vec::new()) };
     if !uses_engine(&applied.specs) {
         return Ok(Vec::new());
     }
@@ -306,7 +306,7 @@ pub async fn open_instance(
     ground: &HostContext,
 ) -> Result<(InstanceLock, Store, Applied), Error> {
     let gone = || Error::new(Exit::Failed, "cannot read the applied generation");
-    if ground.applied().is_none() {
+    if ground.applied().await.is_none() {
         // Before anything is made.
         return Err(gone());
     }

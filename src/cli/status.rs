@@ -19,6 +19,7 @@ use crate::control::client::Client;
 use crate::control::{ControlError, Status};
 use crate::error::{Error, Exit};
 use crate::machine::project_error;
+use crate::resource::InstanceSpec;
 use crate::visible;
 
 /// Shows what runs: each group, its state, and what it waits for.
@@ -52,17 +53,18 @@ pub async fn run(args: &StatusArgs, context: &Context) -> VerbResult {
     let left = Left::read(&project.database());
     // A controller is asked also where the store cannot be read.
     let applied = left.as_ref().ok().and_then(Option::as_ref).map(Left::applied);
-    let page = Page::new(context, zone::of(applied));
+    let instance = left.as_ref().ok().and_then(Option::as_ref).and_then(Left::instance).cloned();
+    let page = Page::new(context, zone::of(applied), instance.as_ref());
     match client {
         Some(client) if args.watch => tokio::select! {
-            watched = watch(&client, args, page, context) => watched,
+            watched = watch(&client, args, page, instance.as_ref(), context) => watched,
             _ = tokio::signal::ctrl_c() => Ok(Exit::Interrupted),
         },
         Some(client) => {
             let status = client.status().await.map_err(unanswered)?;
             let text = match args.format {
                 StatusFormat::Human => page.text(&status),
-                StatusFormat::Json => pretty(&document(&status)),
+                StatusFormat::Json => pretty(&document(&status, instance.as_ref())),
             };
             print(&seen(&text, args.format))?;
             Ok(Exit::Ok)
@@ -100,6 +102,7 @@ async fn watch(
     client: &Client,
     args: &StatusArgs,
     mut page: Page,
+    instance: Option<&InstanceSpec>,
     context: &Context,
 ) -> VerbResult {
     let mut changes = client.watch_status().await.map_err(unanswered)?;
@@ -112,7 +115,7 @@ async fn watch(
         };
         page.now = SystemClock.now();
         let text = match args.format {
-            StatusFormat::Json => format!("{}\n", document(&status)),
+            StatusFormat::Json => format!("{}\n", document(&status, instance)),
             StatusFormat::Human => {
                 // At a terminal it takes the place of what was there; elsewhere it follows.
                 let between = match (io::IsTerminal::is_terminal(&io::stdout()), first) {
@@ -141,7 +144,7 @@ fn pretty(value: &Value) -> String {
 }
 
 /// The same shape with a controller.
-fn document(status: &Status) -> Value {
+fn document(status: &Status, instance: Option<&InstanceSpec>) -> Value {
     json!({
         "controller": {
             "instance": status.instance,
@@ -153,6 +156,7 @@ fn document(status: &Status) -> Value {
             "runtimes": status.runtimes,
         },
         "generation": status.generation,
+        "environment": instance.map(|instance| &instance.environment),
         "pending": status.pending,
         "groups": status.groups,
         "drift": status.drift,

@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::Setting;
 use crate::manifest::{Fallback, Group, KindWish, Manifest, RuntimeWish};
 use crate::observed::Known;
-use crate::resource::RuntimeKind;
+use crate::resource::{Capabilities, RuntimeKind};
 
 /// What sandboxes are made with, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,6 +106,12 @@ pub fn choose(
 /// What the sandbox of a group is made with.
 pub(super) fn of_group(group: &Group, setting: &Setting) -> RuntimeKind {
     group.runtime.unwrap_or(setting.runtime.kind)
+}
+
+/// What the runtime of a group can do.
+pub(super) fn capabilities(group: &Group, setting: &Setting) -> Capabilities {
+    let kind = of_group(group, setting);
+    setting.capabilities.get(&kind).copied().unwrap_or(Capabilities::expected(kind))
 }
 
 /// The choice, with what the environment adds to its doubt.

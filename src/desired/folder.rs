@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use super::{Setting, Wanted, choice};
 use crate::manifest::Group;
 use crate::name::GroupName;
-use crate::resource::{Capabilities, ResourceId, Spec};
+use crate::resource::{ResourceId, Spec};
 
 pub(super) fn wanted(name: &GroupName, group: &Group, setting: &Setting) -> (ResourceId, Wanted) {
     // A plain process has no other user.
-    let images = Capabilities::expected(choice::of_group(group, setting)).images;
+    let images = choice::capabilities(group, setting).images;
     let owner = setting.owner.filter(|_| images);
     let owner = owner.map(|owner| setting.users.get(name).copied().unwrap_or(owner));
     let spec = match owner {

@@ -4,7 +4,7 @@
 use super::{Setting, Wanted, choice, instance, settings};
 use crate::manifest::{Group, Manifest};
 use crate::name::{GroupName, ImageTag};
-use crate::resource::{Capabilities, GroupSpec, ResourceId, Spec};
+use crate::resource::{GroupSpec, ResourceId, Spec};
 
 pub(super) fn wanted(
     name: &GroupName,
@@ -31,7 +31,8 @@ fn spec(
     bind.sort();
     bind.dedup();
     let runtime = choice::of_group(group, setting);
-    let images = Capabilities::expected(runtime).images;
+    let capabilities = choice::capabilities(group, setting);
+    let images = capabilities.images;
     GroupSpec {
         main: group.main,
         bind,
@@ -40,6 +41,7 @@ fn spec(
         model: group.model.clone(),
         lifecycle: group.lifecycle,
         runtime,
+        capabilities,
         image: image.filter(|_| images).cloned(),
         user: setting.users.get(name).copied().or(setting.user).filter(|_| images),
         engine: instance::engine(manifest, setting).filter(|_| images),

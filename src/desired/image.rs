@@ -4,7 +4,7 @@
 use super::{Setting, Wanted, choice};
 use crate::manifest::{ImageSource, Manifest};
 use crate::name::ImageTag;
-use crate::resource::{Capabilities, ImageSpec, Spec, UserId};
+use crate::resource::{ImageSpec, Spec, UserId};
 
 /// Whom agents of containers run as where nobody says it: nobody in particular.
 pub const USER_DEFAULT: UserId = UserId { uid: 10_001, gid: 10_001 };
@@ -12,7 +12,7 @@ pub const USER_DEFAULT: UserId = UserId { uid: 10_001, gid: 10_001 };
 /// The image that agents run from, where the runtime has images.
 pub(super) fn wanted(manifest: &Manifest, setting: &Setting) -> Option<(ImageTag, Wanted)> {
     let mut groups = manifest.groups.values();
-    if !groups.any(|group| Capabilities::expected(choice::of_group(group, setting)).images) {
+    if !groups.any(|group| choice::capabilities(group, setting).images) {
         return None;
     }
     let wish = &manifest.runtime.image;

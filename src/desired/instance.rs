@@ -19,9 +19,9 @@ pub(super) fn wanted(manifest: &Manifest, setting: &Setting) -> (ResourceId, Wan
     let is_used = manifest
         .groups
         .values()
-        .map(|group| choice::of_group(group, setting))
-        .chain([setting.runtime.kind])
-        .any(|kind| Capabilities::expected(kind).images);
+        .map(|group| choice::capabilities(group, setting))
+        .chain([Capabilities::expected(setting.runtime.kind)])
+        .any(|able| able.images);
     let spec = Spec::Instance(InstanceSpec {
         assistant: manifest.assistant.value.clone(),
         timezone: zone.map(|zone| zone.value.clone()),
@@ -30,6 +30,11 @@ pub(super) fn wanted(manifest: &Manifest, setting: &Setting) -> (ResourceId, Wan
             kind: setting.runtime.kind,
             endpoint: engine(manifest, setting).filter(|_| is_used),
         },
+        environment: setting
+            .overrides
+            .iter()
+            .map(|over| (over.variable.clone(), over.set.clone()))
+            .collect(),
     });
     let fields = written.into_iter().filter_map(|(path, at)| Some((path.to_owned(), at?)));
     (ResourceId::Instance, Wanted { spec, at: None, fields: fields.collect() })

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Setting, choice};
 use crate::manifest::Manifest;
-use crate::resource::{Capabilities, ResourceId, Wall};
+use crate::resource::{ResourceId, Wall};
 
 /// Something a reader should know about some resources.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +22,7 @@ pub(super) fn remarks(manifest: &Manifest, setting: &Setting) -> Vec<Remark> {
     }
     let (mut walled, mut open) = (Vec::new(), Vec::new());
     for (name, group) in &manifest.groups {
-        let able = Capabilities::expected(choice::of_group(group, setting));
+        let able = choice::capabilities(group, setting);
         let ids = if able.wall >= Wall::Container { &mut walled } else { &mut open };
         ids.push(ResourceId::Group(name.clone()));
     }

@@ -94,7 +94,7 @@ impl Worker {
             context: self.model.1.context(),
             output: self.spec.limits.output,
             disk: Disk { limit: self.spec.limits.disk, folders: self.written() },
-            places: match self.spec.capabilities().mounts {
+            places: match self.spec.capabilities.mounts {
                 false => self.places(),
                 true => Vec::new(),
             },
@@ -128,7 +128,7 @@ impl Worker {
     /// The folders that the agent writes, as they are called where it runs.
     fn written(&self) -> Vec<String> {
         let written = self.mounts().into_iter().filter(|mount| mount.access == Access::Write);
-        let called = written.map(|mount| match self.spec.capabilities().mounts {
+        let called = written.map(|mount| match self.spec.capabilities.mounts {
             false => mount.source.to_string_lossy().into_owned(),
             true => mount.target,
         });

@@ -189,7 +189,7 @@ impl Worker {
     async fn can_be_launched(&self) -> bool {
         let Host { parts, instance, specs, .. } = &self.host;
         let Ok(runtime) = parts.runtimes.get(&self.spec.reference()) else { return false };
-        if !self.spec.capabilities().images {
+        if !self.spec.capabilities.images {
             return true;
         }
         let image = self.spec.image.clone().and_then(|tag| specs.get(&ResourceId::Image(tag)));

@@ -15,7 +15,7 @@ use crate::resource::{Capabilities, RuntimeRef};
 use crate::runtime::docker::find::{self, Found};
 use crate::runtime::docker::places::Places;
 use crate::runtime::{self, RuntimeInfo, Runtimes};
-use crate::store::Store;
+use crate::store::{Reader, Store};
 
 /// A machine, as far as it matters to one project.
 #[derive(Clone, Debug)]
@@ -115,17 +115,23 @@ impl HostContext {
     }
 
     /// What was applied last, read without a controller.
-    #[must_use]
-    pub fn applied(&self) -> Option<Applied> {
-        let reader = Store::read_only(&self.project.database()).ok()??;
-        let applied = reader.applied().ok()??;
+    pub async fn applied(&self) -> Option<Applied> {
+        let applied = self.read(|reader| reader.applied().ok()?).await?;
         Some(Applied { number: applied.number, specs: applied.specs })
     }
 
     /// Whether sandboxes were ever made at an engine.
-    pub(super) fn used_engines(&self) -> bool {
-        let reader = Store::read_only(&self.project.database());
-        let endpoints = reader.ok().flatten().and_then(|reader| reader.endpoints().ok());
+    pub(super) async fn used_engines(&self) -> bool {
+        let endpoints = self.read(|reader| reader.endpoints().ok()).await;
         endpoints.is_some_and(|endpoints| !endpoints.is_empty())
+    }
+
+    /// Reads the store, where there is one that can be read.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Reader) -> Option<T> + Send + 'static,
+    ) -> Option<T> {
+        let read = |project: &Project| read(&Store::read_only(&project.database()).ok()??);
+        self.project.blocking(read).await.ok()?
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{HostContext, remark_on_root};
+use super::{Environment, HostContext, remark_on_root};
 use crate::desired::Desired;
 use crate::error::Error;
 use crate::manifest::render::Colors;
@@ -24,9 +24,15 @@ pub enum Unread {
 pub async fn read(manifest: &Path, project: &Path) -> Result<(Desired, String), Unread> {
     let invalid = |report: source::Report| Unread::Invalid(report.human(Colors::Plain));
     let unsettled = |error: Error| Unread::Unsettled(error.to_string());
-    let source = source::read(manifest).map_err(invalid)?;
-    let mut ground = HostContext::of_project(project).map_err(unsettled)?;
-    let mut desired = ground.resolve(&source.manifest).await.map_err(unsettled)?;
+    let (manifest, project) = (manifest.to_owned(), project.to_owned());
+    let read = tokio::task::spawn_blocking(move || {
+        let source = source::read(&manifest).map_err(invalid)?;
+        Ok((source, HostContext::of_project(&project).map_err(unsettled)?))
+    });
+    let (source, mut ground) =
+        read.await.map_err(|error| Unread::Unsettled(error.to_string()))??;
+    let resolved = ground.resolve(&source.manifest, Environment::Applied).await;
+    let mut desired = resolved.map_err(unsettled)?;
     remark_on_root(&mut desired, &ground);
     Ok((desired, source.text))
 }

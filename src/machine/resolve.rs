@@ -9,10 +9,20 @@ use crate::manifest::{self, KindWish, Manifest};
 use crate::name::GroupName;
 use crate::project::Project;
 use crate::resource::{
-    self, Capabilities, EnforcedLimits, ImageSpec, ResourceId, Spec, UserId, Wall,
+    self, Capabilities, EnforcedLimits, ImageSpec, ResourceId, RuntimeKind, RuntimeRef, Spec,
+    UserId, Wall,
 };
 use crate::runtime::docker::places::{self, HostEnvironment};
 use crate::runtime::docker::unmountable;
+
+/// Whose environment says something instead of the manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Environment {
+    /// This process's own: of whoever plans.
+    Own,
+    /// What was applied: until somebody applies again, a controller's own says nothing.
+    Applied,
+}
 
 impl HostContext {
     /// Works out what the manifest means on this machine, after looking for what it needs.
@@ -20,17 +30,24 @@ impl HostContext {
     /// # Errors
     /// When the environment says something that cannot be, when there is no runtime that the
     /// manifest takes, or no binary for an image.
-    pub async fn resolve(&mut self, written: &Manifest) -> Result<Desired, Error> {
-        let environment = |name: &str| std::env::var(name).ok();
-        let (manifest, overrides) =
-            manifest::overrides(written, &environment).map_err(|problems| {
-                let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-                Error::new(Exit::ManifestInvalid, lines.join("\n"))
-                    .hinted("change the variable, or unset it")
-            })?;
-        let before = self.applied().map(|applied| applied.specs).unwrap_or_default();
+    pub async fn resolve(
+        &mut self,
+        written: &Manifest,
+        environment: Environment,
+    ) -> Result<Desired, Error> {
+        let before = self.applied().await.map(|applied| applied.specs).unwrap_or_default();
+        let applied = resource::instance(&before).cloned();
+        let set = |name: &str| match environment {
+            Environment::Own => std::env::var(name).ok(),
+            Environment::Applied => applied.as_ref()?.environment.get(name).cloned(),
+        };
+        let (manifest, overrides) = manifest::overrides(written, &set).map_err(|problems| {
+            let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            Error::new(Exit::ManifestInvalid, lines.join("\n"))
+                .hinted("change the variable, or unset it")
+        })?;
         let recorded = resource::engine(&before);
-        let applied = resource::instance(&before).map(|instance| instance.runtime.kind);
+        let applied = applied.map(|instance| instance.runtime.kind);
         self.used = resource::runtimes(&before);
         let wish = &manifest.runtime;
         let named = wish.docker_host.as_ref().map(|host| host.value.as_str());
@@ -41,7 +58,7 @@ impl HostContext {
         if wish.kind.value != KindWish::None
             || named_by_group
             || self.used.values().any(|used| images(used.kind))
-            || self.used_engines()
+            || self.used_engines().await
         {
             let places = places::places(named, recorded.as_deref(), &HostEnvironment);
             self.need_docker(places).await;
@@ -62,6 +79,7 @@ impl HostContext {
         let user = served.then(|| self.user());
         let users = self.users(&manifest, user, before.clone()).await;
         let setting = Setting {
+            capabilities: self.capabilities(&before),
             users,
             owner: user.filter(|user| self.has_to_give(*user)),
             user,
@@ -73,6 +91,20 @@ impl HostContext {
             overrides,
         };
         Ok(Desired::new(&manifest, &setting))
+    }
+
+    /// What the runtimes can do that were asked, or else what was applied says.
+    fn capabilities(
+        &self,
+        before: &BTreeMap<ResourceId, Spec>,
+    ) -> BTreeMap<RuntimeKind, Capabilities> {
+        let groups = before.values().filter_map(|spec| match spec {
+            Spec::Group(group) => Some((group.runtime, group.capabilities)),
+            _ => None,
+        });
+        let asked =
+            self.info.as_ref().map(|info| (RuntimeRef::docker(None).kind, info.capabilities));
+        groups.chain(asked).collect()
     }
 
     /// Where the engine is: the one that was found, or the only place for it, or the one before.
@@ -165,7 +197,7 @@ pub fn remark_on_root(desired: &mut Desired, ground: &HostContext) {
 /// The remark for a project that belongs to root, so that agents have no other user.
 fn agents_are_root(desired: &Desired) -> Remark {
     let unwalled = |spec: &Spec| match spec {
-        Spec::Group(group) => group.capabilities().wall == Wall::None,
+        Spec::Group(group) => group.capabilities.wall == Wall::None,
         _ => false,
     };
     let groups = desired.resources.iter().filter(|(_, wanted)| unwalled(&wanted.spec));

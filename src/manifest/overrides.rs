@@ -23,7 +23,9 @@ const IMAGE_OF_OLD: &str = "babybot-agent:latest";
 pub struct Override {
     /// The variable.
     pub variable: String,
-    /// What it says, as the manifest would write it.
+    /// What it is set to.
+    pub set: String,
+    /// What that means, as the manifest would write it.
     pub value: String,
     /// The field that it stands for, as a plan calls it.
     pub path: String,
@@ -68,10 +70,12 @@ pub fn overrides(
         let Some(value) = get(variable).filter(|value| !value.is_empty()) else { continue };
         match read(&mut manifest, &value) {
             Ok(None) => {}
-            Ok(Some((path, value))) => {
-                let (variable, path) = ((*variable).to_owned(), path.to_owned());
-                found.push(Override { variable, value, path });
-            }
+            Ok(Some((path, meaning))) => found.push(Override {
+                variable: (*variable).to_owned(),
+                set: value,
+                value: meaning,
+                path: path.to_owned(),
+            }),
             Err(reason) => problems.push(OverrideProblem { variable, value, reason }),
         }
     }

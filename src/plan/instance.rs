@@ -32,7 +32,8 @@ pub(super) fn risk(path: &str, from: Option<&Spec>, written: bool) -> Risk {
         "runtime.docker.host" if engine.is_some() => Risk::Disruptive,
         "runtime.docker.host" => Risk::Safe,
         // What it means for a group stands on the group's own step.
-        "runtime" | "assistant.name" | "assistant.timezone" | "runtime.parallel" => Risk::Safe,
+        "runtime" | "assistant.name" | "assistant.timezone" | "runtime.parallel"
+        | "environment" => Risk::Safe,
         _ => Risk::Privileged,
     }
 }

@@ -31,7 +31,7 @@ impl Draft<'_> {
             };
             let comes = !before.is_some_and(|before| unwalled(before, self.before))
                 && unwalled(group, &outcome);
-            let wall = |group: &GroupSpec| group.capabilities().wall;
+            let wall = |group: &GroupSpec| group.capabilities.wall;
             let weaker = before.is_some_and(|before| wall(group) < wall(before));
             let doubted = before.is_none()
                 && wall(group) == Wall::None
@@ -92,5 +92,5 @@ impl Draft<'_> {
 /// A model or channel that is not among the specs counts as the worst it could be.
 fn unwalled(group: &GroupSpec, specs: &BTreeMap<ResourceId, Spec>) -> bool {
     let owner_rehearses = || rehearsal(&group.model, specs) && terminals(group.bind.iter(), specs);
-    group.capabilities().wall == Wall::None && !owner_rehearses()
+    group.capabilities.wall == Wall::None && !owner_rehearses()
 }

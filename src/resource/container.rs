@@ -38,7 +38,7 @@ impl ContainerSpec {
     /// The sandbox of a group among these specs.
     #[must_use]
     pub fn of(group: &GroupSpec, specs: &BTreeMap<ResourceId, Spec>) -> Self {
-        let able = group.capabilities();
+        let able = group.capabilities;
         let id = group.image.clone().map(ResourceId::Image);
         let image = match id.and_then(|id| specs.get(&id)) {
             Some(Spec::Image(image)) => Some(image.reference()),

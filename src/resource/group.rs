@@ -24,6 +24,8 @@ pub struct GroupSpec {
     pub lifecycle: Lifecycle,
     /// What its sandbox is made with.
     pub runtime: RuntimeKind,
+    /// What that can do: as it said itself, or as is expected of its kind until it was asked.
+    pub capabilities: Capabilities,
     /// The image that its sandbox is made from, where the runtime has images.
     #[serde(default)]
     pub image: Option<ImageTag>,
@@ -45,16 +47,10 @@ impl GroupSpec {
         RuntimeRef { kind: self.runtime, endpoint: self.engine.clone() }
     }
 
-    /// What its runtime can do.
-    #[must_use]
-    pub fn capabilities(&self) -> Capabilities {
-        Capabilities::expected(self.runtime)
-    }
-
     /// Whether its agent is root within an engine that maps it to a user outside.
     #[must_use]
     pub fn is_rootless(&self) -> bool {
-        self.capabilities().images && self.user.is_some_and(|user| user.uid == 0)
+        self.capabilities.images && self.user.is_some_and(|user| user.uid == 0)
     }
 
     pub(super) fn fields(&self) -> Fields {
@@ -78,6 +74,8 @@ impl GroupSpec {
         ];
         fields.extend(self.image.as_ref().map(|image| field("image", image)));
         fields.extend(self.user.as_ref().map(|user| field("user", user)));
+        let fewer = self.capabilities != Capabilities::expected(self.runtime);
+        fields.extend(fewer.then(|| field("runtime.capabilities", &self.capabilities)));
         fields.extend(self.engine.as_ref().map(|engine| field("runtime.docker.host", engine)));
         fields
     }

@@ -69,6 +69,19 @@ pub enum Wall {
     Vm,
 }
 
+impl Wall {
+    /// The word for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Process => "process",
+            Self::Container => "container",
+            Self::Vm => "vm",
+        }
+    }
+}
+
 /// The limits that a runtime enforces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnforcedLimits {
@@ -141,6 +154,19 @@ impl Capabilities {
         }
     }
 
+    /// What it cannot do, in a word each.
+    fn missing(self) -> impl Iterator<Item = &'static str> {
+        let all = [
+            (self.images, "images"),
+            (self.loopback, "loopback"),
+            (self.mounts, "mounts"),
+            (self.exec, "exec"),
+            (self.events, "events"),
+        ];
+        let missing = all.into_iter().filter(|(able, _)| !able).map(|(_, word)| word);
+        missing.chain(self.limits.missing())
+    }
+
     /// What a runtime of this kind can do as far as is known before it was asked.
     #[must_use]
     pub const fn expected(kind: RuntimeKind) -> Self {
@@ -148,5 +174,13 @@ impl Capabilities {
             RuntimeKind::None => Self::PROCESS,
             RuntimeKind::Docker => Self::container(EnforcedLimits::ALL),
         }
+    }
+}
+
+impl fmt::Display for Capabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "isolation {}", self.wall.word())?;
+        let missing: Vec<&str> = self.missing().collect();
+        if missing.is_empty() { Ok(()) } else { write!(f, ", without {}", missing.join(", ")) }
     }
 }

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use crate::clock::Timestamp;
 
-fn unreadable(
+pub(super) fn unreadable(
     row: &Row<'_>,
     column: &str,
     error: impl Into<Box<dyn Error + Send + Sync>>,

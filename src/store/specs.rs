@@ -1,12 +1,14 @@
 //! What a generation recorded, in the form of this version.
 //!
 //! Before there was an instance among the resources, each group had what all
-//! groups share, and all of them the same.
+//! groups share, and all of them the same. What a runtime can do was not
+//! recorded, and is what was expected of its kind.
 
 use std::collections::BTreeMap;
 
 use rusqlite::Row;
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::rows;
 use crate::resource::{
@@ -27,7 +29,7 @@ struct OldGroup {
 
 #[derive(Deserialize)]
 struct Recorded {
-    spec: Option<serde_json::Value>,
+    spec: Option<Value>,
 }
 
 fn parallel_default() -> u32 {
@@ -36,13 +38,28 @@ fn parallel_default() -> u32 {
 
 /// The specs in a row of the generations.
 pub(super) fn of_row(row: &Row<'_>) -> rusqlite::Result<BTreeMap<ResourceId, Spec>> {
-    let mut specs: BTreeMap<ResourceId, Spec> = rows::json(row, "specs")?;
+    let mut recorded: BTreeMap<String, Value> = rows::json(row, "specs")?;
+    recorded.values_mut().for_each(add_capabilities);
+    let recorded = Value::from_iter(recorded);
+    let mut specs: BTreeMap<ResourceId, Spec> =
+        serde_json::from_value(recorded).map_err(|error| rows::unreadable(row, "specs", error))?;
     if !specs.contains_key(&ResourceId::Instance) {
         let recorded: BTreeMap<ResourceId, Recorded> = rows::json(row, "specs")?;
         let instance = instance(recorded).map(Spec::Instance);
         specs.extend(instance.map(|instance| (ResourceId::Instance, instance)));
     }
     Ok(specs)
+}
+
+/// What was expected of a group's runtime, where nobody recorded what it can do.
+fn add_capabilities(spec: &mut Value) {
+    if spec["resource"] != "group" || !spec["spec"]["capabilities"].is_null() {
+        return;
+    }
+    let runtime = spec["spec"]["runtime"].clone();
+    if let Ok(kind) = serde_json::from_value(runtime) {
+        spec["spec"]["capabilities"] = json!(Capabilities::expected(kind));
+    }
 }
 
 /// The instance of groups that each had it; of several, that of the one that is isolated best.
@@ -57,5 +74,6 @@ fn instance(recorded: BTreeMap<ResourceId, Recorded>) -> Option<InstanceSpec> {
         timezone: group.timezone,
         parallel: group.parallel,
         runtime: RuntimeRef { kind: group.runtime, endpoint: group.engine },
+        environment: BTreeMap::new(),
     })
 }

@@ -685,6 +685,19 @@ fn a_plan_reads_the_same_to_a_program() {
                 "model": "demo",
                 "lifecycle": "on-demand",
                 "runtime": "none",
+                "capabilities": {
+                  "wall": "none",
+                  "images": false,
+                  "loopback": false,
+                  "mounts": false,
+                  "exec": true,
+                  "events": false,
+                  "limits": {
+                    "cpus": false,
+                    "memory": false,
+                    "pids": false
+                  }
+                },
                 "image": null,
                 "user": null,
                 "engine": null,

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use babybot::clock::Timestamp;
 use babybot::name::{ChannelName, ChatId, GroupName, ModelName};
-use babybot::resource::{Binding, GroupSpec, Lifecycle, Limits, ResourceId, RuntimeKind, Spec};
+use babybot::resource::{
+    Binding, Capabilities, GroupSpec, Lifecycle, Limits, ResourceId, RuntimeKind, Spec,
+};
 use babybot::route::prompt::{Said, prompt};
 use babybot::route::{Addressed, Route, Routes, is_triggered};
 use jiff::tz::TimeZone;
@@ -133,6 +135,7 @@ fn group(bind: &[(&str, Option<&str>)]) -> Spec {
         model: ModelName::new("local").unwrap(),
         lifecycle: Lifecycle::OnDemand,
         runtime: RuntimeKind::None,
+        capabilities: Capabilities::PROCESS,
         image: None,
         user: None,
         engine: None,

@@ -16,7 +16,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::control::Said;
 use crate::error::{Error, Exit};
 use crate::host;
-use crate::machine::{HostContext, project_error};
+use crate::machine::{Environment, HostContext, project_error};
 use crate::manifest::diagnostic::closest;
 use crate::name::GroupName;
 use crate::observe::{self, Holder, Look as _};
@@ -74,7 +74,7 @@ async fn begin_now(
     let mut ground = HostContext::of_project(context.project())?;
     let (_, client) = join(context).await?;
     let look = ground.look(Holder::Another);
-    let choose = |applied: &Applied| choose_group(args.group.as_deref(), applied);
+    let choose = |applied: &Applied| choose_group(args, applied, context);
     match (client, look.applied().await) {
         (_, Known::Unknown(why)) => {
             Err(Error::new(Exit::Failed, format!("cannot read what was applied: {why}")))
@@ -160,7 +160,7 @@ async fn apply_first(
     let preview = Preview::with(&source, None, context).await?;
     let specs = preview.desired.resources.iter();
     let specs = specs.map(|(id, wanted)| (id.clone(), wanted.spec.clone())).collect();
-    choose_group(args.group.as_deref(), &Applied { number: 0, specs })?;
+    choose_group(args, &Applied { number: 0, specs }, context)?;
     refuse_empty(said)?;
     context.progress(&preview.text_for_apply(context.stderr_color()));
     preview.refuse_strangers()?;
@@ -189,7 +189,7 @@ async fn mention_pending(applied: &Applied, ground: &mut HostContext, context: &
             return;
         }
     };
-    let Ok(desired) = ground.resolve(&source.manifest).await else { return };
+    let Ok(desired) = ground.resolve(&source.manifest, Environment::Own).await else { return };
     let observed = observe::observe(&desired, &ground.look(Holder::Ourselves)).await;
     let pending = crate::plan::plan(&desired, &observed);
     if !pending.is_empty() {
@@ -200,7 +200,7 @@ async fn mention_pending(applied: &Applied, ground: &mut HostContext, context: &
 }
 
 /// The group that was named, or the main one, or the only one.
-pub(super) fn choose_group(named: Option<&str>, applied: &Applied) -> Result<GroupName, Error> {
+fn choose_group(args: &ChatArgs, applied: &Applied, context: &Context) -> Result<GroupName, Error> {
     let groups: Vec<(&GroupName, &GroupSpec)> = applied
         .specs
         .iter()
@@ -221,7 +221,7 @@ pub(super) fn choose_group(named: Option<&str>, applied: &Applied) -> Result<Gro
         (None, [(only, _)]) => Some(*only),
         (None, _) => None,
     };
-    let Some(named) = named else {
+    let Some(named) = args.group.as_deref() else {
         return default.cloned().ok_or_else(|| {
             let hint = format!("the groups are: {}", names.join(", "));
             usage("name a group: none of them is main".to_owned(), hint)
@@ -230,14 +230,23 @@ pub(super) fn choose_group(named: Option<&str>, applied: &Applied) -> Result<Gro
     if let Some((name, _)) = groups.iter().find(|(name, _)| name.as_str() == named) {
         return Ok((*name).clone());
     }
+    let written = source::read(&context.manifest);
+    if written.is_ok_and(|source| source.manifest.groups.keys().any(|name| name.as_str() == named))
+    {
+        let hint = format!("run `babybot apply{}`", context.manifest_argument());
+        return Err(
+            Error::new(Exit::Failed, format!("group `{named}` is not applied yet")).hinted(hint)
+        );
+    }
     let meant = closest(&named.to_lowercase(), names.iter().copied());
     let hint = match (meant, default) {
         (Some(meant), _) => format!("did you mean `{meant}`?"),
-        (None, Some(default)) => format!(
+        // One word alone may have been meant as the message.
+        (None, Some(default)) if args.message.is_none() => format!(
             "the groups are: {}; to send this to {default}: babybot chat {default} {named:?}",
             names.join(", ")
         ),
-        (None, None) => format!("the groups are: {}", names.join(", ")),
+        (None, _) => format!("the groups are: {}", names.join(", ")),
     };
     Err(usage(format!("there is no group `{named}`"), hint))
 }

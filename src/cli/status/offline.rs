@@ -12,7 +12,7 @@ use crate::cli::{Context, zone};
 use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::name::GroupName;
-use crate::resource::{GroupSpec, ResourceId, Spec};
+use crate::resource::{self, GroupSpec, InstanceSpec, ResourceId, Spec};
 use crate::source;
 use crate::store::{AppliedGeneration, ApplyOutcome, Store};
 
@@ -46,6 +46,11 @@ impl Left {
     /// What was applied.
     pub(super) fn applied(&self) -> &AppliedGeneration {
         &self.applied
+    }
+
+    /// What was applied for the whole house.
+    pub(super) fn instance(&self) -> Option<&InstanceSpec> {
+        resource::instance(&self.applied.specs)
     }
 
     fn groups(&self) -> impl Iterator<Item = (&GroupName, &GroupSpec)> {
@@ -106,6 +111,9 @@ pub(super) fn page(holder: Option<&str>, left: Option<&Left>, context: &Context)
         ApplyOutcome::Partial => format!(" in part; run `babybot apply{argument}` for the rest"),
     };
     let _ = writeln!(text, "generation {} was applied {at}{how}", applied.number);
+    if let Some(set) = left.instance().and_then(InstanceSpec::environment) {
+        let _ = writeln!(text, "with {set} from the environment");
+    }
     for line in left.pending(context) {
         let _ = writeln!(text, "{line}");
     }
@@ -137,6 +145,7 @@ pub(super) fn document(left: Option<&Left>) -> Value {
     json!({
         "controller": null,
         "generation": left.map(|left| left.applied.number),
+        "environment": left.and_then(Left::instance).map(|instance| &instance.environment),
         "pending": null,
         "groups": groups,
         "drift": [],

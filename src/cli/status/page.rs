@@ -10,6 +10,7 @@ use crate::cli::join::one_line;
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::control::{AgentState, Condition, GroupStatus, Pending, Role, RuntimeStatus, Status};
 use crate::name::GroupName;
+use crate::resource::InstanceSpec;
 
 /// What is shown of a sandbox's identifier, in characters: enough for a container engine.
 const SANDBOX_SHOWN: usize = 12;
@@ -21,15 +22,18 @@ pub(super) struct Page {
     color: bool,
     pub(super) now: Timestamp,
     zone: TimeZone,
+    /// What the environment said instead of the manifest when it was applied.
+    environment: Option<String>,
     manifest: String,
 }
 
 impl Page {
-    pub(super) fn new(context: &Context, zone: TimeZone) -> Self {
+    pub(super) fn new(context: &Context, zone: TimeZone, instance: Option<&InstanceSpec>) -> Self {
         Self {
             color: context.color_stdout,
             now: SystemClock.now(),
             zone,
+            environment: instance.and_then(InstanceSpec::environment),
             manifest: context.manifest_argument(),
         }
     }
@@ -86,6 +90,8 @@ impl Page {
             },
         ];
         parts.extend(status.runtimes.iter().map(|runtime| self.runtime(runtime)));
+        let environment = self.environment.as_ref();
+        parts.extend(environment.map(|set| format!("{} from the environment", one_line(set))));
         if status.draining {
             parts.push(self.paint("33", "draining"));
         }

@@ -86,11 +86,11 @@ impl Review<'_> {
         let moves = group.engine.as_ref() != engine;
         let root = |group: &GroupSpec| group.user.is_some_and(|user| user.uid == 0);
         let mapped = before.is_some_and(|before| root(before) && !root(group));
-        let wall = |group: &GroupSpec| group.capabilities().wall;
+        let wall = |group: &GroupSpec| group.capabilities.wall;
         let weaker = before.is_some_and(|before| wall(group) < wall(before));
         let other = before.is_some_and(|before| group.runtime != before.runtime);
         let privileged = weaker
-            || (mapped && group.capabilities().images)
+            || (mapped && group.capabilities.images)
             || (group.main && !was(|before| before.main))
             || !now.is_subset(&then)
             || (!now.is_empty()

@@ -14,7 +14,7 @@ impl Review<'_> {
         for (id, spec) in &self.after {
             let (ResourceId::Group(_), Spec::Group(group)) = (id, spec) else { continue };
             let finding = |problem| Finding { id: Some(id.clone()), problem };
-            if group.capabilities().wall != Wall::None {
+            if group.capabilities.wall != Wall::None {
                 continue;
             }
             let before = match self.unwalled_before(id) {
@@ -39,9 +39,7 @@ impl Review<'_> {
     /// What the last generation says of a group, if it had no wall then.
     fn unwalled_before(&self, id: &ResourceId) -> Option<&GroupSpec> {
         match self.before.get(id) {
-            Some(Spec::Group(before)) if before.capabilities().wall == Wall::None => {
-                Some(&**before)
-            }
+            Some(Spec::Group(before)) if before.capabilities.wall == Wall::None => Some(&**before),
             _ => None,
         }
     }

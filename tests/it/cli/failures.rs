@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use serde_json::json;
 
 use crate::support::folder::{Folder, QUICK, Ran};
-use crate::support::installation::comes_true;
+use crate::support::installation::{Installation, User, comes_true};
 use crate::support::ollama::{FakeOllama, Reply};
 use crate::support::workshop::{PATIENCE, says};
 
@@ -186,4 +186,29 @@ async fn a_model_that_can_do_less_than_is_asked_is_a_line_of_plan_and_status() {
     })
     .await
     .unwrap();
+}
+
+#[test]
+fn a_chat_with_a_group_that_is_not_there_says_what_helps() {
+    let installation =
+        Installation::new(User::Oneself, "[[rule]]\nsteps = [{ reply = \"here\" }]\n");
+    installation.apply();
+    let path = installation.root().join("babybot.toml");
+    let manifest = std::fs::read_to_string(&path).unwrap();
+    installation.write("babybot.toml", &format!("{manifest}\n[groups.kids]\n"));
+    let unapplied = installation.run(&["chat", "kids", "hello"]);
+    assert_eq!(unapplied.code, 1, "{unapplied:?}");
+    for words in ["group `kids` is not applied yet", "babybot apply"] {
+        assert!(unapplied.stderr.contains(words), "{words}: {unapplied:?}");
+    }
+    // One word alone may have been meant as the message; with a message it was not.
+    let alone = installation.run(&["chat", "goodbye"]);
+    assert!(alone.stderr.contains("babybot chat home \"goodbye\""), "{alone:?}");
+    let unknown = installation.run(&["chat", "uncle", "hello"]);
+    assert!(unknown.stderr.contains("the groups are: home"), "{unknown:?}");
+    assert!(!unknown.stderr.contains("babybot chat"), "{unknown:?}");
+    for refused in [alone, unknown] {
+        assert_eq!(refused.code, 64, "{refused:?}");
+    }
+    assert_eq!(installation.value::<i64>("SELECT count(*) FROM messages"), 0);
 }

@@ -284,3 +284,40 @@ fn a_start_with_nothing_to_apply_asks_nobody() {
     up.end();
     wait_until("nothing runs", || home.place.processes().is_empty());
 }
+
+#[test]
+fn what_was_applied_with_an_override_stays_until_the_next_apply() {
+    let home = Home::none("", HOME, LONG);
+    let run = |arguments: &[&str], timeout: &str| {
+        let mut command = home.place.command(arguments);
+        command.env("CONTAINER_TIMEOUT", timeout);
+        command
+    };
+    let applied = wait_for_end(run(&["apply", YES], "600000").spawn().unwrap(), PATIENCE);
+    assert_eq!(applied.code, 0, "{applied:?}");
+    let offline = home.place.run(&["status"]);
+    let shown = "CONTAINER_TIMEOUT=600000 from the environment";
+    assert!(offline.stdout.contains(shown), "{offline:?}");
+
+    // A controller's own environment says nothing, though it says something else.
+    let up = home.start(&mut run(&["up"], "900000"));
+    up.wait_until_it_serves();
+    let manifest = home.place.root().join("babybot.toml");
+    let written = std::fs::read_to_string(&manifest).unwrap();
+    let renamed = "[assistant]\nname = \"Robin\"\n";
+    home.place.write("babybot.toml", &format!("{written}\n{renamed}"));
+    let status = home.status_when("the edit is pending", |status| !status["pending"].is_null());
+    let text = status["pending"]["text"].as_str().unwrap();
+    assert!(text.contains("limits.turn is 10m") && !text.contains("15m"), "{text}");
+    let online = home.place.run(&["status"]);
+    assert!(online.stdout.contains(shown), "{online:?}");
+    assert_eq!(home.status()["environment"]["CONTAINER_TIMEOUT"], "600000");
+
+    let plan = home.place.run(&["plan"]);
+    for line in ["limits.turn", "CONTAINER_TIMEOUT=600000"] {
+        assert!(plan.stdout.contains(line), "{line}: {plan:?}");
+    }
+    home.apply();
+    assert_eq!(home.status()["environment"], serde_json::json!({}));
+    up.end();
+}

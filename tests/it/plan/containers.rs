@@ -577,6 +577,7 @@ fn the_environment_needs_approval_for_a_process_even_where_the_owner_rehearses()
 fn what_the_environment_says_is_shown_with_where_it_came_from() {
     let over = |variable: &str, path: &str, value: &str| Override {
         variable: variable.to_owned(),
+        set: value.to_owned(),
         path: path.to_owned(),
         value: value.to_owned(),
     };
@@ -613,7 +614,7 @@ fn what_the_environment_says_is_shown_with_where_it_came_from() {
      ·   group/home: runtime docker isolates: no network, only its group's folders
 
     7 to add, 0 to change, 0 to remove, 1 to adopt. Risk: 1 privileged
-    Next: babybot apply   (`plan -v` also shows 17 defaults)
+    Next: babybot apply   (`plan -v` also shows 18 defaults)
     ");
 
     let overrides = vec![over("CONTAINER_RUNTIME", "runtime", "none")];
@@ -643,7 +644,7 @@ fn what_the_environment_says_is_shown_with_where_it_came_from() {
      ·   group/home: runtime none does not enforce limits.cpus, memory and pids
 
     7 to add, 0 to change, 0 to remove. Risk: 1 privileged
-    Next: babybot apply   (`plan -v` also shows 15 defaults)
+    Next: babybot apply   (`plan -v` also shows 16 defaults)
     ");
 }
 

@@ -1,5 +1,6 @@
 //! The file itself: created private, migrated, refused, full, shared and closed.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -286,6 +287,7 @@ async fn a_store_of_the_second_format_still_opens() {
         timezone: Some("Europe/Berlin".to_owned()),
         parallel: 4,
         runtime: RuntimeRef::docker(Some("unix:///var/run/docker.sock".to_owned())),
+        environment: BTreeMap::new(),
     };
     assert_eq!(instance(&applied.specs), Some(&house));
     assert_eq!(

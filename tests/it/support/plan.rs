@@ -186,6 +186,7 @@ pub(crate) fn desired_on(setting: &Setting, text: &str) -> Desired {
 /// A machine with Docker.
 pub(crate) fn docker() -> Setting {
     Setting {
+        capabilities: BTreeMap::new(),
         users: BTreeMap::new(),
         runtime: Choice {
             kind: RuntimeKind::Docker,

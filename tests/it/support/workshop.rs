@@ -18,8 +18,8 @@ use babybot::observed::SandboxSeen;
 use babybot::process::Process;
 use babybot::project::Project;
 use babybot::resource::{
-    Binding, GroupSpec, InstanceSpec, Lifecycle, Limits, ModelSpec, ResourceId, RuntimeKind,
-    RuntimeRef, Spec,
+    Binding, Capabilities, GroupSpec, InstanceSpec, Lifecycle, Limits, ModelSpec, ResourceId,
+    RuntimeKind, RuntimeRef, Spec,
 };
 use babybot::runtime::process::{ProcessRuntime, Records, Strays};
 use babybot::runtime::{
@@ -331,6 +331,7 @@ fn specs(group: &GroupName, model: ModelSpec, limits: Limits) -> BTreeMap<Resour
         model: name.clone(),
         lifecycle: Lifecycle::OnDemand,
         runtime: RuntimeKind::None,
+        capabilities: Capabilities::PROCESS,
         image: None,
         user: None,
         engine: None,
@@ -341,6 +342,7 @@ fn specs(group: &GroupName, model: ModelSpec, limits: Limits) -> BTreeMap<Resour
         timezone: None,
         parallel: 5,
         runtime: RuntimeRef::NONE,
+        environment: BTreeMap::new(),
     };
     BTreeMap::from([
         (ResourceId::Instance, Spec::Instance(house)),
