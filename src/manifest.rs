@@ -25,6 +25,7 @@ mod runtime;
 pub mod schema;
 mod scope;
 mod secrets;
+mod senders;
 mod spelling;
 pub mod starter;
 mod syntax;
@@ -37,7 +38,7 @@ use toml::de::DeTable;
 
 use crate::name::{ChannelName, GroupName, ModelName, ProjectName, SecretName};
 use crate::resource::{
-    Binding, ChannelSpec, Lifecycle, Limits, ModelSpec, RuntimeKind, SecretSource,
+    Binding, ChannelSpec, Lifecycle, Limits, ModelSpec, RuntimeKind, SecretSource, Senders,
 };
 
 use codes::Code;
@@ -285,6 +286,8 @@ pub struct Group {
     pub trigger: String,
     /// Whether only messages with the trigger wake it.
     pub requires_trigger: bool,
+    /// Who may write to it, where that is said.
+    pub senders: Option<Senders>,
     /// The model that answers.
     pub model: ModelName,
     /// When its agent runs.

@@ -16,6 +16,7 @@ mod model;
 mod order;
 mod risk;
 mod runtime;
+mod senders;
 mod spec;
 mod user;
 
@@ -34,6 +35,7 @@ pub use limits::{Limits, MilliCpus};
 pub use model::{ModelSpec, is_cloud_model};
 pub use order::{stands_on, uses};
 pub use risk::Risk;
+pub use senders::{AllowedSender, SenderMode, Senders, Writers};
 pub use spec::Spec;
 pub use user::{GROUP_USERS, UserId};
 

@@ -8,8 +8,8 @@ pub mod prompt;
 
 use std::collections::BTreeMap;
 
-use crate::name::{ChannelName, ChatId, GroupName};
-use crate::resource::{Binding, ResourceId, Spec};
+use crate::name::{ChannelName, ChatId, GroupName, SenderId};
+use crate::resource::{Binding, GroupSpec, ResourceId, SenderMode, Spec, Writers};
 
 /// What decides where a message goes.
 #[derive(Clone, Copy, Debug)]
@@ -20,10 +20,12 @@ pub struct Addressed<'a> {
     pub chat: &'a ChatId,
     /// The group that its sender chose, where the channel lets them choose.
     pub to: Option<&'a GroupName>,
+    /// Who wrote it, as the channel knows them.
+    pub sender: &'a SenderId,
     /// Whether it is meant for the agent by itself, and not for everybody in a chat.
     pub direct: bool,
-    /// Whether people write there whom the owner does not know.
-    pub strangers: bool,
+    /// Who writes through this channel.
+    pub writers: Writers,
     /// What was written.
     pub text: &'a str,
 }
@@ -118,8 +120,7 @@ impl Routes {
     }
 
     /// Where a message goes. It is answered if it is meant for the agent, or the group answers
-    /// everything, or it starts with the trigger. Where strangers write, nobody may until the group
-    /// says who: no group says so yet.
+    /// everything, or it starts with the trigger, and only if its sender may write to the group.
     #[must_use]
     pub fn route(&self, specs: &BTreeMap<ResourceId, Spec>, addressed: &Addressed<'_>) -> Route {
         let bound = || self.group(addressed.channel, addressed.chat);
@@ -127,12 +128,36 @@ impl Routes {
         let Some(Spec::Group(spec)) = specs.get(&ResourceId::Group(group.clone())) else {
             return Route::Nobody;
         };
-        if addressed.strangers {
-            return Route::Nobody;
+        let wakes = || {
+            addressed.direct
+                || !spec.requires_trigger
+                || is_triggered(addressed.text, &spec.trigger)
+        };
+        match standing(spec, addressed) {
+            Standing::Dropped => Route::Nobody,
+            Standing::Answered if wakes() => Route::Answer(group.clone()),
+            Standing::Answered | Standing::Context => Route::Context(group.clone()),
         }
-        let wakes = addressed.direct
-            || !spec.requires_trigger
-            || is_triggered(addressed.text, &spec.trigger);
-        if wakes { Route::Answer(group.clone()) } else { Route::Context(group.clone()) }
+    }
+}
+
+/// What becomes of a message because of who wrote it.
+enum Standing {
+    Answered,
+    Context,
+    Dropped,
+}
+
+/// Where a group does not say who may write to it, nobody may on a channel with strangers.
+fn standing(spec: &GroupSpec, addressed: &Addressed<'_>) -> Standing {
+    let (channel, sender) = (addressed.channel, addressed.sender);
+    match (&spec.senders, addressed.writers) {
+        (_, Writers::Owner) | (None, Writers::Trusted) => Standing::Answered,
+        (None, Writers::Strangers) => Standing::Dropped,
+        (Some(senders), _) if senders.allows(channel, sender) => Standing::Answered,
+        (Some(senders), _) => match senders.mode {
+            SenderMode::Trigger => Standing::Context,
+            SenderMode::Drop => Standing::Dropped,
+        },
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::name::{ChatId, MessageId, SenderId, ThreadId};
+use crate::resource::Writers;
 
 /// The number of a post in the outbox, in the order in which posts were stored.
 pub type PostNumber = i64;
@@ -83,8 +84,8 @@ pub struct Capabilities {
     pub fetch: bool,
     /// Whether its chats have threads.
     pub threads: bool,
-    /// Whether people write there whom the owner does not know.
-    pub strangers: bool,
+    /// Who writes there.
+    pub writers: Writers,
     /// The longest text of one post, in characters.
     pub text_max: usize,
     /// How text may be formatted.

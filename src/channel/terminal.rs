@@ -23,6 +23,7 @@ use super::{
 };
 use crate::clock::Timestamp;
 use crate::name::{ChannelName, ChatId, GroupName, MessageId, SenderId, ThreadId};
+use crate::resource::Writers;
 
 /// How long whoever shows a post may take to say so.
 const SHOWN_MAX: Duration = Duration::from_secs(60);
@@ -272,7 +273,7 @@ impl Channel for Terminal {
             typing: false,
             fetch: false,
             threads: true,
-            strangers: false,
+            writers: Writers::Owner,
             text_max: TEXT_MAX,
             formatting: Formatting::Plain,
         }

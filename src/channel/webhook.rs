@@ -26,7 +26,7 @@ use self::connection::{Connections, serve};
 use self::rate::Rates;
 use super::{Capabilities, Channel, Formatting, Inbox, Opening, Outgoing, SendOutcome};
 use crate::name::ChannelName;
-use crate::resource::{ChannelSpec, WebhookSpec};
+use crate::resource::{ChannelSpec, WebhookSpec, Writers};
 use crate::secret::Secret;
 
 /// The shortest token, in bytes.
@@ -181,8 +181,7 @@ impl Channel for Webhook {
             typing: false,
             fetch: false,
             threads: false,
-            // Whoever has the token was given it by the owner.
-            strangers: false,
+            writers: Writers::Trusted,
             text_max: POST_LENGTH_MAX,
             formatting: Formatting::Markdown,
         }

@@ -18,7 +18,7 @@ use crate::delivery::{self, Delivery, RETRY_FIRST};
 use crate::error::chain;
 use crate::host::HostError;
 use crate::name::{ChannelName, ChatId, MessageId};
-use crate::resource::{ChannelSpec, ResourceId, Spec};
+use crate::resource::{ChannelSpec, ResourceId, Spec, Writers};
 use crate::secret;
 use crate::store::{OutboxId, StoreError};
 
@@ -119,7 +119,7 @@ impl Shared {
         };
         self.deliveries.spawn(delivery.run(running.stop.clone()));
         let hub = Hub {
-            strangers: channel.capabilities().strangers,
+            writers: channel.capabilities().writers,
             name: name.clone(),
             shared: Arc::clone(self),
         };
@@ -174,16 +174,16 @@ impl Shared {
 /// Where a channel of this controller hands over to.
 struct Hub {
     name: ChannelName,
-    strangers: bool,
+    writers: Writers,
     shared: Arc<Shared>,
 }
 
 impl Inbox for Hub {
     fn accept(&self, event: InboundEvent) -> BoxFuture<'_, Result<Receipt, NotAccepted>> {
         Box::pin(async move {
-            let (host, strangers) = (self.shared.host(), self.strangers);
+            let (host, writers) = (self.shared.host(), self.writers);
             // Whoever hands over may go away right now: what is stored is answered all the same.
-            let accepted = tokio::spawn(async move { host.accept(event, strangers).await }).await;
+            let accepted = tokio::spawn(async move { host.accept(event, writers).await }).await;
             let taken = match accepted {
                 Ok(Ok(taken)) => taken,
                 Ok(Err(HostError::Store(error @ StoreError::TooLarge { .. }))) => {

@@ -38,6 +38,7 @@ fn spec(
         bind,
         trigger: group.trigger.clone(),
         requires_trigger: group.requires_trigger,
+        senders: group.senders.clone(),
         model: group.model.clone(),
         lifecycle: group.lifecycle,
         runtime,

@@ -8,7 +8,7 @@ use super::{Host, HostError};
 use crate::channel::{Fate, Inbound, InboundEvent, Receipt};
 use crate::clock::Timestamp;
 use crate::name::GroupName;
-use crate::resource::{ResourceId, Spec};
+use crate::resource::{ResourceId, Spec, Writers};
 use crate::route::{Addressed, Route, Routes};
 use crate::store::{Incoming, Message, Store};
 
@@ -32,14 +32,14 @@ impl Host {
     ///
     /// # Errors
     /// As [`accept`].
-    pub async fn accept(&self, event: InboundEvent, strangers: bool) -> Result<Taken, HostError> {
+    pub async fn accept(&self, event: InboundEvent, writers: Writers) -> Result<Taken, HostError> {
         let now = self.parts.clock.now();
-        accept(&self.parts.store, (&self.routes, &self.specs), event, strangers, now).await
+        accept(&self.parts.store, (&self.routes, &self.specs), event, writers, now).await
     }
 }
 
 /// Routes and stores what came in through a channel, once, however often it is handed over.
-/// `strangers` says whether people write there whom the owner does not know.
+/// `writers` says who writes there.
 ///
 /// # Errors
 /// When it is too large, or the store fails.
@@ -47,7 +47,7 @@ pub async fn accept(
     store: &Store,
     (routes, specs): (&Routes, &BTreeMap<ResourceId, Spec>),
     event: InboundEvent,
-    strangers: bool,
+    writers: Writers,
     now: Timestamp,
 ) -> Result<Taken, HostError> {
     let inbound = match event {
@@ -70,8 +70,9 @@ pub async fn accept(
         channel: &inbound.channel,
         chat: &inbound.chat,
         to: inbound.to.as_ref(),
+        sender: &inbound.sender.id,
         direct: inbound.direct,
-        strangers,
+        writers,
         text: &inbound.text,
     };
     let (group, wakes) = match routes.route(specs, &addressed) {

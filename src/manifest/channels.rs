@@ -10,7 +10,7 @@ use super::decode::{Decoder, Section};
 use super::diagnostic::{Diagnostic, closest, listed, quote};
 use super::models::url_fault;
 use super::names::check_name;
-use super::{Declared, Span, Written};
+use super::{Declared, Span, Written, habits};
 use crate::name::{ChannelName, ChatId, SecretName};
 use crate::resource::{CallbackSpec, ChannelSpec, SecretRef, SecretSource, WebhookSpec};
 
@@ -70,6 +70,27 @@ pub(super) fn channels(
         }
     }
     (found, names)
+}
+
+/// Notes a channel that is not declared.
+pub(super) fn note_unknown(
+    decoder: &mut Decoder<'_>,
+    channel: &str,
+    declared: &BTreeMap<String, Chats>,
+    at: Span,
+) {
+    if decoder.loses_names("channels") {
+        return;
+    }
+    let names = || declared.keys().map(String::as_str);
+    let label = closest(channel, names())
+        .map_or_else(|| "not declared".to_owned(), |meant| format!("did you mean \"{meant}\"?"));
+    let help = habits::channel(channel).unwrap_or_else(|| format!("channels: {}", listed(names())));
+    decoder.note(
+        Diagnostic::new(Code::UnknownChannel, format!("there is no channel {}", quote(channel)))
+            .at(at, label)
+            .helped(help),
+    );
 }
 
 /// Checks the chat of a binding, where the channel's kind is known; `None` where it does not fit.

@@ -279,4 +279,9 @@ codes! {
     "Replies are posted to one URL: on https, or on http at a loopback address, where nobody on the way can read them. Credentials and queries are not allowed in it: history would show them.",
     "[secrets]\napi = { env = \"T\" }\n[channels.api]\nkind = \"webhook\"\ntoken = { secret = \"api\" }\ncallback = { url = \"http://example.org/\", secret = \"api\" }",
     "Write it as in https://example.org/replies or http://127.0.0.1:5678/webhook/replies.";
+    /// a sender cannot be named here
+    BadSender = 234,
+    "An entry of `senders.allow` is \"*\" for everybody, or a channel, a colon and the sender's identifier as that channel knows it. Of a webhook, \"api:claimed:Ann\" is the sender that a program calls Ann, and \"api:channel:api\" is a program that names no sender. Only you write at a terminal, so it has no senders to name.",
+    "[groups.home.senders]\nallow = [\"terminal:me\"]",
+    "Write \"*\", or an entry such as \"api:claimed:Ann\".";
 }

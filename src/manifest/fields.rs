@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use crate::resource::{MilliCpus, Risk};
+use crate::resource::{MilliCpus, Risk, SenderMode};
 use crate::unit::{ByteSize, Period};
 
 /// Most groups of one manifest.
@@ -584,6 +584,30 @@ fn groups() -> Vec<Field> {
             "[\"terminal\"]",
             Some(Risk::Privileged),
             "Where the group listens: a channel, or `channel:chat` where a channel has chats. `babybot chat GROUP` reaches every group, bound or not.",
+        ),
+        row(
+            "groups.<group>.conversation",
+            Type::Choice(&["per-chat"]),
+            "\"per-chat\"",
+            "\"per-chat\"",
+            None,
+            "The conversations that the agent keeps apart. `per-chat`: each chat that the group binds is a conversation of its own, in which the agent sees no messages of the other chats. This is the only value in this release.",
+        ),
+        row(
+            "groups.<group>.senders.allow",
+            Type::Texts,
+            REQUIRED,
+            "[\"*\"]",
+            Some(Risk::Privileged),
+            "The senders that are answered: `\"*\"` for everybody, or a channel, a colon and the sender's identifier on that channel. Of a webhook, `\"api:claimed:Ann\"` is the sender that a program calls Ann.",
+        ),
+        row(
+            "groups.<group>.senders.mode",
+            Type::Choice(&SenderMode::WORDS),
+            "\"trigger\"",
+            "\"drop\"",
+            Some(Risk::Privileged),
+            "The treatment of other senders. `trigger`: the agent reads their messages with the next message that it answers, and does not answer them. `drop`: their messages are not stored.",
         ),
     ];
     fields.extend(group_parts("groups.<group>", true));

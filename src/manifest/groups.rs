@@ -11,10 +11,11 @@ use super::hidden::names_secret;
 use super::limits::LimitParts;
 use super::names::{check_name, check_word, is_variable_name};
 use super::scope::Names;
+use super::senders::senders;
 use super::token::has_token;
-use super::{Group, KindWish, Span, Written, channels, habits};
+use super::{Declared, Group, KindWish, Span, Written, channels};
 use crate::name::{ChannelName, GroupName, ModelName};
-use crate::resource::{Binding, Lifecycle, Limits, RuntimeKind};
+use crate::resource::{Binding, Lifecycle, Limits, RuntimeKind, Senders};
 
 /// Variables that belong to the sandbox.
 const RESERVED_VARIABLES: &[&str] = &["PATH", "HOME", "USER", "LOGNAME", "GLIBC_TUNABLES"];
@@ -202,6 +203,7 @@ pub(super) struct Draft {
     main: Option<Written<bool>>,
     bind: Vec<(Binding, Span)>,
     bind_at: Option<Span>,
+    senders: Option<Declared<Senders>>,
     part: GroupPart,
 }
 
@@ -240,6 +242,8 @@ pub(super) fn groups(
     let mut drafts = Vec::new();
     for (name, section) in decoder.named(&section) {
         decoder.check_keys(&section, None);
+        // There is one value: it is checked, and says no more.
+        decoder.text(&section, "conversation");
         let bind_at = section.table.get("bind").map(|bind| decoder.span(&bind.span()));
         drafts.push(Draft {
             name: GroupName::new(name).ok(),
@@ -248,6 +252,7 @@ pub(super) fn groups(
             main: decoder.boolean(&section, "main"),
             bind: bindings(decoder, &section, declared),
             bind_at,
+            senders: senders(decoder, &section, declared),
             part: GroupPart::read(decoder, &section, declared, runtime),
         });
     }
@@ -267,24 +272,7 @@ fn bindings(
             .split_once(':')
             .map_or((text.as_str(), None), |(channel, chat)| (channel, Some(chat)));
         let Some(chats) = declared.channels.get(channel) else {
-            if !decoder.loses_names("channels") {
-                let names = || declared.channels.keys().map(String::as_str);
-                let label = closest(channel, names()).map_or_else(
-                    || "not declared".to_owned(),
-                    |meant| format!("did you mean \"{meant}\"?"),
-                );
-                decoder.note(
-                    Diagnostic::new(
-                        Code::UnknownChannel,
-                        format!("there is no channel {}", quote(channel)),
-                    )
-                    .at(at, label)
-                    .helped(
-                        habits::channel(channel)
-                            .unwrap_or_else(|| format!("channels: {}", listed(names()))),
-                    ),
-                );
-            }
+            channels::note_unknown(decoder, channel, &declared.channels, at);
             continue;
         };
         let chat = channels::chat(decoder, channel, *chats, chat, at);
@@ -411,6 +399,9 @@ impl Draft {
         if let Some(at) = self.bind_at {
             places.insert("bind".to_owned(), at);
         }
+        if let Some(senders) = &self.senders {
+            places.extend(senders.fields.iter().map(|(key, at)| (format!("senders.{key}"), *at)));
+        }
         let model = first_written(&mut places, "model", &[&own.model, &defaults.model]);
         let model = match model {
             Some(model) => ModelName::new(model).ok(),
@@ -440,6 +431,7 @@ impl Draft {
             bind: self.bind.into_iter().map(|(binding, _)| binding).collect(),
             trigger,
             requires_trigger,
+            senders: self.senders.map(|senders| senders.spec),
             model: model?,
             lifecycle,
             runtime,

@@ -30,6 +30,11 @@ const SECTIONS: &[(&str, &str, &str)] = &[
     ("`[channels.<channel>]`", "channels.<channel>", ""),
     ("`[defaults.group]`", "defaults.group", "Values for groups that do not set their own."),
     ("`[groups.<group>]`", "groups.<group>", ""),
+    (
+        "`[groups.<group>.senders]`",
+        "groups.<group>.senders",
+        "The senders that the group answers, other than you at `babybot chat`. Without this table, a webhook's group answers every program with the token.",
+    ),
 ];
 
 /// The whole reference.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::name::ChannelName;
 use crate::plan::verdict::{self, Verdict};
-use crate::resource::{Binding, ChannelSpec, ResourceId, Risk, Spec, WebhookSpec};
+use crate::resource::{Binding, ChannelSpec, ResourceId, Risk, Spec, WebhookSpec, Writers};
 
 pub(super) fn verdict(spec: &Spec, before: Option<&Spec>) -> Verdict {
     verdict::recorded(spec, before, "takes effect with the next turn")
@@ -44,13 +44,14 @@ pub(super) fn terminals<'a>(
     mut bindings: impl Iterator<Item = &'a Binding>,
     specs: &BTreeMap<ResourceId, Spec>,
 ) -> bool {
-    bindings.all(|binding| terminal(&binding.channel, specs))
+    bindings.all(|binding| writers(&binding.channel, specs) == Writers::Owner)
 }
 
-fn terminal(channel: &ChannelName, specs: &BTreeMap<ResourceId, Spec>) -> bool {
+/// Who writes through a channel. One that is not among the specs counts as the worst it could be.
+pub(super) fn writers(channel: &ChannelName, specs: &BTreeMap<ResourceId, Spec>) -> Writers {
     match specs.get(&ResourceId::Channel(channel.clone())) {
-        Some(Spec::Channel(channel)) => channel.is_owners_alone(),
-        Some(_) => false,
-        None => *channel == ChannelName::terminal(),
+        Some(Spec::Channel(channel)) => channel.writers(),
+        None if *channel == ChannelName::terminal() => Writers::Owner,
+        Some(_) | None => Writers::Strangers,
     }
 }

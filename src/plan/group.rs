@@ -1,6 +1,8 @@
 //! A group: only the generation knows of it.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
 
+mod senders;
+
 use crate::name::{GroupName, ModelName};
 use crate::plan::NoteKind;
 use crate::plan::channel::terminals;
@@ -36,6 +38,7 @@ pub(super) fn risk(path: &str, from: Option<&Spec>, to: &GroupSpec, sides: Sides
         "requires_trigger" if !to.requires_trigger && !owner_only => Risk::Privileged,
         // The word that people know no longer wakes it.
         "trigger" if from.is_some() && !owner_only => Risk::Disruptive,
+        "senders.allow" | "senders.mode" => senders::risk(path, from, to, sides),
         "model" => match from {
             Some(from) if acts(&from.model, &to.model, sides) => Risk::Privileged,
             _ => Risk::Safe,
@@ -75,10 +78,14 @@ fn acts(from: &ModelName, to: &ModelName, sides: Sides<'_>) -> bool {
     !acted && !rehearsal(to, sides.after)
 }
 
-/// Two lists of bindings can read the same: a chat's name may contain a comma.
-pub(super) fn rebound(path: &str, from: Option<&Spec>, to: &Spec) -> bool {
+/// Two lists of bindings or of senders can read the same: a name in them may contain a comma.
+pub(super) fn relisted(path: &str, from: Option<&Spec>, to: &Spec) -> bool {
     match (path, from, to) {
         ("bind", Some(Spec::Group(from)), Spec::Group(to)) => from.bind != to.bind,
+        ("senders.allow", Some(Spec::Group(from)), Spec::Group(to)) => {
+            let allow = |group: &GroupSpec| group.senders.clone().map(|senders| senders.allow);
+            allow(from) != allow(to)
+        }
         _ => false,
     }
 }

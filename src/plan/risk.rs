@@ -29,7 +29,7 @@ pub(super) fn changes(from: Option<&Spec>, wanted: &Wanted, sides: Sides<'_>) ->
             risk: field(path, from, wanted, sides),
             path: path.clone(),
         })
-        .filter(|change| change.from != change.to || group::rebound(&change.path, from, to))
+        .filter(|change| change.from != change.to || group::relisted(&change.path, from, to))
         .collect();
     if changes.is_empty() && from.is_some_and(|from| from != to) {
         changes.push(unnamed());

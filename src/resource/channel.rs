@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Fields, field};
+use super::{Fields, Writers, field};
 use crate::name::SecretName;
 
 /// A channel as it was asked for.
@@ -74,12 +74,13 @@ impl fmt::Display for SecretSource {
 }
 
 impl ChannelSpec {
-    /// Whether only the owner of the installation can write there.
+    /// Who writes there.
     #[must_use]
-    pub fn is_owners_alone(&self) -> bool {
+    pub fn writers(&self) -> Writers {
         match self {
-            Self::Terminal => true,
-            Self::Webhook(_) => false,
+            Self::Terminal => Writers::Owner,
+            // A program that has the token was given it by the owner.
+            Self::Webhook(_) => Writers::Trusted,
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Capabilities, Fields, Limits, RuntimeKind, RuntimeRef, UserId, field};
+use super::{Capabilities, Fields, Limits, RuntimeKind, RuntimeRef, Senders, UserId, field};
 use crate::name::{ChannelName, ChatId, ImageTag, ModelName};
 
 /// The parts of a group that are neither folder nor container.
@@ -18,6 +18,9 @@ pub struct GroupSpec {
     pub trigger: String,
     /// Whether only messages with the trigger wake it.
     pub requires_trigger: bool,
+    /// Who may write to it; `None`: whoever the kind of its channel lets in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub senders: Option<Senders>,
     /// The model that answers.
     pub model: ModelName,
     /// When its agent runs.
@@ -72,6 +75,11 @@ impl GroupSpec {
             field("limits.output", &limits.output),
             field("limits.disk", &limits.disk),
         ];
+        if let Some(Senders { allow, mode }) = &self.senders {
+            let allow: Vec<String> = allow.iter().map(ToString::to_string).collect();
+            fields.push(field("senders.allow", &allow.join(", ")));
+            fields.push(field("senders.mode", &mode.word()));
+        }
         fields.extend(self.image.as_ref().map(|image| field("image", image)));
         fields.extend(self.user.as_ref().map(|user| field("user", user)));
         let fewer = self.capabilities != Capabilities::expected(self.runtime);

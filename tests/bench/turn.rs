@@ -16,6 +16,7 @@ use babybot::link::{client, server};
 use babybot::manifest;
 use babybot::name::{ChannelName, ChatId, GroupName, MessageId};
 use babybot::project::Project;
+use babybot::resource::Writers;
 use babybot::runtime::process::{ProcessRuntime, Strays};
 use babybot::runtime::{Runtime, Runtimes};
 use babybot::session::Parts;
@@ -124,7 +125,7 @@ impl House {
         let said = (SystemClock.message_id(), "What is on today?".to_owned());
         let thread = "one".parse().unwrap();
         let message = Terminal::message(&self.group, thread, sender, said, SystemClock.now());
-        self.host.accept(InboundEvent::Message(Box::new(message)), false).await.unwrap();
+        self.host.accept(InboundEvent::Message(Box::new(message)), Writers::Owner).await.unwrap();
         let worked = self.worker.work(&CancellationToken::new(), &audience).await.unwrap();
         let ended = Instant::now();
         assert!(matches!(worked, Some(Worked::Answered)), "{worked:?}");

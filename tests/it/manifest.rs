@@ -275,6 +275,50 @@ fn of_a_webhook_a_chat_is_bound_by_a_name_that_fits_into_a_path() {
 }
 
 #[test]
+fn senders_are_everybody_or_somebody_of_a_channel_that_is_declared() {
+    let base = "schema = 1\nname = \"h\"\nchannels.api.kind = \"webhook\"\n\
+        channels.api.token.secret = \"api\"\nsecrets.api.env = \"API_TOKEN\"\n\
+        models.local.kind = \"rehearsal\"\n[groups.g]\nbind = [\"api:k\"]\n";
+    let read = |senders: &str| manifest::parse(&format!("{base}senders = {{ {senders} }}\n"));
+    let allowed = |entry: &str| {
+        let manifest = read(&format!("allow = [\"{entry}\"], mode = \"drop\""));
+        manifest.map_err(|problems| codes(&problems)).err()
+    };
+    for entry in ["*", "api:claimed:Ann", "api:claimed:Ann: 2", "api:channel:api"] {
+        assert_eq!(allowed(entry), None, "{entry}");
+    }
+    for entry in
+        ["", "api", "**", "terminal:1", "api:", "api:Ann", "api:claimed:", "api:channel:b", "*:1"]
+    {
+        let code = if entry == "*:1" { Code::UnknownChannel } else { Code::BadSender };
+        assert_eq!(allowed(entry), Some(vec![code]), "{entry}");
+    }
+    assert_eq!(allowed("apo:claimed:Ann"), Some(vec![Code::UnknownChannel]));
+    assert_eq!(allowed("api:claimed:A\\u202Enn"), Some(vec![Code::BadSender]));
+    for (senders, code) in [
+        ("mode = \"drop\"", Code::MissingKey),
+        ("allow = [], mode = \"ignore\"", Code::UnknownWord),
+        ("allow = \"*\"", Code::WrongType),
+        ("allow = [], deny = []", Code::UnknownKey),
+    ] {
+        assert_eq!(codes(&read(senders).unwrap_err()), [code], "{senders}");
+    }
+    let senders = |text: &str| read(text).unwrap().groups[&group("g")].senders.clone().unwrap();
+    let read = senders("allow = [\"api:claimed:Ann\", \"*\"]");
+    let allow: Vec<String> = read.allow.iter().map(ToString::to_string).collect();
+    assert_eq!((allow.join(" "), read.mode.word()), ("* api:claimed:Ann".to_owned(), "trigger"));
+    assert_eq!(senders("allow = [], mode = \"drop\"").mode.word(), "drop");
+}
+
+#[test]
+fn a_conversation_is_of_a_chat_and_of_nothing_else_yet() {
+    let group = format!("{BASE}[groups.home]\n");
+    assert_eq!(valid(&format!("{group}conversation = \"per-chat\"\n")), valid(&group));
+    let shown = human(&format!("{group}conversation = \"per-sender\"\n"));
+    assert!(shown.contains("per-sender") && shown.contains("\"per-chat\""), "{shown}");
+}
+
+#[test]
 fn an_address_is_a_host_and_a_port_and_nothing_else() {
     let check = |url: &str| {
         manifest::parse(&format!(
@@ -979,6 +1023,9 @@ fn with_field(field: &Field, value: &str) -> String {
             }
         }
         lines.push("secrets.api.env = \"API_TOKEN\"\n".to_owned());
+    }
+    if path.ends_with(".senders.mode") {
+        lines.push("groups.home.senders.allow = [\"*\"]\n".to_owned());
     }
     lines.push(written);
     lines.push("groups.other.main = false\n".to_owned());

@@ -14,6 +14,7 @@ mod choice;
 mod containers;
 mod properties;
 mod risks;
+mod senders;
 mod tampered;
 mod users;
 

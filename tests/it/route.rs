@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use babybot::clock::Timestamp;
-use babybot::name::{ChannelName, ChatId, GroupName, ModelName};
+use babybot::name::{ChannelName, ChatId, GroupName, ModelName, SenderId};
 use babybot::resource::{
-    Binding, Capabilities, GroupSpec, Lifecycle, Limits, ResourceId, RuntimeKind, Spec,
+    Binding, Capabilities, GroupSpec, Lifecycle, Limits, ResourceId, RuntimeKind, SenderMode,
+    Senders, Spec, Writers,
 };
 use babybot::route::prompt::{Said, prompt};
 use babybot::route::{Addressed, Route, Routes, is_triggered};
@@ -79,12 +80,14 @@ fn a_message_is_answered_or_kept_by_the_group_that_listens() {
     let mut specs = BTreeMap::from([(id.clone(), group(&[("tg", Some("-100"))]))]);
     let (tg, chat) = (ChannelName::new("tg").unwrap(), ChatId::new("-100").unwrap());
     let elsewhere = ChatId::new("-200").unwrap();
+    let sender = SenderId::new("7").unwrap();
     let here = |text: &'static str| Addressed {
         channel: &tg,
         chat: &chat,
         to: None,
+        sender: &sender,
         direct: false,
-        strangers: false,
+        writers: Writers::Trusted,
         text,
     };
     let to = |specs: &BTreeMap<ResourceId, Spec>, addressed: Addressed<'_>| {
@@ -98,13 +101,59 @@ fn a_message_is_answered_or_kept_by_the_group_that_listens() {
     // Whoever may choose a group reaches it wherever it listens.
     let chosen = Addressed { chat: &elsewhere, to: Some(&family), ..here("@baby hello") };
     assert_eq!(to(&specs, chosen), answer);
-    // Nobody said who of the strangers may write to it.
-    let strangers = Addressed { strangers: true, direct: true, ..here("@baby hello") };
-    assert_eq!(to(&specs, strangers), Route::Nobody);
     if let Some(Spec::Group(group)) = specs.get_mut(&id) {
         group.requires_trigger = false;
     }
     assert_eq!(to(&specs, here("hello")), answer);
+}
+
+#[test]
+fn senders_say_who_is_answered_and_what_becomes_of_the_others() {
+    let (tg, chat) = (ChannelName::new("tg").unwrap(), ChatId::new("-100").unwrap());
+    let family = GroupName::new("family").unwrap();
+    let route = |senders: Option<(&[&str], SenderMode)>, writers, sender: &str, text| {
+        let mut spec = group(&[("tg", Some("-100"))]);
+        if let Spec::Group(group) = &mut spec {
+            group.senders = senders.map(|(allow, mode)| Senders {
+                allow: allow.iter().map(|entry| entry.parse().unwrap()).collect(),
+                mode,
+            });
+        }
+        let specs = BTreeMap::from([(ResourceId::Group(family.clone()), spec)]);
+        let sender = SenderId::new(sender).unwrap();
+        let (channel, chat, direct) = (&tg, &chat, false);
+        let addressed =
+            Addressed { channel, chat, to: None, sender: &sender, direct, writers, text };
+        match Routes::new(&specs).route(&specs, &addressed) {
+            Route::Answer(_) => "answered",
+            Route::Context(_) => "context",
+            Route::Nobody => "dropped",
+        }
+    };
+    use SenderMode::{Drop, Trigger};
+    use Writers::{Owner, Strangers, Trusted};
+    let called = "@Baby hello";
+    // Nobody said who may write: not strangers.
+    assert_eq!(route(None, Strangers, "7", called), "dropped");
+    assert_eq!(route(None, Trusted, "7", called), "answered");
+    for writers in [Trusted, Strangers] {
+        for (mode, other) in [(Trigger, "context"), (Drop, "dropped")] {
+            let one: Option<(&[&str], _)> = Some((&["tg:7"], mode));
+            assert_eq!(route(one, writers, "7", called), "answered");
+            // It does not make a trigger of what is none.
+            assert_eq!(route(one, writers, "7", "hello"), "context");
+            for sender in ["8", "77", "tg:7"] {
+                assert_eq!(route(one, writers, sender, called), other, "{sender}");
+                assert_eq!(route(one, writers, sender, "hello"), other, "{sender}");
+            }
+            // The same identifier on another channel is another person.
+            assert_eq!(route(Some((&["wa:7"], mode)), writers, "7", called), other);
+            assert_eq!(route(Some((&[], mode)), writers, "7", called), other);
+            assert_eq!(route(Some((&["*"], mode)), writers, "8", called), "answered");
+        }
+    }
+    // Whoever owns the installation is never kept out.
+    assert_eq!(route(Some((&[], Drop)), Owner, "7", called), "answered");
 }
 
 #[test]
@@ -132,6 +181,7 @@ fn group(bind: &[(&str, Option<&str>)]) -> Spec {
         bind,
         trigger: "@Baby".to_owned(),
         requires_trigger: true,
+        senders: None,
         model: ModelName::new("local").unwrap(),
         lifecycle: Lifecycle::OnDemand,
         runtime: RuntimeKind::None,

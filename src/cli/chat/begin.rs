@@ -22,7 +22,7 @@ use crate::name::GroupName;
 use crate::observe::{self, Holder, Look as _};
 use crate::observed::{Applied, Known};
 use crate::project::InstanceLock;
-use crate::resource::{GroupSpec, ResourceId, Spec};
+use crate::resource::{GroupSpec, ResourceId, Spec, Writers};
 use crate::route::Routes;
 use crate::source;
 use crate::store::Store;
@@ -121,7 +121,8 @@ async fn become_controller(
         let message = Terminal::message(group, thread, sender, (id, text), now);
         let event = InboundEvent::Message(Box::new(message));
         let routes = Routes::new(&applied.specs);
-        let stored = host::accept(&store, (&routes, &applied.specs), event, false, now).await;
+        let stored =
+            host::accept(&store, (&routes, &applied.specs), event, Writers::Owner, now).await;
         stored.map_err(serve::host_error)?;
     }
     let served = serve::serve_shortly(ground, lock, store, applied.clone(), context).await;

@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Review, strangers};
+use crate::name::ChannelName;
 use crate::observed::{Known, Seen};
 use crate::plan::{Step, Work};
 use crate::resource::{
-    self, Binding, ChannelSpec, GroupSpec, ImageSpec, InstanceSpec, ModelSpec, ResourceId, Risk,
-    Spec, WebhookSpec,
+    self, AllowedSender, Binding, ChannelSpec, GroupSpec, ImageSpec, InstanceSpec, ModelSpec,
+    ResourceId, Risk, SenderMode, Spec, WebhookSpec,
 };
 
 impl Review<'_> {
@@ -93,6 +94,7 @@ impl Review<'_> {
             || (mapped && group.capabilities.images)
             || (group.main && !was(|before| before.main))
             || !now.is_subset(&then)
+            || before.is_some_and(|before| self.opens(before, group))
             || (!now.is_empty()
                 && !group.requires_trigger
                 && was(|before| before.requires_trigger));
@@ -105,6 +107,22 @@ impl Review<'_> {
             (false, true) => Risk::Disruptive,
             (false, false) => Risk::Safe,
         }
+    }
+
+    /// Whether somebody counts for more than before in a chat that was bound before: each who is
+    /// named on either side is tried, and one whom nobody names.
+    fn opens(&self, before: &GroupSpec, after: &GroupSpec) -> bool {
+        let channels = self.desired_channels();
+        let named = [before, after].into_iter().filter_map(|group| group.senders.as_ref());
+        let named: Vec<Option<&AllowedSender>> =
+            named.flat_map(|senders| &senders.allow).map(Some).chain([None]).collect();
+        let kept = strangers(after, &channels).into_iter().filter(|at| before.bind.contains(at));
+        kept.map(|binding| binding.channel).any(|channel| {
+            named.iter().any(|who| {
+                weight(before, &channel, *who, self.before)
+                    < weight(after, &channel, *who, &channels)
+            })
+        })
     }
 
     pub(super) fn strangers_before(&self, id: &ResourceId) -> BTreeSet<Binding> {
@@ -122,6 +140,28 @@ impl Review<'_> {
             .filter(|(id, _)| matches!(id, ResourceId::Channel(_)))
             .map(|(id, wanted)| (id.clone(), wanted.spec.clone()));
         channels.collect()
+    }
+}
+
+/// What somebody's messages are to a group: 2, they are answered; 1, they are read; 0, nothing.
+fn weight(
+    group: &GroupSpec,
+    channel: &ChannelName,
+    who: Option<&AllowedSender>,
+    specs: &BTreeMap<ResourceId, Spec>,
+) -> u8 {
+    let id = ResourceId::Channel(channel.clone());
+    let trusted = matches!(specs.get(&id), Some(Spec::Channel(ChannelSpec::Webhook(_))));
+    let Some(senders) = &group.senders else { return if trusted { 2 } else { 0 } };
+    let here = match who {
+        Some(AllowedSender::One { channel: of, .. }) => of == channel,
+        Some(AllowedSender::Anyone) | None => false,
+    };
+    let named = here && who.is_some_and(|who| senders.allow.contains(who));
+    match senders.mode {
+        _ if named || senders.allow.contains(&AllowedSender::Anyone) => 2,
+        SenderMode::Trigger => 1,
+        SenderMode::Drop => 0,
     }
 }
 

@@ -10,6 +10,7 @@ use babybot::channel::{
 };
 use babybot::clock::Timestamp;
 use babybot::name::ChannelName;
+use babybot::resource::Writers;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -127,7 +128,7 @@ impl Channel for Memory {
             typing: false,
             fetch: false,
             threads: false,
-            strangers: false,
+            writers: Writers::Strangers,
             text_max: 1_000,
             formatting: Formatting::Plain,
         }

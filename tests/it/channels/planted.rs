@@ -7,10 +7,10 @@ use babybot::channel::{Channel, Fate, InboundEvent, Registry};
 use babybot::control::Role;
 use babybot::controller::{Controller, Setup};
 use babybot::machine::HostContext;
-use babybot::resource::{Binding, ChannelSpec, ResourceId, Spec};
+use babybot::resource::{Binding, ChannelSpec, ResourceId, SenderMode, Senders, Spec};
 
 use super::memory::{Memory, message};
-use crate::support::workshop::{Plan, Workshop};
+use crate::support::workshop::{PATIENCE, Plan, Workshop};
 
 const SCRIPT: &str = r#"
 [[rule]]
@@ -20,14 +20,27 @@ steps = [{ reply = "slowly", delay = "300ms" }]
 steps = [{ reply = "heard" }]
 "#;
 
-/// A controller whose group `family` listens to the chat `kitchen` of the channel.
+/// A controller whose group `family` listens to everybody in the chat `kitchen` of the channel.
 fn controller(shop: &Workshop, channel: &Arc<Memory>) -> Controller {
+    controller_for(shop, channel, Some((&["*"], SenderMode::Trigger)))
+}
+
+/// The same, for these senders.
+fn controller_for(
+    shop: &Workshop,
+    channel: &Arc<Memory>,
+    senders: Option<(&[&str], SenderMode)>,
+) -> Controller {
     let mut specs = (**shop.host.specs()).clone();
     let group = specs.get_mut(&ResourceId::Group(shop.group.clone()));
     let Some(Spec::Group(group)) = group else { panic!("no group") };
     let chat = Some("kitchen".parse().unwrap());
     group.bind = vec![Binding { channel: Memory::name(), chat }];
     group.requires_trigger = true;
+    group.senders = senders.map(|(allow, mode)| Senders {
+        allow: allow.iter().map(|entry| entry.parse().unwrap()).collect(),
+        mode,
+    });
     // The registry alone decides what a channel of this name is.
     specs.insert(ResourceId::Channel(Memory::name()), Spec::Channel(ChannelSpec::Terminal));
     let (terminal, planted) = (Arc::new(Terminal::default()), Arc::clone(channel));
@@ -48,6 +61,14 @@ fn controller(shop: &Workshop, channel: &Arc<Memory>) -> Controller {
         follow: false,
     };
     Controller::start(setup).unwrap()
+}
+
+/// The stored messages that this holds of, in their order.
+fn messages(shop: &Workshop, which: &str) -> Vec<String> {
+    let store = rusqlite::Connection::open(shop.project.database()).unwrap();
+    let query = format!("SELECT message_id FROM messages WHERE {which} ORDER BY seq");
+    let mut query = store.prepare(&query).unwrap();
+    query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
 }
 
 fn written(id: &str, sender: &str, text: &str) -> InboundEvent {
@@ -98,4 +119,35 @@ async fn two_people_in_a_chat_get_a_reply_each_and_who_goes_on_is_answered_toget
     assert_eq!(answered, ["a1", "b1", "b2"], "each is named by exactly one reply");
     controller.end(std::time::Duration::from_secs(10)).await;
     assert!(channel.is_quiet());
+}
+
+#[tokio::test]
+async fn strangers_are_not_heard_until_a_group_says_who_is() {
+    let shop = Plan::scripted(SCRIPT).build().await;
+    let channel = Memory::new();
+    let controller = controller_for(&shop, &channel, None);
+    let receipt = channel.write(written("m1", "ada", "@Baby hello")).await;
+    assert_eq!((receipt.fate, receipt.fresh), (Fate::Ignored, false));
+    assert_eq!(messages(&shop, "1 = 1"), [""; 0]);
+    controller.end(PATIENCE).await;
+    assert!(channel.is_quiet());
+}
+
+#[tokio::test]
+async fn others_than_those_who_are_allowed_are_context_or_are_not_stored() {
+    for (mode, fate) in [(SenderMode::Trigger, Fate::Kept), (SenderMode::Drop, Fate::Ignored)] {
+        let shop = Plan::scripted(SCRIPT).build().await;
+        let channel = Memory::new();
+        let controller = controller_for(&shop, &channel, Some((&["memory:ada"], mode)));
+        let receipt = channel.write(written("b1", "bob", "@Baby the door is open")).await;
+        assert_eq!(receipt.fate, fate);
+        let receipt = channel.write(written("a1", "ada", "@Baby hello")).await;
+        assert_eq!(receipt.fate, Fate::Answered);
+        let reply = channel.next().await;
+        assert_eq!(reply.answers, ["a1".parse().unwrap()]);
+        let expected: &[&str] = if fate == Fate::Kept { &["b1", "a1"] } else { &["a1"] };
+        assert_eq!(messages(&shop, "turn IS NOT NULL"), expected, "{mode:?}");
+        controller.end(PATIENCE).await;
+        assert!(channel.is_quiet(), "whoever is not allowed is not answered");
+    }
 }

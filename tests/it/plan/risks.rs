@@ -63,6 +63,7 @@ fn values(field: &Field) -> Option<(String, String)> {
         (path, _) if path.starts_with("channels.") => ("\"one\"", "\"two\""),
         ("assistant.timezone", _) => ("\"Europe/Berlin\"", "\"Europe/Paris\""),
         (_, Type::Text) => ("\"one\"", "\"two\""),
+        ("groups.<group>.senders.allow", _) => ("[\"api:claimed:Ann\"]", "[\"*\"]"),
         (_, Type::Texts) => ("[]", "[\"terminal\"]"),
         (_, Type::Boolean) => ("false", "true"),
         (_, Type::Integer { .. }) => ("4096", "8192"),
@@ -144,7 +145,15 @@ fn text(field: &Field, value: &str) -> String {
         line("channels.desk.callback.url", "\"https://a/\"");
         line("channels.desk.callback.secret", "\"one\"");
     }
-    if !path.starts_with("groups.") {
+    if path.contains(".senders.") {
+        // A sender is somebody at a webhook.
+        line("secrets.api.env", "\"API\"");
+        line("channels.api.kind", "\"webhook\"");
+        line("channels.api.token.secret", "\"api\"");
+        line("groups.home.bind", "[\"api:kitchen\"]");
+        line("groups.home.senders.allow", "[\"api:claimed:Ann\"]");
+    }
+    if !path.starts_with("groups.") || value.is_empty() {
         line("groups.home.main", "false");
     }
     if !value.is_empty() {

@@ -6,7 +6,9 @@ use babybot::desired::{Choice, Desired, Setting};
 use babybot::manifest::{
     Declared, Fallback, Group, ImageSource, KindWish, Manifest, RuntimeWish, Span, Written,
 };
-use babybot::name::{ChannelName, ChatId, GroupName, ModelName, ProjectName, SandboxId};
+use babybot::name::{
+    ChannelName, ChatId, GroupName, ModelName, ProjectName, SandboxId, SecretName,
+};
 use babybot::observed::{
     AgentSeen, Applied, Availability, Controller, Known, Observed, Owner, SandboxSeen,
     SandboxState, Seen,
@@ -15,7 +17,7 @@ use babybot::plan::check::{Finding, check};
 use babybot::plan::{Plan, Step, Work, plan};
 use babybot::resource::{
     Binding, ChannelSpec, ContainerSpec, Lifecycle, Limits, ModelSpec, ResourceId, RuntimeKind,
-    Spec, UserId, containers,
+    SecretRef, SecretSource, SenderMode, Senders, Spec, UserId, WebhookSpec, containers,
 };
 
 /// A resource by its printed name.
@@ -28,7 +30,7 @@ pub(crate) fn group_name(text: &str) -> GroupName {
     GroupName::new(text).expect("tests write valid names")
 }
 
-/// Reads lines such as `model local ollama`, `channel desk` and `group main bind=terminal
+/// Reads lines such as `model local ollama`, `channel desk`, `channel api webhook` and `group main bind=terminal
 /// model=local env.LANG=de`; each line is one line of the manifest, each field has its place.
 pub(crate) fn manifest(text: &str) -> Manifest {
     let mut manifest = Manifest {
@@ -51,10 +53,14 @@ pub(crate) fn manifest(text: &str) -> Manifest {
                 manifest.models.insert(name, model(kind, fields, at));
             }
             ["runtime", fields @ ..] => runtime(&mut manifest.runtime, fields, at),
-            ["channel", name] => {
+            ["channel", name, kind @ ..] => {
                 let name = ChannelName::new(*name).expect("a name");
                 let fields = BTreeMap::from([("kind".to_owned(), at)]);
-                let declared = Declared { at, spec: ChannelSpec::Terminal, fields };
+                let spec = match kind {
+                    [] => ChannelSpec::Terminal,
+                    _ => webhook(),
+                };
+                let declared = Declared { at, spec, fields };
                 manifest.channels.insert(name, declared);
             }
             ["group", name, fields @ ..] => {
@@ -64,6 +70,14 @@ pub(crate) fn manifest(text: &str) -> Manifest {
         }
     }
     manifest
+}
+
+/// A webhook, of which a test says no more than that it is one.
+fn webhook() -> ChannelSpec {
+    let source = SecretSource::Env("API_TOKEN".to_owned());
+    let token = SecretRef { name: SecretName::new("api").expect("a name"), source };
+    let listen = "127.0.0.1:8787".parse().expect("an address");
+    ChannelSpec::Webhook(Box::new(WebhookSpec { listen, token, callback: None }))
 }
 
 fn runtime(wish: &mut RuntimeWish, fields: &[&str], at: Span) {
@@ -134,6 +148,7 @@ fn group(fields: &[&str], at: Span) -> Group {
         bind: Vec::new(),
         trigger: "@Baby".to_owned(),
         requires_trigger: true,
+        senders: None,
         model: ModelName::new("demo").expect("a name"),
         lifecycle: Lifecycle::OnDemand,
         runtime: None,
@@ -148,6 +163,15 @@ fn group(fields: &[&str], at: Span) -> Group {
             "main" => group.main = value == "true",
             "bind" => group.bind.extend(value.split(',').map(binding)),
             "trigger" => group.trigger = value.to_owned(),
+            "senders.allow" => {
+                let allow = value.split(',').filter(|entry| !entry.is_empty());
+                let allow = allow.map(|entry| entry.parse().expect("a sender")).collect();
+                group.senders = Some(Senders { allow, mode: SenderMode::Trigger });
+            }
+            "senders.mode" => {
+                let senders = group.senders.as_mut().expect("senders.allow stands before it");
+                senders.mode = SenderMode::Drop;
+            }
             "requires_trigger" => group.requires_trigger = value == "true",
             "model" => group.model = ModelName::new(value).expect("a name"),
             "limits.memory" => group.limits.memory = value.parse().expect("a size"),

@@ -19,7 +19,7 @@ use babybot::process::Process;
 use babybot::project::Project;
 use babybot::resource::{
     Binding, Capabilities, GroupSpec, InstanceSpec, Lifecycle, Limits, ModelSpec, ResourceId,
-    RuntimeKind, RuntimeRef, Spec,
+    RuntimeKind, RuntimeRef, Spec, Writers,
 };
 use babybot::runtime::process::{ProcessRuntime, Records, Strays};
 use babybot::runtime::{
@@ -184,7 +184,7 @@ impl Workshop {
         let said = (SystemClock.message_id(), text.to_owned());
         let thread = ThreadId::new("one").unwrap();
         let message = Terminal::message(&self.group, thread, sender, said, SystemClock.now());
-        self.host.accept(InboundEvent::Message(Box::new(message)), false).await.unwrap();
+        self.host.accept(InboundEvent::Message(Box::new(message)), Writers::Owner).await.unwrap();
     }
 
     /// Works on what waits, to the end of one turn.
@@ -328,6 +328,7 @@ fn specs(group: &GroupName, model: ModelSpec, limits: Limits) -> BTreeMap<Resour
         bind: vec![Binding { channel: ChannelName::terminal(), chat: None }],
         trigger: "@Baby".into(),
         requires_trigger: false,
+        senders: None,
         model: name.clone(),
         lifecycle: Lifecycle::OnDemand,
         runtime: RuntimeKind::None,
