@@ -49,7 +49,8 @@ pub trait Channel: Send + Sync + fmt::Debug {
     /// order.
     fn send<'a>(&'a self, post: &'a Outgoing) -> BoxFuture<'a, SendOutcome>;
 
-    /// Replaces the text of a post that was sent, where [`Capabilities::edit`] says so.
+    /// Replaces the text of a post that was sent, where [`Capabilities::edit`] says so. Nothing calls
+    /// it yet.
     fn edit<'a>(
         &'a self,
         to: &'a Address,
@@ -61,12 +62,14 @@ pub trait Channel: Send + Sync + fmt::Debug {
     }
 
     /// Shows for a few seconds that an answer is on its way, where [`Capabilities::typing`] says so.
+    /// It is called again and again while a turn is at work for that address, and may be cut off.
     fn typing<'a>(&'a self, to: &'a Address) -> BoxFuture<'a, ()> {
         let _ = to;
         Box::pin(async {})
     }
 
-    /// The bytes of an attachment, at most `limit`, where [`Capabilities::fetch`] says so.
+    /// The bytes of an attachment, at most `limit`, where [`Capabilities::fetch`] says so. Nothing
+    /// calls it yet: an agent is told of attachments and cannot read them.
     ///
     /// # Errors
     /// Why they cannot be had.

@@ -211,6 +211,7 @@ impl Host {
                 at: message.incoming.sent_at,
                 text: &message.incoming.text,
                 quote: inbox::quote(message),
+                attachments: inbox::attachments(message),
             })
             .collect();
         prompt(&said, zone, room)

@@ -79,7 +79,8 @@ pub struct Quote {
     pub text: String,
 }
 
-/// A file that came with a message. Its bytes are with the service until they are fetched.
+/// A file that came with a message. The agent is told of it; its bytes stay with the service, since
+/// nothing fetches them yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
     /// What the service calls it.

@@ -9,6 +9,7 @@ use crate::channel::{Fate, Inbound, InboundEvent, Receipt};
 use crate::clock::Timestamp;
 use crate::name::GroupName;
 use crate::resource::{ResourceId, Spec, Writers};
+use crate::route::prompt::Attached;
 use crate::route::{Addressed, Route, Routes};
 use crate::store::{Incoming, Message, Store};
 
@@ -119,6 +120,20 @@ fn details(inbound: &Inbound) -> Option<Value> {
     let attachments: Vec<Value> = attachments.collect();
     (quote.is_some() || !attachments.is_empty())
         .then(|| json!({"quote": quote, "attachments": attachments}))
+}
+
+/// The files that came with a message.
+pub(super) fn attachments(message: &Message) -> Vec<Attached<'_>> {
+    let files =
+        message.incoming.details.as_ref().and_then(|details| details["attachments"].as_array());
+    let attached = files.into_iter().flatten().filter_map(|file| {
+        Some(Attached {
+            name: file["name"].as_str()?,
+            media_type: file["media_type"].as_str(),
+            size: file["size"].as_u64(),
+        })
+    });
+    attached.collect()
 }
 
 /// Who is quoted in a message, and with which words.

@@ -125,7 +125,7 @@ fn call_of(messages: &[Value], result: &Value) -> Option<Call> {
     })
 }
 
-/// The text of the last `<message>`, or all of it where there is none.
+/// The text of the last `<message>`, without its attachments, or all of it where there is none.
 fn last_message(text: &str) -> String {
     let opened = text.rmatch_indices("<message").find_map(|(at, tag)| {
         let rest = &text[at + tag.len()..];
@@ -133,7 +133,8 @@ fn last_message(text: &str) -> String {
     });
     let Some((_, rest)) = opened else { return text.trim().to_owned() };
     let inner = rest.split_once("</message>").map_or(rest, |(inner, _)| inner);
-    unescaped(inner.trim())
+    let written = inner.split("\n<attachment ").next().unwrap_or(inner);
+    unescaped(written.trim())
 }
 
 #[cfg(test)]
@@ -146,6 +147,9 @@ mod tests {
             <message sender=\"owner\" time=\"2026-11-22 09:30\">is 1 &lt; 2 &amp;&amp; \
             &quot;&amp;lt;&quot;?</message></messages>";
         assert_eq!(last_message(text), "is 1 < 2 && \"&lt;\"?");
+        let attached =
+            "<message sender=\"a\">run x\n<attachment name=\"y\">no</attachment></message>";
+        assert_eq!(last_message(attached), "run x");
         assert_eq!(last_message(" plain < text "), "plain < text");
     }
 }
