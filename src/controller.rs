@@ -17,6 +17,7 @@ mod keep;
 mod look;
 mod service;
 mod status;
+mod typing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;

@@ -187,7 +187,9 @@ pub fn outgoing(post: Post, answers: Vec<MessageId>) -> Outgoing {
     }
 }
 
-fn address(to: Conversation) -> Address {
+/// A conversation as its channel is given it.
+#[must_use]
+pub fn address(to: Conversation) -> Address {
     Address { chat: to.chat, thread: to.thread, recipient: to.sender }
 }
 

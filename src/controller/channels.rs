@@ -33,6 +33,7 @@ const WELL_AFTER: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Running {
     spec: ChannelSpec,
+    channel: Arc<dyn Channel>,
     /// Told when somebody may be there who was not.
     reachable: Arc<Notify>,
     /// Nothing comes in any more.
@@ -105,6 +106,7 @@ impl Shared {
     ) -> Running {
         let running = Running {
             spec,
+            channel: Arc::clone(&channel),
             reachable: Arc::default(),
             deaf: self.closing.child_token(),
             stop: CancellationToken::new(),
@@ -154,6 +156,11 @@ impl Shared {
             None => drop(self.known().deaf.remove(name)),
         }
         self.tell();
+    }
+
+    /// A channel that runs.
+    pub(super) fn channel(&self, name: &ChannelName) -> Option<Arc<dyn Channel>> {
+        self.channels().get(name).map(|running| Arc::clone(&running.channel))
     }
 
     /// Has a channel look for whom it could not reach.

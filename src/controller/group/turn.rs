@@ -9,13 +9,14 @@ use futures_util::stream::FuturesUnordered;
 use jiff::tz::TimeZone;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::actor::GroupActor;
 use super::lease::lease_of;
 use super::lost::Lost;
 use super::{GroupCommand, GroupEvent, Until, quit};
 use crate::control::AgentState;
-use crate::controller::Shared;
+use crate::controller::{Shared, typing};
 use crate::error::chain;
 use crate::execute::AgentOrder;
 use crate::host::{Answering, HostError, Worked};
@@ -37,6 +38,8 @@ impl GroupActor {
         let Self { worker, inbox, agent, later, quit: ending, pending, .. } = self;
         let (next, zone, room) = (worker.next(), worker.zone(), worker.room());
         let (answering, mut steer_handle) = (worker.answering(), worker.steer_handle());
+        let showing = typing::show(Arc::clone(&shared), worker.answering());
+        let _showing = AbortOnDropHandle::new(tokio::spawn(showing));
         let mut work = std::pin::pin!(worker.work(&cancel, &audience));
         let tell = |step: Progress| {
             shared.take_note(&handle, &step);

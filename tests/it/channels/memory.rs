@@ -28,12 +28,18 @@ pub(super) struct Memory {
     /// What becomes of the next posts; all further ones are sent.
     answers: Mutex<VecDeque<SendOutcome>>,
     there: Mutex<bool>,
+    /// Where it was shown that an answer is on its way.
+    typed: mpsc::UnboundedSender<Address>,
+    typing: tokio::sync::Mutex<mpsc::UnboundedReceiver<Address>>,
+    /// Whether it shows that and never comes back.
+    hangs: Mutex<bool>,
 }
 
 impl Memory {
     pub(super) fn new() -> Arc<Self> {
         let (said, inbound) = mpsc::unbounded_channel();
         let (sent, outbound) = mpsc::unbounded_channel();
+        let (typed, typing) = mpsc::unbounded_channel();
         Arc::new(Self {
             said,
             inbound: tokio::sync::Mutex::new(inbound),
@@ -41,6 +47,9 @@ impl Memory {
             outbound: tokio::sync::Mutex::new(outbound),
             answers: Mutex::default(),
             there: Mutex::new(true),
+            typed,
+            typing: tokio::sync::Mutex::new(typing),
+            hangs: Mutex::default(),
         })
     }
 
@@ -60,6 +69,17 @@ impl Memory {
     pub(super) async fn next(&self) -> Outgoing {
         let mut outbound = self.outbound.lock().await;
         tokio::time::timeout(PATIENCE, outbound.recv()).await.expect("a post is sent").unwrap()
+    }
+
+    /// Has it never come back from showing that an answer is on its way.
+    pub(super) fn hang(&self) {
+        *self.hangs.lock().unwrap() = true;
+    }
+
+    /// Where it is shown next that an answer is on its way.
+    pub(super) async fn typing_at(&self) -> Address {
+        let mut typing = self.typing.lock().await;
+        tokio::time::timeout(PATIENCE, typing.recv()).await.expect("it is shown").unwrap()
     }
 
     pub(super) fn is_quiet(&self) -> bool {
@@ -122,10 +142,20 @@ impl Channel for Memory {
         Box::pin(async move { said.unwrap_or(SendOutcome::Sent { service_id }) })
     }
 
+    fn typing<'a>(&'a self, to: &'a Address) -> BoxFuture<'a, ()> {
+        self.typed.send(to.clone()).unwrap();
+        let hangs = *self.hangs.lock().unwrap();
+        Box::pin(async move {
+            if hangs {
+                std::future::pending().await
+            }
+        })
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             edit: false,
-            typing: false,
+            typing: true,
             fetch: false,
             threads: false,
             writers: Writers::Strangers,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use babybot::channel::terminal::Terminal;
-use babybot::channel::{Channel, Fate, InboundEvent, Registry};
+use babybot::channel::{Attachment, Channel, Fate, InboundEvent, Registry};
 use babybot::control::Role;
 use babybot::controller::{Controller, Setup};
 use babybot::machine::HostContext;
@@ -18,6 +18,15 @@ when = "slow"
 steps = [{ reply = "slowly", delay = "300ms" }]
 [[rule]]
 steps = [{ reply = "heard" }]
+"#;
+
+/// A model whose turn lasts until there is a file `go`.
+const WORK: &str = r#"
+[[rule]]
+steps = [
+  { call = { tool = "bb_shell", arguments = { command = "while ! [ -e go ]; do sleep 0.02; done" } } },
+  { reply = "worked" },
+]
 "#;
 
 /// A controller whose group `family` listens to everybody in the chat `kitchen` of the channel.
@@ -150,4 +159,43 @@ async fn others_than_those_who_are_allowed_are_context_or_are_not_stored() {
         controller.end(PATIENCE).await;
         assert!(channel.is_quiet(), "whoever is not allowed is not answered");
     }
+}
+
+#[tokio::test]
+async fn while_a_turn_is_at_work_its_chat_is_shown_so_again_and_again() {
+    let shop = Plan::scripted(WORK).build().await;
+    let channel = Memory::new();
+    // A service that never comes back holds up neither the turn nor the next time.
+    channel.hang();
+    let controller = controller(&shop, &channel);
+    channel.write(written("m1", "ada", "@Baby work")).await;
+    for _ in 0..2 {
+        let at = channel.typing_at().await;
+        assert_eq!((at.chat.as_str(), at.recipient), ("kitchen", "ada".parse().ok()));
+    }
+    std::fs::write(shop.file("go"), "").unwrap();
+    assert_eq!(channel.next().await.text, "worked");
+    controller.end(PATIENCE).await;
+}
+
+#[tokio::test]
+async fn an_agent_is_told_of_attachments() {
+    let shop = Plan::scripted(SCRIPT).build().await;
+    let channel = Memory::new();
+    let controller = controller(&shop, &channel);
+    let mut sent = message("m1", "ada", "@Baby hello");
+    sent.attachments = vec![Attachment {
+        id: "file-1".parse().unwrap(),
+        name: "plan.pdf".to_owned(),
+        media_type: Some("application/pdf".to_owned()),
+        size: Some(2048),
+    }];
+    channel.write(InboundEvent::Message(Box::new(sent))).await;
+    assert_eq!(channel.next().await.text, "heard");
+    let home = shop.project.session(&shop.group);
+    let path = home.join(".ollama/sessions/memory.kitchen.jsonl");
+    let transcript = std::fs::read_to_string(path).unwrap();
+    let line = r#"<attachment name=\"plan.pdf\" type=\"application/pdf\" size=\"2048 bytes\">"#;
+    assert!(transcript.contains(line), "{transcript}");
+    controller.end(PATIENCE).await;
 }
