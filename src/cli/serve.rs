@@ -228,7 +228,7 @@ async fn build_what_is_gone(
         build.end(built.is_err());
         built.map_err(|why| {
             Error::new(Exit::Failed, format!("the agents' image is missing: {why}"))
-                .hinted("your message was not sent; fix the problem and send it again")
+                .hinted("fix the problem and run `babybot chat` again")
         })?;
     }
     Ok(())

@@ -13,7 +13,7 @@ use crate::cli::preview::Preview;
 use crate::cli::serve::{self, Own};
 use crate::cli::{Context, apply};
 use crate::clock::{Clock, SystemClock};
-use crate::control::Said;
+use crate::control::{ChatRequest, Said};
 use crate::error::{Error, Exit};
 use crate::host;
 use crate::machine::{Environment, HostContext, project_error};
@@ -90,41 +90,52 @@ async fn begin_now(
             choose(&applied)?;
             refuse_empty(text)?;
             let (lock, store, applied) = serve::open_instance("chat", &ground).await?;
-            let group = choose(&applied)?;
+            let request = link::request(&choose(&applied)?);
+            let said = keep(text, &request, &store, &applied).await?;
             mention_pending(&applied, &mut ground, context).await;
-            become_controller((ground, lock, store, applied), &group, text, context).await.map(Ok)
+            let ready = (ground, lock, store, applied);
+            become_controller(ready, request, said, context).await.map(Ok)
         }
         (None, Known::Absent) => {
             let ready = match apply_first(args, text, context).await? {
                 Ok(ready) => ready,
                 Err(exit) => return Ok(Err(exit)),
             };
-            let group = choose(&ready.3)?;
-            become_controller(ready, &group, text, context).await.map(Ok)
+            let (_, _, store, applied) = &ready;
+            let request = link::request(&choose(applied)?);
+            let said = keep(text, &request, store, applied).await?;
+            become_controller(ready, request, said, context).await.map(Ok)
         }
     }
 }
 
-/// Becomes the controller. What is to be said is stored first: whatever keeps the controller from
-/// coming does not lose it.
+/// Stores what is to be said, before anything waits for a runtime or a model.
+async fn keep(
+    text: Option<&String>,
+    request: &ChatRequest,
+    store: &Store,
+    applied: &Applied,
+) -> Result<Option<Said>, Error> {
+    let Some(said) = text.map(|text| said(text)) else { return Ok(None) };
+    let Said { id, text } = said.clone();
+    let sender = Sender { id: request.person.id.clone(), name: request.person.name.clone() };
+    let (thread, now) = (request.thread.clone(), SystemClock.now());
+    let message = Terminal::message(&request.group, thread, sender, (id, text), now);
+    let event = InboundEvent::Message(Box::new(message));
+    let routes = Routes::new(&applied.specs);
+    let stored = host::accept(store, (&routes, &applied.specs), event, Writers::Owner, now).await;
+    stored.map_err(serve::host_error)?;
+    Ok(Some(said))
+}
+
+/// Becomes the controller. What is `said` is stored: whatever keeps the controller from coming does
+/// not lose it.
 async fn become_controller(
     (ground, lock, store, applied): (HostContext, InstanceLock, Store, Applied),
-    group: &GroupName,
-    text: Option<&String>,
+    request: ChatRequest,
+    said: Option<Said>,
     context: &Context,
 ) -> Result<Begun, Error> {
-    let request = link::request(group);
-    let said = text.map(|text| said(text));
-    if let Some(Said { id, text }) = said.clone() {
-        let sender = Sender { id: request.person.id.clone(), name: request.person.name.clone() };
-        let (thread, now) = (request.thread.clone(), SystemClock.now());
-        let message = Terminal::message(group, thread, sender, (id, text), now);
-        let event = InboundEvent::Message(Box::new(message));
-        let routes = Routes::new(&applied.specs);
-        let stored =
-            host::accept(&store, (&routes, &applied.specs), event, Writers::Owner, now).await;
-        stored.map_err(serve::host_error)?;
-    }
     let served = serve::serve_shortly(ground, lock, store, applied.clone(), context).await;
     let (client, own) = served.map_err(|error| match &said {
         Some(_) => kept(&error),

@@ -422,6 +422,20 @@ impl Front {
         self.requests.load(Ordering::Relaxed)
     }
 
+    /// Takes every connection, counts it and says nothing: as an engine that hangs.
+    pub(crate) fn hang(&mut self) {
+        self.cut();
+        let listener = UnixListener::bind(self.socket()).unwrap();
+        let requests = Arc::clone(&self.requests);
+        self.task = tokio::spawn(async move {
+            let mut held = Vec::new();
+            while let Ok((connection, _)) = listener.accept().await {
+                held.push(connection);
+                requests.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+
     /// Breaks every connection, and accepts none: as an engine that was stopped.
     pub(crate) fn cut(&mut self) {
         self.task.abort();
