@@ -64,6 +64,17 @@ fn refused(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what}, not a file"))
 }
 
+/// What this machine lacks. It says nothing of a server, nor of a file.
+#[must_use]
+pub fn fault_of_machine(error: &io::Error) -> Option<&'static str> {
+    match Errno::from_io_error(error)? {
+        Errno::MFILE | Errno::NFILE => Some("too many files are open on this machine"),
+        Errno::NOMEM | Errno::NOBUFS => Some("this machine has no memory left"),
+        Errno::IO => Some("a disk of this machine failed"),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use rustix::fs::{CWD, Mode};

@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::state::Reach;
 pub use self::steer::SteerHandle;
 
-use self::disk::{Fill, MEASURE_EVERY, Quota};
+use self::disk::{MEASURE_EVERY, Quota};
 use self::log::keep_log;
 use self::routes::routes;
 use self::state::{InFlight, Shared, TurnStage};
@@ -395,6 +395,8 @@ impl Session {
         // A report that waits for room here holds up the end no longer.
         drop(inbox);
         self.shared.strained.store(self.struck, Ordering::Relaxed);
+        // An answer was measured once more.
+        tell_measured(&self.shared.quota, progress);
         self.conclude(end).await
     }
 
@@ -418,10 +420,8 @@ impl Session {
         let overtime = Instant::now() + self.limits.turn.as_duration();
         // On its own, so that folders that take long to measure hold up nothing else.
         let quota = self.shared.quota.clone();
-        let told = |fill: &Fill| {
-            let _ = progress.try_send(Progress::Measured(fill.unknown().map(str::to_owned)));
-        };
-        let mut full = pin!(quota.outgrown(MEASURE_EVERY, told));
+        let tell = || tell_measured(&quota, progress);
+        let mut full = pin!(quota.outgrown(MEASURE_EVERY, tell));
         // Once the turn is to end, how it will have ended, and until when the agent may obey.
         let mut ending: Option<(TurnEnd, Instant)> = None;
         loop {
@@ -546,6 +546,11 @@ impl MountedFolder {
 fn identity(path: &Path) -> Option<(u64, u64)> {
     let metadata = std::fs::symlink_metadata(path).ok()?;
     Some((metadata.dev(), metadata.ino()))
+}
+
+/// Tells whether it is known how full the folders are.
+fn tell_measured(quota: &Quota, progress: &ProgressSender) {
+    let _ = progress.try_send(Progress::Measured(quota.unknown()));
 }
 
 /// How a turn ended that was told to: an answer that came all the same counts.

@@ -21,10 +21,11 @@ use futures_util::future::{self, BoxFuture};
 use serde_json::{Value, json};
 
 use self::heard::Heard;
-use self::script::Script;
+use self::script::{Script, ScriptError};
 use self::stage::{AnswerContext, plain};
 use super::upstream::{Answer, Endpoint, Refusal, Upstream};
 use super::{ModelFacts, ModelState};
+use crate::file;
 
 /// The model as a client calls it.
 const MODEL: &str = "rehearsal:latest";
@@ -126,9 +127,15 @@ impl Rehearsal {
         let Some(script) = self.script.clone() else { return Ok(Script::default()) };
         let project = self.project.clone();
         let read = tokio::task::spawn_blocking(move || Script::read(&project, &script)).await;
-        // Not a server's failure, which may pass: somebody has to mend the script.
+        // Not a server's failure, which may pass: somebody has to fix the script.
         let failed = |words: String| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, words);
-        read.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
+        read.map_err(|error| failed(error.to_string()))?.map_err(|error| match &error {
+            ScriptError::Read { path, source } => match file::fault_of_machine(source) {
+                Some(why) => Refusal::gateway(format!("the script {path} cannot be read: {why}")),
+                None => failed(error.to_string()),
+            },
+            _ => failed(error.to_string()),
+        })
     }
 
     async fn answer(&self, endpoint: Endpoint, request: Value) -> Result<Answer, Refusal> {

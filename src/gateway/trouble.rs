@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::upstream::{Endpoint, Refusal};
 use super::words;
 use crate::error::chain;
+use crate::file;
 use crate::protocol::Failure;
 
 /// An answer that is not one to hand on.
@@ -143,7 +144,10 @@ pub(super) fn unreachable(server: &str, error: reqwest::Error) -> Refusal {
     tracing::debug!(server, error = chain(&error), "a request to a model's server failed");
     let causes = chain(&error).to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| causes.contains(word));
-    if says(&["dns error", "failed to lookup"]) {
+    let io = io_error(&error);
+    if let Some(why) = io.and_then(file::fault_of_machine) {
+        Refusal::absent(format!("Ollama at {server} cannot be asked: {why}"))
+    } else if says(&["dns error", "failed to lookup"]) {
         Refusal::absent(format!(
             "Ollama at {server} is not reachable: its name is unknown; check `url`"
         ))
@@ -152,7 +156,7 @@ pub(super) fn unreachable(server: &str, error: reqwest::Error) -> Refusal {
     } else if says(&["certificate", "unknownissuer"]) {
         refused(format!("the TLS certificate of {server} is not trusted on this machine"))
     } else if error.is_connect() {
-        match io_kind(&error) {
+        match io.map(io::Error::kind) {
             Some(io::ErrorKind::ConnectionRefused) => {
                 Refusal::absent(format!("Ollama at {server} is not running"))
             }
@@ -198,11 +202,11 @@ fn extra_path(server: &str) -> String {
     path.map_or_else(String::new, |path| format!(", and leave out {path}"))
 }
 
-fn io_kind(error: &reqwest::Error) -> Option<io::ErrorKind> {
+fn io_error(error: &reqwest::Error) -> Option<&io::Error> {
     let mut cause = error.source();
     while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            return Some(error.kind());
+        if let Some(error) = error.downcast_ref() {
+            return Some(error);
         }
         cause = error.source();
     }

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::wait::{Missing, Wait, What};
 use super::worker::Answering;
 use super::{Host, HostError, Worker};
+use crate::file;
 use crate::protocol::{Failure, TurnOrder};
 use crate::runtime::RuntimeError;
 use crate::session::{Progress, ProgressSender, Session, SessionError, TurnEnd};
@@ -192,7 +193,10 @@ impl Worker {
                 ErrorKind::PermissionDenied => {
                     format!("{path} may not be entered; `babybot apply` repairs it")
                 }
-                _ => format!("{path} cannot be opened: {error}"),
+                _ => match file::fault_of_machine(&error) {
+                    Some(why) => format!("{path} cannot be opened: {why}"),
+                    None => format!("{path} cannot be opened: {error}"),
+                },
             })
         })
     }

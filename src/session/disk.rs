@@ -8,8 +8,8 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -29,6 +29,8 @@ const MEASURE_MAX: Duration = Duration::from_secs(30);
 pub(super) struct Quota {
     folders: Arc<BTreeSet<PathBuf>>,
     limit: Arc<AtomicU64>,
+    /// Why it was not known at the last look how full they are, if it was not.
+    unknown: Arc<Mutex<Option<String>>>,
     /// Held while they are measured: a disk that does not answer holds up one thread.
     turn: Arc<Semaphore>,
 }
@@ -51,6 +53,7 @@ impl Quota {
         Self {
             folders: Arc::new(folders),
             limit: Arc::new(AtomicU64::new(limit.as_bytes())),
+            unknown: Arc::default(),
             turn: Arc::new(Semaphore::new(1)),
         }
     }
@@ -80,7 +83,17 @@ impl Quota {
             Fill::Unknown(why) => tracing::warn!(%why, "disk use is not known"),
             Fill::Within | Fill::Over(_) => {}
         }
+        *self.last_unknown() = fill.unknown().map(str::to_owned);
         fill
+    }
+
+    /// Why the last look did not tell how full they are, if it did not.
+    pub(super) fn unknown(&self) -> Option<String> {
+        self.last_unknown().clone()
+    }
+
+    fn last_unknown(&self) -> MutexGuard<'_, Option<String>> {
+        self.unknown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn measured(&self) -> Fill {
@@ -108,17 +121,17 @@ impl Quota {
         }
     }
 
-    /// Measures the folders again and again, and tells of each look. Ends once they went on to grow
+    /// Measures the folders again and again, and tells when it did. Ends once they went on to grow
     /// over their limit, or could not be measured, from one look to the next: until then it is up to
     /// the agent to keep to it. `every` must not be zero.
-    pub(super) async fn outgrown(&self, every: Duration, tell: impl Fn(&Fill)) {
+    pub(super) async fn outgrown(&self, every: Duration, tell: impl Fn()) {
         let mut ticks = interval_at(Instant::now() + every, every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut before = Fill::Within;
         loop {
             ticks.tick().await;
             let fill = self.look().await;
-            tell(&fill);
+            tell();
             match (&before, &fill) {
                 (Fill::Over(before), Fill::Over(now)) if now > before => return,
                 (Fill::Over(_) | Fill::Hidden(_), Fill::Hidden(_)) => return,
@@ -137,7 +150,7 @@ impl Fill {
     }
 
     /// Why it is not known.
-    pub(super) fn unknown(&self) -> Option<&str> {
+    fn unknown(&self) -> Option<&str> {
         match self {
             Self::Unknown(why) => Some(why),
             _ => None,

@@ -9,6 +9,7 @@ mod changes;
 mod drift;
 mod ending;
 mod engine;
+mod faults;
 mod kept;
 mod lifecycle;
 mod moved;
