@@ -1,6 +1,7 @@
 //! The webhook, over real connections: what it serves, and whom it refuses.
 
 mod api;
+mod attack;
 mod callback;
 mod canary;
 mod hostile;
@@ -9,6 +10,7 @@ mod outbox;
 mod page;
 mod site;
 mod soak;
+mod stranger;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

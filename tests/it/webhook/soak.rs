@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use babybot::clock::{Clock as _, SystemClock};
 use serde_json::json;
@@ -11,6 +11,7 @@ use serde_json::json;
 use super::site::{Site, client};
 use crate::simulation::chance::Chance;
 use crate::support::docker::{block_on, needs_engine};
+use crate::support::home::report;
 
 /// How many clients write how many messages each, and how many under `BABYBOT_SOAK=1`.
 const SHORT: (usize, usize) = (4, 25);
@@ -29,6 +30,7 @@ fn each_message_is_stored_once_and_answered_once_whoever_is_killed() {
     let (least, more) = if soak { LIFE_SOAK } else { LIFE_SHORT };
     let seed = u64::from_str_radix(&SystemClock.random_bits()[..16], 16).unwrap();
     println!("seed {seed}");
+    let began = Instant::now();
     let chats = ["a", "b", "c", "d"];
     let site =
         Site::new(engine, "abcd", None, "[[rule]]\nsteps = [{ reply = \"to {message}\" }]\n");
@@ -76,7 +78,8 @@ fn each_message_is_stored_once_and_answered_once_whoever_is_killed() {
         write(0..messages * 3 / 4);
         over.store(true, Ordering::Relaxed);
     });
-    assert!(*killed.lock().unwrap() >= 1);
+    let killed = killed.into_inner().unwrap();
+    assert!(killed >= 1);
     let up = up.unwrap();
     up.wait_until_it_serves();
     let before = memory(up.pid());
@@ -105,6 +108,11 @@ fn each_message_is_stored_once_and_answered_once_whoever_is_killed() {
     assert_eq!(answered, all);
     up.end();
     site.home.assert_each_message_has_one_reply(clients * messages);
+    report(&format!(
+        "{} messages of {clients} clients and {killed} kills within {:?}; it grew by {grown} KiB",
+        clients * messages,
+        began.elapsed()
+    ));
 }
 
 /// The memory of a process, in KiB.
