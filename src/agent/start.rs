@@ -157,10 +157,11 @@ fn drop_privileges() -> Result<(), AgentError> {
 fn limit_resources() {
     lower(Resource::Core, 0);
     lower(Resource::Nofile, OPEN_FILES_MAX);
-    // Whoever writes more than a file may hold is told so rather than killed. Tools inherit it.
+    // An agent that writes more than a file may hold is told so rather than killed. Tools inherit
+    // it; a shell that clears it ends what wrote too much, and says so.
     let too_large = SigSet::from(nix::sys::signal::Signal::SIGXFSZ);
     if let Err(error) = too_large.thread_block() {
-        tracing::warn!(%error, "a tool that writes too large a file is killed without a word");
+        tracing::warn!(%error, "writing too large a file may end the agent");
     }
 }
 

@@ -6,6 +6,7 @@
 
 #![allow(clippy::print_stdout, reason = "a failing test shows its seed, a helper program reports")]
 
+mod at_once;
 mod attacks;
 mod interrupts;
 pub(crate) mod kills;

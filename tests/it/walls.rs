@@ -9,6 +9,7 @@
 mod choice;
 mod clock;
 mod crowd;
+mod files;
 mod house;
 mod images;
 mod isolation;
