@@ -170,6 +170,8 @@ impl World {
             }
             world.set_working(&group, true);
             world.work(&group).await;
+            // What ended just before the turn did is noticed with it.
+            world.look_after_turn(&group);
             world.set_working(&group, false);
             let later =
                 world.facts().keepers.get_mut(&group).and_then(|keeper| keeper.later.take());

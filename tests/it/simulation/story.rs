@@ -128,6 +128,8 @@ impl Story {
             Duration::from_millis(wait).min(EVERY)
         });
         tokio::select! {
+            // Without chance of its own, so that a seed tells the same story again.
+            biased;
             () = tokio::time::sleep(due) => {}
             () = self.world.wake.notified() => {}
             () = self.mender.ended() => {}
@@ -284,6 +286,7 @@ impl Story {
             Some((plan, observed, report))
         };
         let ended = tokio::select! {
+            biased;
             ended = tokio::time::timeout(Duration::from_secs(200), work) => ended,
             () = self.world.crash.notified() => {
                 self.mender = Mender::default();
