@@ -107,7 +107,7 @@ fn group(
     let Backlog { waiting: messages, turn } = backlog;
     let state = handle.state().clone();
     let sandbox = handle.agent().sandbox();
-    let troubles = Troubles::of(shared, &handle.group, spec, host);
+    let troubles = Troubles::of(shared, &handle.group, spec);
     let conditions = conditions(shared, &state, sandbox.is_some(), &troubles, before, now);
     let model = match host.specs().get(&ResourceId::Model(spec.model.clone())) {
         Some(Spec::Model(ModelSpec::Ollama { model, .. })) => format!("{} ({model})", spec.model),
@@ -136,13 +136,15 @@ struct Troubles {
     drifted: Option<String>,
     waiting: Option<String>,
     crashing: Option<String>,
+    /// Why its model cannot be used.
+    unavailable: Option<String>,
     /// Why its runtime does not answer.
     silent: Option<String>,
     missing_agent: bool,
 }
 
 impl Troubles {
-    fn of(shared: &Shared, group: &GroupName, spec: &GroupSpec, host: &Host) -> Self {
+    fn of(shared: &Shared, group: &GroupName, spec: &GroupSpec) -> Self {
         let known = shared.known();
         let mut own = vec![
             ResourceId::Folder(group.clone()),
@@ -152,19 +154,16 @@ impl Troubles {
             ResourceId::GlobalMemory,
         ];
         own.extend(spec.image.clone().map(ResourceId::Image));
-        own.extend(
-            host.specs()
-                .contains_key(&ResourceId::Model(spec.model.clone()))
-                .then(|| ResourceId::Model(spec.model.clone())),
-        );
         let find = |all: &BTreeMap<ResourceId, String>| {
             own.iter().find_map(|id| all.get(id).map(|why| format!("{id}: {why}")))
         };
+        let model = ResourceId::Model(spec.model.clone());
         let attempts = known.attempts.get(&ResourceId::Container(group.clone()));
         let crashing = attempts.filter(|attempts| attempts.count >= CRASH_LOOP).map(|attempts| {
             format!("crash loop: {} starts, next at {}", attempts.count, attempts.not_before)
         });
         Self {
+            unavailable: known.troubles.get(&model).or(known.waiting.get(&model)).cloned(),
             drifted: find(&known.troubles),
             waiting: find(&known.waiting),
             crashing,
@@ -194,6 +193,7 @@ fn conditions(
         .clone()
         .filter(|_| !runs)
         .or_else(|| state.failure.clone())
+        .or_else(|| troubles.unavailable.clone())
         .or_else(|| troubles.silent.clone());
     let degraded = wrong.clone().or_else(|| state.unmeasured.clone());
     let absent = troubles.missing_agent && !runs && !state.held;

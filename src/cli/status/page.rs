@@ -147,11 +147,14 @@ impl Page {
             sandbox,
             group.messages.to_string(),
         ];
-        let reasons = holding.filter(|(_, status)| !status.reason.is_empty());
+        let reasons = holding.clone().filter(|(_, status)| !status.reason.is_empty());
         let mut beneath: Vec<String> = reasons
             .map(|(which, status)| format!("{}: {}", word(*which), one_line(&status.reason)))
             .collect();
-        beneath.extend(group.waits_for.iter().map(|what| format!("waits for {}", one_line(what))));
+        // What is Degraded already says why it waits.
+        let said = |what: &&String| holding.clone().any(|(_, status)| status.reason == **what);
+        let waits = group.waits_for.iter().filter(|what| !said(what));
+        beneath.extend(waits.map(|what| format!("waiting: {}", one_line(what))));
         beneath.extend(group.remarks.iter().map(|remark| one_line(remark)));
         beneath.extend(
             group.turn.iter().map(|(_, since)| format!("turn started {}", self.ago(*since))),

@@ -318,3 +318,27 @@ fn a_message_to_an_agent_that_cannot_start_is_answered_once_it_can() {
     home.assert_each_message_has_one_reply(1);
     up.end();
 }
+
+#[test]
+fn a_group_whose_model_cannot_be_reached_is_degraded_and_neither_ready_nor_drifted() {
+    // Nobody listens there: the port was given back.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let home = Home::none("", HOME, LONG);
+    let path = home.place.root().join("babybot.toml");
+    let manifest = std::fs::read_to_string(&path).unwrap();
+    let model =
+        format!("kind = \"ollama\"\nurl = \"http://127.0.0.1:{port}\"\nmodel = \"qwen3:8b\"\n");
+    let lines = manifest.lines().filter(|line| !line.starts_with("script"));
+    let manifest = lines.map(|line| format!("{line}\n")).collect::<String>();
+    home.place.write("babybot.toml", &manifest.replace("kind = \"rehearsal\"\n", &model));
+    let applied = home.place.run(&["apply", "--yes=privileged"]);
+    assert_eq!(applied.code, 0, "{applied:?}");
+    let up = home.up();
+    let status = home.status_when("it is known", |status| condition(status, "Degraded").is_some());
+    for other in ["Ready", "Drifted"] {
+        assert_eq!(condition(&status, other), None, "{status:#}");
+    }
+    let page = home.place.run(&["status"]).stdout;
+    assert!(page.contains("is not running") && !page.contains("waiting:"), "{page}");
+    up.end();
+}
