@@ -24,8 +24,8 @@ use tokio::sync::{mpsc, watch};
 pub use self::chat::{ChatEnd, ChatEvent, ChatRequest, Outcome, Person, PostOutcome, Said};
 pub use self::error::ControlError;
 pub use self::status::{
-    AgentState, Condition, ConditionStatus, Drift, GroupStatus, LimitHit, Pending, RuntimeStatus,
-    Status,
+    AgentState, ChannelStatus, Condition, ConditionStatus, Drift, GroupStatus, LimitHit, Pending,
+    RuntimeStatus, Status,
 };
 use crate::desired::Desired;
 use crate::name::{GroupName, InstanceId, SandboxId, ThreadId};

@@ -194,8 +194,8 @@ struct Known {
     waiting: BTreeMap<ResourceId, String>,
     /// What works with less than was asked for.
     limited: Vec<(ResourceId, String)>,
-    /// Why a channel takes nothing in.
-    deaf: BTreeMap<ChannelName, String>,
+    /// Where a channel serves, or why it does not.
+    channels: BTreeMap<ChannelName, Result<String, String>>,
     /// How often a group came to rest.
     rests: u64,
 }
@@ -261,7 +261,7 @@ impl Controller {
                 attempts: BTreeMap::new(),
                 waiting: BTreeMap::new(),
                 limited: Vec::new(),
-                deaf: BTreeMap::new(),
+                channels: BTreeMap::new(),
                 rests: 0,
             }),
             status: watch::Sender::new(Arc::new(status)),

@@ -54,6 +54,8 @@ pub struct Delivery {
     pub clock: Arc<dyn Clock>,
     /// Told when somebody may be there who was not.
     pub reachable: Arc<Notify>,
+    /// Told whenever it is recorded what became of a post.
+    pub settled: Arc<Notify>,
     /// See [`RETRY_FIRST`].
     pub retry_first: Duration,
 }
@@ -87,6 +89,7 @@ impl Delivery {
                         tracing::error!(%channel, error = chain(&error), "cannot record a delivery");
                         tokio::time::sleep(STORE_WAIT).await;
                     }
+                    self.settled.notify_one();
                 }
                 _ = posted.changed() => {}
                 () = self.reachable.notified() => {}

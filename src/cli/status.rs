@@ -158,6 +158,7 @@ fn document(status: &Status, instance: Option<&InstanceSpec>) -> Value {
         "generation": status.generation,
         "environment": instance.map(|instance| &instance.environment),
         "pending": status.pending,
+        "channels": status.channels,
         "groups": status.groups,
         "drift": status.drift,
         "warnings": status.warnings,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Role;
 use crate::clock::Timestamp;
-use crate::name::{GroupName, InstanceId, SandboxId, TurnId};
+use crate::name::{ChannelName, GroupName, InstanceId, SandboxId, TurnId};
 use crate::resource::{Lifecycle, ResourceId, Risk, RuntimeRef};
 
 /// Everything a person may want to know of a running controller.
@@ -30,6 +30,9 @@ pub struct Status {
     pub runtimes: Vec<RuntimeStatus>,
     /// What is wanted and not applied; `None`: the manifest is what was applied.
     pub pending: Option<Pending>,
+    /// Each channel that was applied and that others than the owner write through.
+    #[serde(default)]
+    pub channels: BTreeMap<ChannelName, ChannelStatus>,
     /// Each group that was applied.
     pub groups: BTreeMap<GroupName, GroupStatus>,
     /// What was found changed from outside and what became of it, newest last; a few of them.
@@ -50,6 +53,19 @@ pub struct RuntimeStatus {
     /// What a reader should know about its walls.
     #[serde(default)]
     pub warnings: Vec<String>,
+}
+
+/// A channel through which others than the owner reach groups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelStatus {
+    /// Its kind, as the manifest calls it.
+    pub kind: String,
+    /// Where it serves, or why it does not.
+    pub detail: String,
+    /// Whether it served when it was asked last.
+    pub serves: bool,
+    /// Posts that wait to be delivered; those that were given up are not among them.
+    pub undelivered: usize,
 }
 
 /// A manifest that differs from what was applied.

@@ -1,5 +1,7 @@
 //! The channels of a controller: each is run, and what is stored for it is delivered.
 
+mod health;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,8 +28,6 @@ use crate::store::{OutboxId, StoreError};
 const RUN_AGAIN: Duration = Duration::from_secs(5);
 /// The wait before a channel that could not be opened is opened again.
 const OPEN_AGAIN: Duration = Duration::from_secs(10);
-/// A channel that has run for so long is well.
-const WELL_AFTER: Duration = Duration::from_millis(500);
 
 /// A channel that runs.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ impl Shared {
             return;
         }
         running.retain(|name, channel| wanted.get(name) == Some(&channel.spec));
-        self.known().deaf.retain(|name, _| running.contains_key(name));
+        self.known().channels.retain(|name, _| running.contains_key(name));
         for (name, spec) in wanted {
             if running.contains_key(&name) {
                 continue;
@@ -79,7 +79,7 @@ impl Shared {
                 Ok(channel) => drop(running.insert(name.clone(), self.run(&name, spec, channel))),
                 Err(why) => {
                     tracing::warn!(channel = %name, %why, "a channel cannot be opened");
-                    self.note_deaf(&name, Some(why));
+                    self.note_channel(&name, Err(why));
                     unopened = true;
                 }
             }
@@ -104,6 +104,7 @@ impl Shared {
         spec: ChannelSpec,
         channel: Arc<dyn Channel>,
     ) -> Running {
+        let settled = Arc::new(Notify::new());
         let running = Running {
             spec,
             channel: Arc::clone(&channel),
@@ -117,6 +118,7 @@ impl Shared {
             store: self.parts().store,
             clock: self.clock(),
             reachable: Arc::clone(&running.reachable),
+            settled: Arc::clone(&settled),
             retry_first: RETRY_FIRST,
         };
         self.deliveries.spawn(delivery.run(running.stop.clone()));
@@ -128,18 +130,13 @@ impl Shared {
         let deaf = running.deaf.clone();
         tokio::spawn(async move {
             loop {
-                let mut run = channel.run(&hub, deaf.clone());
                 let ended = tokio::select! {
-                    ended = &mut run => ended,
-                    // It did not fail at once.
-                    () = tokio::time::sleep(WELL_AFTER) => {
-                        hub.shared.note_deaf(&hub.name, None);
-                        run.await
-                    }
+                    ended = channel.run(&hub, deaf.clone()) => ended,
+                    never = hub.shared.ask_after(&hub.name, &*channel, &settled) => match never {},
                 };
                 let Err(why) = ended else { return };
                 tracing::warn!(channel = %hub.name, %why, "a channel takes nothing in for now");
-                hub.shared.note_deaf(&hub.name, Some(why));
+                hub.shared.note_channel(&hub.name, Err(why));
                 tokio::select! {
                     () = tokio::time::sleep(RUN_AGAIN) => {}
                     () = deaf.cancelled() => return,
@@ -147,15 +144,6 @@ impl Shared {
             }
         });
         running
-    }
-
-    /// Takes note of why a channel takes nothing in.
-    fn note_deaf(&self, name: &ChannelName, why: Option<String>) {
-        match why {
-            Some(why) => drop(self.known().deaf.insert(name.clone(), why)),
-            None => drop(self.known().deaf.remove(name)),
-        }
-        self.tell();
     }
 
     /// A channel that runs.

@@ -36,6 +36,7 @@ pub(super) fn first(
         draining: false,
         runtimes: runtimes.to_vec(),
         pending: None,
+        channels: BTreeMap::new(),
         groups: BTreeMap::new(),
         drift: Vec::new(),
         warnings: Vec::new(),
@@ -70,12 +71,19 @@ async fn make(shared: &Shared) {
             group(shared, &handle, spec, &host, backlog, before.groups.get(&handle.group), now);
         groups.insert(handle.group.clone(), status);
     }
+    let channels = shared.channel_statuses(&host).await;
     let known = shared.known();
+    // What a status shows of a channel by itself says why it does not serve.
+    let hidden = known.channels.iter().filter(|(name, _)| !channels.contains_key(*name));
+    let hidden: Vec<String> = hidden
+        .filter_map(|(name, how)| Some(format!("channel {name}: {}", how.as_ref().err()?)))
+        .collect();
     let status = Status {
         generation: Some(host.generation()).filter(|number| *number > 0),
         draining: shared.closing.is_cancelled(),
         runtimes: known.runtimes.clone(),
         pending: known.pending.clone(),
+        channels,
         groups,
         drift: known.drift.iter().rev().take(DRIFT_SHOWN).rev().cloned().collect(),
         warnings: known
@@ -85,7 +93,7 @@ async fn make(shared: &Shared) {
             .chain(&known.warnings)
             .chain(&known.unread)
             .cloned()
-            .chain(known.deaf.iter().map(|(name, why)| format!("channel {name}: {why}")))
+            .chain(hidden)
             .collect(),
         ..(*before).clone()
     };

@@ -74,6 +74,15 @@ impl fmt::Display for SecretSource {
 }
 
 impl ChannelSpec {
+    /// Its kind, as the manifest calls it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Terminal => "terminal",
+            Self::Webhook(_) => "webhook",
+        }
+    }
+
     /// Who writes there.
     #[must_use]
     pub fn writers(&self) -> Writers {
@@ -87,11 +96,14 @@ impl ChannelSpec {
     /// The fields, as [`Spec::fields`](super::Spec::fields) has them.
     pub(super) fn fields(&self) -> Fields {
         match self {
-            Self::Terminal => vec![field("kind", &"terminal")],
+            Self::Terminal => vec![field("kind", &self.kind())],
             Self::Webhook(webhook) => {
                 let WebhookSpec { listen, token, callback } = &**webhook;
-                let mut fields =
-                    vec![field("kind", &"webhook"), field("listen", listen), field("token", token)];
+                let mut fields = vec![
+                    field("kind", &self.kind()),
+                    field("listen", listen),
+                    field("token", token),
+                ];
                 if let Some(CallbackSpec { url, secret }) = callback {
                     fields.extend([field("callback.url", url), field("callback.secret", secret)]);
                 }

@@ -41,6 +41,9 @@ pub(super) const TEXT: &str = "SELECT text FROM messages
 const WAITING: &str = "SELECT grp, count(*) AS waiting FROM messages INDEXED BY messages_waiting
     WHERE turn IS NULL AND wakes = 1 GROUP BY grp";
 
+const OPEN_POSTS: &str = "SELECT channel, count(*) AS posts FROM outbox INDEXED BY outbox_open
+    WHERE state IN ('pending', 'sending', 'uncertain') GROUP BY channel";
+
 const AT_WORK: &str = "SELECT grp, id, coalesce(started_at, created_at) AS since FROM turns
     WHERE state IN ('queued', 'running')";
 
@@ -98,6 +101,21 @@ impl Store {
     /// It could not be read.
     pub async fn backlog(&self) -> Result<BTreeMap<GroupName, Backlog>, StoreError> {
         self.read(backlog).await
+    }
+
+    /// How many posts of each channel wait to be delivered, where there are some.
+    ///
+    /// # Errors
+    /// They could not be counted.
+    pub async fn open_posts(&self) -> Result<BTreeMap<ChannelName, usize>, StoreError> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(OPEN_POSTS)?;
+            let counts = statement.query_map([], |row| {
+                Ok((rows::name(row, "channel")?, rows::count(row, "posts")?))
+            })?;
+            Ok(counts.collect::<Result<_, _>>()?)
+        })
+        .await
     }
 }
 

@@ -147,6 +147,7 @@ pub(super) fn document(left: Option<&Left>) -> Value {
         "generation": left.map(|left| left.applied.number),
         "environment": left.and_then(Left::instance).map(|instance| &instance.environment),
         "pending": null,
+        "channels": {},
         "groups": groups,
         "drift": [],
         "warnings": [],

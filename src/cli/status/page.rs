@@ -8,14 +8,21 @@ use super::table::{Row, table};
 use crate::cli::Context;
 use crate::cli::join::one_line;
 use crate::clock::{Clock as _, SystemClock, Timestamp};
-use crate::control::{AgentState, Condition, GroupStatus, Pending, Role, RuntimeStatus, Status};
-use crate::name::GroupName;
+use crate::control::{
+    AgentState, ChannelStatus, Condition, GroupStatus, Pending, Role, RuntimeStatus, Status,
+};
+use crate::name::{ChannelName, GroupName};
 use crate::resource::InstanceSpec;
 
 /// What is shown of a sandbox's identifier, in characters: enough for a container engine.
 const SANDBOX_SHOWN: usize = 12;
 /// The column of conditions.
 const CONDITIONS: usize = 2;
+
+/// The column of a channel's state.
+const STATE: usize = 3;
+/// The state of a channel that does not serve.
+const NOT_SERVING: &str = "not serving";
 
 /// What runs, as a person reads it.
 pub(super) struct Page {
@@ -48,6 +55,15 @@ impl Page {
             text.push_str("no group is applied\n");
         } else {
             text.push_str(&table(&titles, &rows, &|column, cell| self.cell(column, cell)));
+        }
+        if !status.channels.is_empty() {
+            text.push('\n');
+            let titles = ["CHANNEL", "KIND", "UNDELIVERED", "STATE"];
+            let rows: Vec<Row> = status.channels.iter().map(channel).collect();
+            text.push_str(&table(&titles, &rows, &|column, cell| match column {
+                STATE if cell.starts_with(NOT_SERVING) => self.paint("31", cell),
+                _ => cell.to_owned(),
+            }));
         }
         if !status.drift.is_empty() {
             text.push_str("\nchanged outside babybot\n");
@@ -194,6 +210,17 @@ impl Page {
             _ => format!("{} d ago", seconds / 86_400),
         }
     }
+}
+
+fn channel((name, status): (&ChannelName, &ChannelStatus)) -> Row {
+    let state = if status.serves { "serving" } else { NOT_SERVING };
+    let cells = vec![
+        name.to_string(),
+        one_line(&status.kind),
+        status.undelivered.to_string(),
+        format!("{state} ({})", one_line(&status.detail)),
+    ];
+    (cells, Vec::new())
 }
 
 fn stage(stage: AgentState) -> &'static str {

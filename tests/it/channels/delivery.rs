@@ -39,6 +39,7 @@ impl Line {
             store: store.clone(),
             clock: Arc::new(SystemClock),
             reachable: reachable.clone(),
+            settled: Arc::default(),
             retry_first: Duration::from_millis(1),
         };
         let running = tokio::spawn(delivery.run(stop.clone()));

@@ -31,6 +31,8 @@ pub(super) struct Memory {
     /// Where it was shown that an answer is on its way.
     typed: mpsc::UnboundedSender<Address>,
     typing: tokio::sync::Mutex<mpsc::UnboundedReceiver<Address>>,
+    /// What it says of itself.
+    pub(super) health: Mutex<Result<String, String>>,
     /// Whether it shows that and never comes back.
     hangs: Mutex<bool>,
 }
@@ -49,6 +51,7 @@ impl Memory {
             there: Mutex::new(true),
             typed,
             typing: tokio::sync::Mutex::new(typing),
+            health: Mutex::new(Ok("a test".to_owned())),
             hangs: Mutex::default(),
         })
     }
@@ -165,7 +168,7 @@ impl Channel for Memory {
     }
 
     fn probe(&self) -> BoxFuture<'_, Result<String, String>> {
-        Box::pin(async { Ok("a test".to_owned()) })
+        Box::pin(async { self.health.lock().unwrap().clone() })
     }
 }
 

@@ -1,15 +1,17 @@
 //! A controller with a third kind of channel, which nothing but the registry knows.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use babybot::channel::terminal::Terminal;
 use babybot::channel::{Attachment, Channel, Fate, InboundEvent, Registry};
-use babybot::control::Role;
+use babybot::control::{ChannelStatus, Role};
 use babybot::controller::{Controller, Setup};
 use babybot::machine::HostContext;
 use babybot::resource::{Binding, ChannelSpec, ResourceId, SenderMode, Senders, Spec};
+use babybot::store::OutboxId;
 
-use super::memory::{Memory, message};
+use super::memory::{Memory, busy, message};
 use crate::support::workshop::{PATIENCE, Plan, Workshop};
 
 const SCRIPT: &str = r#"
@@ -104,7 +106,7 @@ async fn a_channel_that_nobody_heard_of_is_heard_and_answered() {
     assert_eq!((reply.text.as_str(), reply.notice), ("heard", false));
     assert_eq!(reply.answers, ["m2".parse().unwrap()]);
     assert_eq!((reply.to.chat.as_str(), reply.to.recipient), ("kitchen", "ada".parse().ok()));
-    controller.end(std::time::Duration::from_secs(10)).await;
+    controller.end(Duration::from_secs(10)).await;
     assert!(channel.is_quiet(), "a message has one reply");
 }
 
@@ -126,7 +128,7 @@ async fn two_people_in_a_chat_get_a_reply_each_and_who_goes_on_is_answered_toget
     }
     answered.sort_unstable();
     assert_eq!(answered, ["a1", "b1", "b2"], "each is named by exactly one reply");
-    controller.end(std::time::Duration::from_secs(10)).await;
+    controller.end(Duration::from_secs(10)).await;
     assert!(channel.is_quiet());
 }
 
@@ -198,4 +200,51 @@ async fn an_agent_is_told_of_attachments() {
     let line = r#"<attachment name=\"plan.pdf\" type=\"application/pdf\" size=\"2048 bytes\">"#;
     assert!(transcript.contains(line), "{transcript}");
     controller.end(PATIENCE).await;
+}
+
+#[tokio::test]
+async fn a_status_says_how_a_channel_is_and_how_much_it_has_to_deliver() {
+    let shop = Plan::scripted(SCRIPT).build().await;
+    let channel = Memory::new();
+    let controller = controller(&shop, &channel);
+    let is = |undelivered| ChannelStatus {
+        kind: "terminal".to_owned(),
+        detail: "a test".to_owned(),
+        serves: true,
+        undelivered,
+    };
+    status_when(&controller, |status| *status == is(0)).await;
+    channel.will_say([busy(Some(Duration::from_secs(3600)))]);
+    channel.write(written("m1", "ada", "@Baby hello")).await;
+    let post = channel.next().await;
+    status_when(&controller, |status| *status == is(1)).await;
+    // Nothing else happens than that the service takes it.
+    let again = async {
+        // Until it is recorded that the service was busy, it cannot be sent again.
+        while shop.host.parts().store.retry_post(OutboxId(post.number)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, again).await.unwrap();
+    status_when(&controller, |status| *status == is(0)).await;
+    controller.end(PATIENCE).await;
+}
+
+#[tokio::test]
+async fn a_channel_that_says_it_is_not_well_does_not_serve() {
+    let shop = Plan::scripted(SCRIPT).build().await;
+    let channel = Memory::new();
+    *channel.health.lock().unwrap() = Err("the service refuses the token".to_owned());
+    let controller = controller(&shop, &channel);
+    let refused = |status: &ChannelStatus| status.detail == "the service refuses the token";
+    status_when(&controller, |status| refused(status) && !status.serves).await;
+    controller.end(PATIENCE).await;
+}
+
+/// Waits until the status of the channel is so.
+async fn status_when(controller: &Controller, is_so: impl Fn(&ChannelStatus) -> bool) {
+    let service = controller.service();
+    let mut status = service.status();
+    let wait = status.wait_for(|status| status.channels.get(&Memory::name()).is_some_and(&is_so));
+    tokio::time::timeout(PATIENCE, wait).await.expect("it never came to that").unwrap();
 }

@@ -9,13 +9,13 @@ use babybot::clock::{Clock as _, SystemClock, Timestamp};
 use babybot::control::client::Client;
 use babybot::control::place::{self, Bases, ControlSocket};
 use babybot::control::{
-    AgentState, ApplyEvent, ApplyRequest, ChatEnd, ChatEvent, ChatRequest, Condition,
-    ConditionStatus, ControlError, Drift, GroupStatus, Lease, LeasedPlace, LimitHit, Outcome,
-    Pending, PostDecision, PostOutcome, Refusal, Role, RuntimeStatus, Said, Service, Status,
-    server,
+    AgentState, ApplyEvent, ApplyRequest, ChannelStatus, ChatEnd, ChatEvent, ChatRequest,
+    Condition, ConditionStatus, ControlError, Drift, GroupStatus, Lease, LeasedPlace, LimitHit,
+    Outcome, Pending, PostDecision, PostOutcome, Refusal, Role, RuntimeStatus, Said, Service,
+    Status, server,
 };
 use babybot::desired::Desired;
-use babybot::name::{GroupName, InstanceId, MessageId, SandboxId, ThreadId, TurnId};
+use babybot::name::{ChannelName, GroupName, InstanceId, MessageId, SandboxId, ThreadId, TurnId};
 use babybot::observed::{Controller, Known, Observed};
 use babybot::resource::{Lifecycle, ResourceId, Risk, RuntimeRef};
 use futures_util::future::BoxFuture;
@@ -397,6 +397,16 @@ fn status(instance: InstanceId) -> Status {
             text: "a plan".to_owned(),
             valid: true,
         }),
+        channels: [(
+            ChannelName::new("api").unwrap(),
+            ChannelStatus {
+                kind: "webhook".to_owned(),
+                detail: "listens on 127.0.0.1:8787".to_owned(),
+                serves: true,
+                undelivered: 2,
+            },
+        )]
+        .into(),
         groups: [
             (GroupName::new("family").unwrap(), family),
             (super::home(), group(AgentState::Asleep)),

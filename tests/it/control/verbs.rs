@@ -104,6 +104,9 @@ async fn status_reads_like_this() {
     site.fake.change(|status| {
         status.runtimes[0].answers = false;
         status.draining = true;
+        for channel in status.channels.values_mut() {
+            (channel.serves, channel.detail) = (false, "another program listens there".to_owned());
+        }
         status.groups.clear();
         status.drift.clear();
         status.warnings.clear();
