@@ -98,4 +98,16 @@ mod tests {
         std::fs::write(path("file"), "text").unwrap();
         assert_eq!(read(&path("file"), 3).unwrap(), b"tex");
     }
+
+    #[test]
+    fn a_fault_of_the_machine_is_told_from_one_of_a_file() {
+        let of = |error: Errno| fault_of_machine(&error.into()).is_some();
+        for error in [Errno::MFILE, Errno::NFILE, Errno::IO, Errno::NOMEM, Errno::NOBUFS] {
+            assert!(of(error), "{error}");
+        }
+        for error in [Errno::NOENT, Errno::ACCESS, Errno::LOOP, Errno::CONNREFUSED] {
+            assert!(!of(error), "{error}");
+        }
+        assert_eq!(fault_of_machine(&io::Error::other("no number")), None);
+    }
 }

@@ -550,7 +550,8 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 
 /// Tells whether it is known how full the folders are.
 fn tell_measured(quota: &Quota, progress: &ProgressSender) {
-    let _ = progress.try_send(Progress::Measured(quota.unknown()));
+    let why = quota.unknown().map(|why| format!("disk use is unknown: {why}"));
+    let _ = progress.try_send(Progress::Measured(why));
 }
 
 /// How a turn ended that was told to: an answer that came all the same counts.

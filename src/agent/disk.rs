@@ -124,7 +124,7 @@ impl Disk {
             Ok(Ok(bytes)) => Some(bytes),
             Ok(Err(error)) if walk::is_in_the_files(&error) => Some(u64::MAX),
             Ok(Err(error)) => {
-                tracing::warn!(%error, "disk use is not known");
+                tracing::warn!(%error, "disk use is unknown");
                 None
             }
             Err(_) => None,

@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use crate::file;
 use crate::project::Folder;
 use crate::unit::ByteSize;
 use crate::walk::{self, Abandon};
@@ -80,7 +81,7 @@ impl Quota {
         let fill = fill.unwrap_or_else(|_| late());
         match &fill {
             Fill::Hidden(why) => tracing::warn!(%why, "too full: its size cannot be measured"),
-            Fill::Unknown(why) => tracing::warn!(%why, "disk use is not known"),
+            Fill::Unknown(why) => tracing::warn!(%why, "disk use is unknown"),
             Fill::Within | Fill::Over(_) => {}
         }
         *self.last_unknown() = fill.unknown().map(str::to_owned);
@@ -114,8 +115,11 @@ impl Quota {
             Ok(Ok(_)) => Fill::Within,
             Ok(Err((folder, error))) => {
                 let why = format!("{}: {error}", folder.display());
-                let hidden = walk::is_in_the_files(&error);
-                if hidden { Fill::Hidden(why) } else { Fill::Unknown(why) }
+                match file::fault_of_machine(&error) {
+                    Some(why) => Fill::Unknown(why.to_owned()),
+                    None if walk::is_in_the_files(&error) => Fill::Hidden(why),
+                    None => Fill::Unknown(why),
+                }
             }
             Err(error) => Fill::Unknown(error.to_string()),
         }
