@@ -1,13 +1,16 @@
 //! `babybot apply`: makes the machine match the manifest after approval.
 
+mod report;
+
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 
+pub use self::report::{ApplyFormat, Report};
 use crate::cli::approve::{self, ApprovalArgs};
 use crate::cli::claim::{self, ClaimArgs};
 use crate::cli::join::control_error;
-use crate::cli::load::load;
+use crate::cli::load::{load, load_for_program};
 use crate::cli::preview::{Preview, held_back};
 use crate::cli::progress::Build;
 use crate::cli::{Context, VerbResult, print, tell};
@@ -32,7 +35,9 @@ use crate::store::{Store, StoreError};
 /// Without a terminal, --yes gives the approval. Exits with 4 if the plan was partly applied, with
 /// 5 if the machine changed while you were deciding, with 6 if another babybot command is changing
 /// this project, with 7 if approval is missing, and with 8 if the project was moved or copied and you
-/// did not say which.
+/// did not say which. With --format json, each line is an object with an `event`: first `plan`, as
+/// `babybot plan` prints it; then `done`, `failed` (with `why`) or `skipped` (with `by`) for each step,
+/// by its `id`; at last `applied`, with `generation`, `complete` and the ids that are `left` to do.
 #[derive(Debug, clap::Args)]
 pub struct ApplyArgs {
     /// The approval.
@@ -41,6 +46,9 @@ pub struct ApplyArgs {
     /// What is said of a project that was moved or copied.
     #[command(flatten)]
     pub claim: ClaimArgs,
+    /// How to say how it goes: for a person, or one JSON object a line
+    #[arg(long, value_enum, default_value_t = ApplyFormat::Human)]
+    pub format: ApplyFormat,
 }
 
 /// Plans, asks and applies.
@@ -48,21 +56,29 @@ pub struct ApplyArgs {
 /// # Errors
 /// Whatever keeps the machine from matching.
 pub async fn run(args: &ApplyArgs, context: &Context) -> VerbResult {
-    let source = match load(context) {
+    let loaded = match args.format {
+        ApplyFormat::Human => load(context),
+        ApplyFormat::Json => load_for_program(context)?,
+    };
+    let source = match loaded {
         Ok(source) => source,
         Err(exit) => return Ok(exit),
     };
+    let report = Report::new(context, args.format);
     let preview = claim::preview(args.claim, &source, context).await?;
     let above = preview.relocation.as_ref().map(claim::text).unwrap_or_default();
-    print(&above)?;
-    print(&preview.text_for_apply(context.stdout_color()))?;
+    match args.format {
+        ApplyFormat::Human => print(&above)?,
+        ApplyFormat::Json => tell(&above),
+    }
+    report.plan(&preview)?;
     preview.refuse_strangers()?;
     if preview.plan.is_empty() && preview.relocation.is_none() {
         return if preview.plan.is_held_back() { Err(held_back()) } else { Ok(Exit::Ok) };
     }
     let risks = approve::approve(&preview, &args.approval, context)?;
     match preview.controller.clone() {
-        Some(client) => through(&client, &source, &preview, risks, context).await,
+        Some(client) => through(&client, &source, &preview, risks, &report).await,
         None => {
             let project = &preview.ground.project;
             let lock = project.lock("apply", SystemClock.now()).map_err(project_error)?;
@@ -79,7 +95,7 @@ pub async fn run(args: &ApplyArgs, context: &Context) -> VerbResult {
                 }
             }
             let store = open_store(project, &lock)?;
-            apply_plan(&source, &preview, risks, &lock, &store, context).await
+            apply_plan(&source, &preview, risks, &lock, &store, &report).await
         }
     }
 }
@@ -90,7 +106,7 @@ async fn through(
     source: &Source,
     preview: &Preview,
     risks: Vec<Risk>,
-    context: &Context,
+    report: &Report<'_>,
 ) -> VerbResult {
     let request = ApplyRequest {
         desired: preview.desired.clone(),
@@ -98,23 +114,20 @@ async fn through(
         plan: preview.plan.clone(),
         risks,
     };
-    let build = Build::new(context);
     let failed = |error| control_error("apply through the controller", &error);
     let events = client.apply(&request).await.map_err(failed)?;
     let mut events = std::pin::pin!(events);
     while let Some(event) = events.next().await {
         match event.map_err(failed)? {
-            ApplyEvent::Line { text } => build.line(&text),
-            ApplyEvent::Done { id } => show(&id, &StepOutcome::Done, &build, context),
-            ApplyEvent::Failed { id, why } => show(&id, &StepOutcome::Failed(why), &build, context),
-            ApplyEvent::HeldBack { id, by } => {
-                show(&id, &StepOutcome::HeldBack(by), &build, context);
-            }
+            ApplyEvent::Line { text } => report.build().line(&text),
+            ApplyEvent::Done { id } => report.step(&id, &StepOutcome::Done),
+            ApplyEvent::Failed { id, why } => report.step(&id, &StepOutcome::Failed(why)),
+            ApplyEvent::HeldBack { id, by } => report.step(&id, &StepOutcome::HeldBack(by)),
             ApplyEvent::Applied { generation, complete, left } => {
-                return conclude(generation, complete, &left, preview, context);
+                return conclude(generation, complete, &left, preview, report);
             }
             ApplyEvent::Stale { plan } => {
-                return Err(apply_error(ApplyError::Stale(plan), preview, context));
+                return Err(apply_error(ApplyError::Stale(plan), preview, report.context));
             }
             ApplyEvent::Error { why } => {
                 return Err(Error::new(Exit::Failed, format!("not applied: {why}")));
@@ -157,19 +170,18 @@ pub async fn apply_plan(
     risks: Vec<Risk>,
     _lock: &InstanceLock,
     store: &Store,
-    context: &Context,
+    report: &Report<'_>,
 ) -> VerbResult {
     let look = preview.ground.look(Holder::Ourselves);
-    let build = Arc::new(Build::new(context));
-    let change = executor(&preview.ground, &build);
+    let change = executor(&preview.ground, report.build());
     let approved =
         Approved { desired: &preview.desired, text: &source.text, plan: &preview.plan, risks };
-    let progress = |id: &ResourceId, outcome: &StepOutcome| show(id, outcome, &build, context);
+    let progress = |id: &ResourceId, outcome: &StepOutcome| report.step(id, outcome);
     let applied = reconcile::apply(&approved, &look, &change, store, &SystemClock, progress)
         .await
-        .map_err(|error| apply_error(error, preview, context))?;
+        .map_err(|error| apply_error(error, preview, report.context))?;
     let complete = applied.report.is_complete();
-    conclude(applied.generation, complete, &applied.left, preview, context)
+    conclude(applied.generation, complete, &applied.left, preview, report)
 }
 
 /// Changes the machine where no controller runs, and reports how a build goes.
@@ -183,23 +195,15 @@ pub fn executor(ground: &HostContext, build: &Arc<Build>) -> execute::HostChange
     execute::HostChange::new(ground.project.clone(), ground.runtimes.clone(), tools)
 }
 
-fn show(id: &ResourceId, outcome: &StepOutcome, build: &Build, context: &Context) {
-    build.end(matches!(outcome, StepOutcome::Failed(_)));
-    match outcome {
-        StepOutcome::Done => context.progress(&format!("  ✓ {id}\n")),
-        StepOutcome::Failed(why) => tell(&format!("  ✗ {id}: {why}\n")),
-        StepOutcome::HeldBack(by) => tell(&format!("  ↷ {id}: skipped, because {by} failed\n")),
-    }
-}
-
 /// Says how an apply came out.
 fn conclude(
     generation: u64,
     complete: bool,
     left: &Plan,
     preview: &Preview,
-    context: &Context,
+    report: &Report<'_>,
 ) -> VerbResult {
+    report.applied(generation, complete, left)?;
     if !complete {
         let text = format!("generation {generation} is partly applied");
         return Err(Error::new(Exit::PartlyApplied, text)
@@ -215,7 +219,7 @@ fn conclude(
         return Err(Error::new(Exit::PartlyApplied, "something changed during the apply")
             .hinted("run `babybot apply` again"));
     }
-    context.progress(&format!("Applied generation {generation}.\n"));
+    report.context.progress(&format!("Applied generation {generation}.\n"));
     if left.is_held_back() {
         // What waits for the end of a turn is done by the controller, and needs nobody.
         let busy = left.notes.iter().all(|note| {

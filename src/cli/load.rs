@@ -1,7 +1,7 @@
 //! What every verb that needs the manifest begins with.
 
-use crate::cli::{Context, tell};
-use crate::error::Exit;
+use crate::cli::{Context, print_json, tell};
+use crate::error::{Error, Exit};
 use crate::manifest::render::Colors;
 use crate::source::{self, Source};
 
@@ -14,6 +14,20 @@ pub fn load(context: &Context) -> Result<Source, Exit> {
         tell(&report.human(stderr_colors(context)));
         Exit::ManifestInvalid
     })
+}
+
+/// As [`load`], where a program reads: what is wrong with the manifest is printed to stdout as JSON.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub fn load_for_program(context: &Context) -> Result<Result<Source, Exit>, Error> {
+    match source::read(&context.manifest) {
+        Ok(source) => Ok(Ok(source)),
+        Err(report) => {
+            print_json(&report.json())?;
+            Ok(Err(Exit::ManifestInvalid))
+        }
+    }
 }
 
 /// The colours that stderr takes.

@@ -1,12 +1,11 @@
 //! `babybot plan`: what `apply` would change, and what it would newly allow.
 
-use crate::cli::load::load;
+use crate::cli::load::{load, load_for_program};
 use crate::cli::preview::{Preview, held_back};
 use crate::cli::{Context, VerbResult, print, print_json};
 use crate::error::{Error, Exit};
 use crate::plan::render;
 use crate::resource::Risk;
-use crate::source;
 
 /// Shows what `babybot apply` would change, field by field, and how much each change may hurt.
 ///
@@ -41,13 +40,7 @@ pub enum PlanFormat {
 pub async fn run(args: &PlanArgs, context: &Context) -> VerbResult {
     let source = match args.format {
         PlanFormat::Human => load(context),
-        PlanFormat::Json => match source::read(&context.manifest) {
-            Ok(source) => Ok(source),
-            Err(report) => {
-                print_json(&report.json())?;
-                Err(Exit::ManifestInvalid)
-            }
-        },
+        PlanFormat::Json => load_for_program(context)?,
     };
     let source = match source {
         Ok(source) => source,

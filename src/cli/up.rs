@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
+use crate::cli::apply::{ApplyFormat, Report};
 use crate::cli::approve::{self, ApprovalArgs};
 use crate::cli::join::{busy, control_error, join};
 use crate::cli::load::stderr_colors;
@@ -146,7 +147,8 @@ async fn apply_at_start(
         (Err(error), _) => return Err(error),
     };
     let ready = lock(preview.ground.clone(), args, context).await?;
-    match apply::apply_plan(&source, &preview, risks, &ready.lock, &ready.store, context).await {
+    let report = Report::new(context, ApplyFormat::Human);
+    match apply::apply_plan(&source, &preview, risks, &ready.lock, &ready.store, &report).await {
         Ok(Exit::Ok) => Ok(Ok(ready)),
         Ok(exit) => Ok(Err(exit)),
         // Whatever of it could not be done is tried again by the controller, and shown.

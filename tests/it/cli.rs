@@ -6,6 +6,7 @@ use std::io::Read as _;
 use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
 
 use crate::support::folder::{Folder, QUICK, Terminal, unbroken};
 use crate::support::ollama::{FakeOllama, Reply, Trace};
@@ -640,4 +641,38 @@ fn history_shows_what_was_applied_newest_first() {
     let first = folder.run(&["history", "-n", "1", "--format", "json"]).stdout;
     let first: serde_json::Value = serde_json::from_str(&first).unwrap();
     assert_eq!((&first["generation"], &first["parent"]), (&2.into(), &1.into()));
+}
+
+/// What a program reads of an apply.
+fn events(stdout: &str) -> Vec<Value> {
+    stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn a_program_reads_how_an_apply_goes_event_by_event() {
+    let folder = Folder::with(QUICK);
+    let applied = folder.run(&["apply", "--yes", "--format", "json"]);
+    assert_eq!(applied.code, Some(0), "{applied:?}");
+    let said = events(&applied.stdout);
+    assert_eq!(said[0]["event"], "plan", "{said:#?}");
+    let steps = said[0]["plan"]["steps"].as_array().unwrap();
+    let planned: Vec<&Value> = steps.iter().map(|step| &step["id"]).collect();
+    let (last, done) = said[1..].split_last().unwrap();
+    assert!(done.iter().all(|event| event["event"] == "done"), "{said:#?}");
+    assert_eq!(done.iter().map(|event| &event["id"]).collect::<Vec<_>>(), planned);
+    let whole = json!({ "event": "applied", "generation": 1, "complete": true, "left": [] });
+    assert_eq!(last, &whole);
+
+    // With nothing to do there is a plan alone; without approval nothing is done.
+    let again = events(&folder.run(&["apply", "--format", "json"]).stdout);
+    assert_eq!(again.len(), 1, "{again:#?}");
+    let manifest = QUICK.replace("kind = \"rehearsal\"", "kind = \"rehearsal\"\ncontext = 9999");
+    folder.write("babybot.toml", &manifest);
+    let refused = folder.run(&["apply", "--format", "json"]);
+    assert_eq!((refused.code, events(&refused.stdout).len()), (Some(7), 1), "{refused:?}");
+
+    folder.write("babybot.toml", "schema = 1\nname = 3\n");
+    let invalid = folder.run(&["apply", "--yes", "--format", "json"]);
+    assert_eq!(invalid.code, Some(3), "{invalid:?}");
+    assert!(serde_json::from_str::<Value>(&invalid.stdout).unwrap().is_object(), "{invalid:?}");
 }

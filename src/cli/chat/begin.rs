@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::link::{self, Link};
 use crate::channel::terminal::Terminal;
 use crate::channel::{InboundEvent, Sender};
+use crate::cli::apply::{ApplyFormat, Report};
 use crate::cli::approve;
 use crate::cli::chat::{ChatArgs, refuse_empty};
 use crate::cli::join::join;
@@ -180,7 +181,8 @@ async fn apply_first(
     let project = &preview.ground.project;
     let lock = project.lock("chat", SystemClock.now()).map_err(project_error)?;
     let store = apply::open_store(project, &lock)?;
-    match apply::apply_plan(&source, &preview, risks, &lock, &store, context).await? {
+    let report = Report::new(context, ApplyFormat::Human);
+    match apply::apply_plan(&source, &preview, risks, &lock, &store, &report).await? {
         Exit::Ok => {}
         exit => return Ok(Err(exit)),
     }
