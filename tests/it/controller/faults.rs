@@ -6,12 +6,13 @@ use std::fs;
 use babybot::logging::{LOG, LOG_BEFORE, LOG_LINE_MAX, LOG_SIZE_MAX};
 use babybot::store::JOURNALS_KEPT;
 use rustix::process::{Pid, Resource, Rlimit};
+use serde_json::json;
 use tokio::runtime::Runtime;
 
 use crate::support::folder::Terminal;
 use crate::support::home::{ALWAYS, HOME, Home, LONG, Up, condition};
 use crate::support::installation::{PATIENCE, wait_until};
-use crate::support::ollama::FakeOllama;
+use crate::support::ollama::{FakeOllama, Reply};
 use crate::support::workshop::{says, shell};
 
 /// Lets a controller open no file more, or as many as before. What is open stays open.
@@ -39,11 +40,27 @@ fn talk(home: &Home, group: &str) -> Terminal {
     terminal
 }
 
+/// A server of models that has one.
+async fn server(address: &str) -> FakeOllama {
+    let ollama = FakeOllama::start_at(address.parse().unwrap()).await;
+    let shown = json!({
+        "license": "", "modelfile": "", "parameters": "", "template": "", "details": {},
+        "model_info": {}, "capabilities": ["completion", "tools"],
+    });
+    // More often than it is looked at here.
+    for _ in 0..200 {
+        let tags = json!({ "models": [{ "name": "qwen3:8b", "model": "qwen3:8b" }] });
+        ollama.answer("/api/tags", Reply::json(200, &tags));
+        ollama.answer("/api/show", Reply::json(200, &shown));
+    }
+    ollama
+}
+
 /// Two groups are at work, one of them with a model's server, and one has no agent yet.
 #[test]
 fn a_controller_that_may_open_no_file_is_degraded_and_blames_nobody() {
     let before = Runtime::new().unwrap();
-    let ollama = before.block_on(FakeOllama::start());
+    let ollama = before.block_on(server("127.0.0.1:0"));
     ollama.answer("/api/chat", shell("while ! [ -e go ]; do sleep 0.02; done"));
     let groups = format!(
         "[models.server]\nkind = \"ollama\"\nurl = \"{}\"\nmodel = \"qwen3:8b\"\n\
@@ -64,7 +81,7 @@ fn a_controller_that_may_open_no_file_is_degraded_and_blames_nobody() {
     // Its server starts again, so that it has no connection left.
     before.shutdown_timeout(PATIENCE);
     let (after, address) = (Runtime::new().unwrap(), ollama.url.strip_prefix("http://").unwrap());
-    let again = after.block_on(FakeOllama::start_at(address.parse().unwrap()));
+    let again = after.block_on(server(address));
     again.answer("/api/chat", says("From the server."));
     den.type_in("quick 2\n");
     den.wait_for("cannot be opened: too many files are open on this machine");
@@ -92,7 +109,7 @@ fn a_controller_that_may_open_no_file_is_degraded_and_blames_nobody() {
     assert!(!home.log().contains("too full"), "{}", home.log());
     let status = home.status();
     for (group, found) in status["groups"].as_object().unwrap() {
-        assert_eq!(found["limit_hits"], serde_json::json!([]), "{group}: {found:#}");
+        assert_eq!(found["limit_hits"], json!([]), "{group}: {found:#}");
     }
     up.end();
 }

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::site::{Site, TOKEN, client};
+use super::site::{Site, client};
 use super::{JSON, answer, request};
 use crate::support::docker::{block_on, needs_engine, outside};
 use crate::support::home::report;
@@ -130,7 +130,8 @@ fn an_attack_disturbs_no_group_and_nobody_who_has_the_token() {
     let site = Site::new(engine, "ab", None, SCRIPT);
     let up = site.up();
     let attack = Attack { address: format!("127.0.0.1:{}", site.port), done: Done::default() };
-    let (over, bearer) = (CancellationToken::new(), format!("Authorization: Bearer {TOKEN}"));
+    let (over, bearer) =
+        (CancellationToken::new(), format!("Authorization: Bearer {}", site.token));
     std::thread::scope(|scope| {
         let (site, attack, stop) = (&site, &attack, over.clone().drop_guard());
         let (over, bearer) = (&over, bearer.as_str());

@@ -7,9 +7,12 @@ use std::sync::Mutex;
 
 use serde_json::json;
 
-use super::site::{Called, SIGNING, Site, TOKEN, client};
+use super::site::{Called, SIGNING, Site, client};
 use crate::support::docker::{block_on, needs_engine};
 use crate::support::home::{Home, YES};
+
+/// The token of the one installation here whose webhook never opens.
+const TOKEN_OF_NONE: &str = "canary-of-no-site-5f1c7d";
 
 /// An agent that says what it can see of itself, and of whatever else runs.
 const LOOKS: &str = r#"
@@ -57,12 +60,12 @@ fn a_secret_is_in_no_output_no_file_no_process_and_no_agent() {
     keep("up", up.said());
     keep("callback", called.said());
     for (what, text) in outputs.lock().unwrap().iter() {
-        assert!(!holds(text.as_bytes()), "{what}:\n{text}");
+        assert!(!holds(text.as_bytes(), &site.token), "{what}:\n{text}");
     }
-    assert_eq!(files_that_hold(&site.home.place.root()), [".signing"]);
-    assert_eq!(processes_that_hold(), [up.pid()]);
+    assert_eq!(files_that_hold(&site.home.place.root(), &site.token), [".signing"]);
+    assert_eq!(processes_that_hold(&site.token), [up.pid()]);
     up.end();
-    assert_eq!(files_that_hold(&site.home.place.root()), [".signing"]);
+    assert_eq!(files_that_hold(&site.home.place.root(), &site.token), [".signing"]);
 }
 
 #[test]
@@ -72,11 +75,11 @@ fn an_agent_that_is_not_isolated_is_not_given_a_secret() {
                 [groups.home]\nbind = [\"terminal\"]\n";
     let home = Home::none("", text, LOOKS);
     let mut command = home.place.command(["chat", "home", "look", YES]);
-    let said = command.env("API_TOKEN", TOKEN).output().unwrap();
+    let said = command.env("API_TOKEN", TOKEN_OF_NONE).output().unwrap();
     let text = String::from_utf8_lossy(&said.stdout).into_owned();
     assert!(said.status.success() && text.contains("PATH="), "{said:?}");
-    assert!(!holds(text.as_bytes()), "{text}");
-    assert_eq!(files_that_hold(&home.place.root()), [""; 0]);
+    assert!(!holds(text.as_bytes(), TOKEN_OF_NONE), "{text}");
+    assert_eq!(files_that_hold(&home.place.root(), TOKEN_OF_NONE), [""; 0]);
 }
 
 #[test]
@@ -107,13 +110,13 @@ fn a_secret_that_cannot_be_read_holds_up_its_channel_alone() {
     up.end();
 }
 
-fn holds(bytes: &[u8]) -> bool {
+fn holds(bytes: &[u8], token: &str) -> bool {
     let has = |value: &str| bytes.windows(value.len()).any(|window| window == value.as_bytes());
-    has(TOKEN) || has(SIGNING)
+    has(token) || has(SIGNING)
 }
 
 /// The files below a folder that hold one of the values, the store's among them.
-fn files_that_hold(root: &Path) -> Vec<String> {
+fn files_that_hold(root: &Path, token: &str) -> Vec<String> {
     let (mut open, mut found, mut seen) = (vec![root.to_owned()], Vec::new(), 0);
     while let Some(folder) = open.pop() {
         for entry in fs::read_dir(&folder).unwrap() {
@@ -123,7 +126,7 @@ fn files_that_hold(root: &Path) -> Vec<String> {
                 open.push(entry.path());
             } else if kind.is_file() {
                 seen += 1;
-                if holds(&fs::read(entry.path()).unwrap_or_default()) {
+                if holds(&fs::read(entry.path()).unwrap_or_default(), token) {
                     found.push(entry.path().strip_prefix(root).unwrap().display().to_string());
                 }
             }
@@ -134,14 +137,14 @@ fn files_that_hold(root: &Path) -> Vec<String> {
 }
 
 /// The processes of the machine that have one of the values in their environment or arguments.
-fn processes_that_hold() -> Vec<i32> {
+fn processes_that_hold(token: &str) -> Vec<i32> {
     let numbers = fs::read_dir("/proc")
         .unwrap()
         .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<i32>().ok());
     let found = numbers.filter(|pid| {
-        ["environ", "cmdline"]
-            .iter()
-            .any(|file| fs::read(format!("/proc/{pid}/{file}")).is_ok_and(|bytes| holds(&bytes)))
+        ["environ", "cmdline"].iter().any(|file| {
+            fs::read(format!("/proc/{pid}/{file}")).is_ok_and(|bytes| holds(&bytes, token))
+        })
     });
     found.collect()
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use babybot::clock::{Clock as _, SystemClock};
 use reqwest::Client;
 use serde_json::Value;
 
@@ -13,7 +14,6 @@ use crate::support::docker::{Engine, block_on};
 use crate::support::home::{Home, Up, YES};
 use crate::support::installation::wait_until;
 
-pub(super) const TOKEN: &str = "canary-of-the-variable-5f1c7d";
 pub(super) const SIGNING: &str = "canary-of-the-file-9b2d44aa";
 
 /// Longest that one request takes, a container's start included.
@@ -22,6 +22,8 @@ const REQUEST_MAX: Duration = Duration::from_secs(90);
 pub(super) struct Site {
     pub(super) home: Home,
     pub(super) port: u16,
+    /// What no other site has, whose processes run beside this one's.
+    pub(super) token: String,
 }
 
 /// A port that nobody listens on.
@@ -50,13 +52,14 @@ impl Site {
         home.place.write(".signing", &format!("{SIGNING}\n"));
         let signing = home.place.root().join(".signing");
         std::fs::set_permissions(signing, std::fs::Permissions::from_mode(0o600)).unwrap();
-        Self { home, port }
+        let token = format!("canary-of-the-variable-{}", &SystemClock.random_bits()[..16]);
+        Self { home, port, token }
     }
 
     /// The program, with the token where it is looked for.
     pub(super) fn command(&self, arguments: &[&str]) -> std::process::Command {
         let mut command = self.home.place.command(arguments);
-        command.env("API_TOKEN", TOKEN);
+        command.env("API_TOKEN", &self.token);
         command
     }
 
@@ -81,7 +84,7 @@ impl Site {
         message: &Value,
     ) -> Option<(u16, Value)> {
         let url = format!("http://127.0.0.1:{}/v1/chats/{chat}/messages?wait={wait}", self.port);
-        let asked = client.post(url).bearer_auth(TOKEN).timeout(REQUEST_MAX);
+        let asked = client.post(url).bearer_auth(&self.token).timeout(REQUEST_MAX);
         let asked = asked.header("content-type", "application/json").body(message.to_string());
         answered(asked).await
     }
@@ -94,7 +97,7 @@ impl Site {
         after: i64,
     ) -> Option<(u16, Value)> {
         let url = format!("http://127.0.0.1:{}/v1/chats/{chat}/replies?after={after}", self.port);
-        answered(client.get(url).bearer_auth(TOKEN).timeout(REQUEST_MAX)).await
+        answered(client.get(url).bearer_auth(&self.token).timeout(REQUEST_MAX)).await
     }
 
     /// Writes a message and gives the reply to it.
