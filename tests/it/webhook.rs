@@ -8,6 +8,7 @@ mod hostile;
 mod inbox;
 mod outbox;
 mod page;
+mod senders;
 mod site;
 mod soak;
 mod stranger;
