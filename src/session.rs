@@ -11,6 +11,7 @@
 //! the way.
 
 mod disk;
+mod handle;
 mod log;
 mod requests;
 mod routes;
@@ -20,8 +21,6 @@ mod usage;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -33,10 +32,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use self::handle::AgentHandle;
 pub use self::state::Reach;
 pub use self::steer::SteerHandle;
 
 use self::disk::{MEASURE_EVERY, Quota};
+use self::handle::MountedFolder;
 use self::log::keep_log;
 use self::routes::routes;
 use self::state::{InFlight, Shared, TurnStage};
@@ -44,13 +45,12 @@ use self::usage::keep_usage;
 use crate::clock::Clock;
 use crate::gateway::{Caller, Gateway};
 use crate::link::server;
-use crate::name::{GroupName, Incarnation, InstanceId, ModelName, SandboxId, TurnId};
-use crate::observed::SandboxState;
+use crate::name::{GroupName, Incarnation, ModelName, TurnId};
 use crate::process::{self, Process};
 use crate::project::Project;
 use crate::protocol::{Event, FILE_MAX, Failure, Limit, Order, TurnOrder, Welcome};
-use crate::resource::{ContainerSpec, Limits, ModelSpec, RuntimeRef};
-use crate::runtime::{Access, ExecPlace, Exit, Runtime, RuntimeError, Runtimes, SandboxSpec};
+use crate::resource::{Limits, ModelSpec};
+use crate::runtime::{Access, Exit, RuntimeError, Runtimes, SandboxSpec};
 use crate::store::{self, Store, StoreError};
 use crate::unit::ByteSize;
 
@@ -192,72 +192,6 @@ pub struct Session {
     struck: bool,
     /// Dropped with the session, which ends the link and so the agent.
     _link: DropGuard,
-}
-
-/// A folder that a sandbox was given, as it was then.
-#[derive(Clone, Debug)]
-struct MountedFolder {
-    path: PathBuf,
-    identity: Option<(u64, u64)>,
-}
-
-/// Reaches a session from another task, whatever that session is at.
-#[derive(Clone, Debug)]
-pub struct AgentHandle {
-    runtime: Arc<dyn Runtime>,
-    sandbox: SandboxId,
-    container: ContainerSpec,
-    place: ExecPlace,
-    folders: Arc<[MountedFolder]>,
-}
-
-impl AgentHandle {
-    /// The sandbox.
-    #[must_use]
-    pub fn sandbox(&self) -> &SandboxId {
-        &self.sandbox
-    }
-
-    /// What it was made of.
-    #[must_use]
-    pub fn container(&self) -> &ContainerSpec {
-        &self.container
-    }
-
-    /// Its runtime.
-    #[must_use]
-    pub fn runtime(&self) -> RuntimeRef {
-        self.runtime.reference()
-    }
-
-    /// Where its tools run.
-    #[must_use]
-    pub fn place(&self) -> &ExecPlace {
-        &self.place
-    }
-
-    /// The folders that are not those any more that the sandbox was given: it would go on in the
-    /// old ones.
-    #[must_use]
-    pub fn displaced(&self) -> Vec<PathBuf> {
-        let gone = self.folders.iter().filter(|place| place.is_another());
-        gone.map(|place| place.path.clone()).collect()
-    }
-
-    /// Whether somebody halted the sandbox from outside.
-    pub async fn is_halted(&self, instance: &InstanceId, group: &GroupName) -> bool {
-        let seen = self.runtime.list(instance).await.unwrap_or_default();
-        let mut seen = seen.get(group).into_iter().flatten();
-        seen.any(|seen| seen.id == self.sandbox && seen.state == SandboxState::Paused)
-    }
-
-    /// Ends the sandbox, by force after `grace`.
-    ///
-    /// # Errors
-    /// Why it may still be there.
-    pub async fn stop(&self, grace: Duration) -> Result<(), RuntimeError> {
-        self.runtime.stop(&self.sandbox, grace).await
-    }
 }
 
 /// Cancels the link's task when the session is dropped, and lets go of the way to the model, which
@@ -530,22 +464,6 @@ impl Session {
 fn answer_by(shared: &Arc<Shared>, gateway: &Gateway, (name, spec): (ModelName, ModelSpec)) {
     let usage = keep_usage(Arc::clone(shared));
     shared.open_gateway(gateway, Caller { group: shared.group.clone(), name, spec, usage });
-}
-
-impl MountedFolder {
-    fn new(path: &Path) -> Self {
-        Self { path: path.to_path_buf(), identity: identity(path) }
-    }
-
-    fn is_another(&self) -> bool {
-        self.identity.is_some() && identity(&self.path) != self.identity
-    }
-}
-
-/// What tells a folder from another that has its name later.
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    let metadata = std::fs::symlink_metadata(path).ok()?;
-    Some((metadata.dev(), metadata.ino()))
 }
 
 /// Tells whether it is known how full the folders are.

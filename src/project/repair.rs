@@ -11,7 +11,8 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
-use super::{Folder, Project, ProjectError, io_at};
+use super::folder::{Folder, single};
+use super::{Project, ProjectError, io_at};
 
 /// What is moved aside in one folder under one name.
 const ASIDE_MAX: u32 = 16;
@@ -206,7 +207,7 @@ impl Folder {
     }
 
     fn about(&self, name: &str) -> io::Result<Option<Stat>> {
-        match rustix::fs::statat(&self.fd, super::single(name)?, AtFlags::SYMLINK_NOFOLLOW) {
+        match rustix::fs::statat(&self.fd, single(name)?, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(about) => Ok(Some(about)),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),

@@ -19,7 +19,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::{Folder, Project, give};
+use super::Project;
+use super::folder::{Folder, OPEN_FOLDER, give, single};
 use crate::name::GroupName;
 use crate::walk;
 
@@ -343,7 +344,7 @@ impl Tree {
 
 impl Folder {
     fn stat(&self, name: &str) -> io::Result<rustix::fs::Stat> {
-        Ok(rustix::fs::statat(&self.fd, super::single(name)?, AtFlags::SYMLINK_NOFOLLOW)?)
+        Ok(rustix::fs::statat(&self.fd, single(name)?, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 }
 
@@ -370,7 +371,7 @@ fn clear(folder: &Folder, wanted: &Tree) -> io::Result<()> {
             continue;
         }
         let child =
-            Folder { fd: rustix::fs::openat(&folder.fd, name, super::OPEN_FOLDER, Mode::empty())? };
+            Folder { fd: rustix::fs::openat(&folder.fd, name, OPEN_FOLDER, Mode::empty())? };
         match node {
             Some(Node::Folder(inner)) => clear(&child, inner)?,
             _ => {

@@ -9,6 +9,7 @@
 pub mod binary;
 mod call;
 mod create;
+mod edits;
 pub mod endpoint;
 mod failure;
 pub mod find;
@@ -19,8 +20,10 @@ mod mounts;
 mod names;
 mod others;
 pub mod places;
+mod recipe;
 mod run;
 mod screen;
+mod source;
 mod streams;
 
 use std::collections::BTreeMap;
@@ -45,8 +48,9 @@ use crate::resource::{ContainerSpec, ImageSpec, RuntimeKind, RuntimeRef};
 
 pub use self::mounts::unmountable;
 
-pub use self::image::{build_binary_from_source, content, source_digest};
 pub use self::names::image_name;
+pub use self::recipe::content;
+pub use self::source::{build_binary_from_source, source_digest};
 
 /// The label of the installation that a container or an image belongs to.
 pub const INSTANCE: &str = "io.babybot.instance";
@@ -80,7 +84,7 @@ pub struct Docker {
     /// Whether it maps root to a user outside; `None`: it was not asked.
     rootless: Option<bool>,
     /// Asked once: an engine is looked for anew often enough.
-    enforced: Arc<OnceCell<create::Enforced>>,
+    enforced: Arc<OnceCell<edits::Enforced>>,
 }
 
 impl fmt::Debug for Docker {
@@ -189,14 +193,14 @@ impl Docker {
         let instance = labels.and_then(|labels| InstanceId::new(labels.get(INSTANCE)?).ok());
         let image = spec.image.as_ref().map(|image| image_name(instance.as_ref(), image));
         let spec = ContainerSpec { image, ..spec.clone() };
-        Ok(create::edits(&found, &spec, self.enforced().await?))
+        Ok(edits::edits(&found, &spec, self.enforced().await?))
     }
 
     /// Which limits the engine enforces.
-    async fn enforced(&self) -> Result<create::Enforced, RuntimeError> {
+    async fn enforced(&self) -> Result<edits::Enforced, RuntimeError> {
         let ask = async || {
             let info = within("looking at the engine", LIST_DEADLINE, self.client.info()).await;
-            Ok(create::Enforced::new(&info.map_err(|failure| self.lost(failure))?))
+            Ok(edits::Enforced::new(&info.map_err(|failure| self.lost(failure))?))
         };
         self.enforced.get_or_try_init(ask).await.copied()
     }

@@ -18,7 +18,7 @@ use futures_util::stream::BoxStream;
 use super::call::{self, within};
 use super::endpoint::Endpoint;
 use super::failure::Failure;
-use super::{GROUP, INSTANCE, LIST_DEADLINE, SPEC, create};
+use super::{GROUP, INSTANCE, LIST_DEADLINE, SPEC, create, edits};
 use crate::name::{GroupName, InstanceId, SandboxId};
 use crate::observed::{Owner, SandboxSeen, SandboxState};
 use crate::resource::{Capabilities, EnforcedLimits};
@@ -95,7 +95,7 @@ fn architecture(info: &SystemInfo, version: &SystemVersion) -> String {
 
 /// The limits that the engine does not forget when a container is made.
 fn limits(info: &SystemInfo) -> EnforcedLimits {
-    let create::Enforced { cpus, memory, pids, swap: _ } = create::Enforced::new(info);
+    let edits::Enforced { cpus, memory, pids, swap: _ } = edits::Enforced::new(info);
     EnforcedLimits { cpus, memory, pids }
 }
 
