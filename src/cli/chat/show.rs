@@ -1,6 +1,7 @@
 //! What a conversation is shown of what happens.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -10,6 +11,9 @@ use crate::cli::join::one_line;
 use crate::cli::terminal;
 use crate::control::{ChatEvent, PostOutcome};
 use crate::error::Error;
+
+/// How long an agent may take to start before what it needs counts as away.
+const WAKING_MAX: Duration = Duration::from_secs(10);
 
 impl Talk {
     pub(super) async fn show(&mut self, event: ChatEvent) -> Result<(), Error> {
@@ -85,7 +89,9 @@ impl Talk {
 
     /// When one message has waited long enough for what is not there.
     pub(super) fn given_up_at(&self) -> Option<Instant> {
-        Some(self.away? + self.wait?)
+        // An engine that hangs is away, though nobody could tell yet.
+        let late = self.waking.map(|since| since + WAKING_MAX);
+        Some(self.away.into_iter().chain(late).min()? + self.wait?)
     }
 
     async fn acknowledge(&mut self, id: i64, handed: io::Result<()>) -> Result<(), Error> {

@@ -50,6 +50,8 @@ pub(super) struct Talk {
     pub(super) wait: Option<Duration>,
     /// Since when something is not there that what was said needs.
     pub(super) away: Option<Instant>,
+    /// Since when the agent is being started.
+    pub(super) waking: Option<Instant>,
     /// What was last worth knowing about an answer.
     pub(super) noted: Option<String>,
 }
@@ -92,6 +94,7 @@ impl Talk {
             answered: BTreeSet::new(),
             wait,
             away: None,
+            waking: None,
             noted: None,
         }
     }
@@ -295,6 +298,10 @@ impl Talk {
             }
             ChatEvent::Over { messages, outcome } => return self.conclude(&messages, outcome),
             ChatEvent::Away { why } => self.wait_for(&why),
+            ChatEvent::Waking if self.away.is_none() => {
+                self.waking.get_or_insert_with(Instant::now);
+                self.show(ChatEvent::Waking).await?;
+            }
             // An attempt to reach what is away; only what follows says that it is there.
             ChatEvent::Waking | ChatEvent::Thinking | ChatEvent::Queued { .. }
                 if self.away.is_some() => {}
@@ -302,7 +309,7 @@ impl Talk {
             ChatEvent::Joined => {}
             event => {
                 if !matches!(event, ChatEvent::Post { .. }) || self.link.is_at_rest() {
-                    self.away = None;
+                    (self.away, self.waking) = (None, None);
                 }
                 self.show(event).await?;
             }
@@ -320,7 +327,7 @@ impl Talk {
         if !self.link.is_at_rest() {
             return Ok(Step::Over(outcome, here));
         }
-        self.away = None;
+        (self.away, self.waking) = (None, None);
         let stopping = std::mem::take(&mut self.stopping) && std::mem::take(&mut self.signalled);
         if stopping && outcome != Outcome::Cancelled {
             // There was nothing left to stop: it ends the conversation, as at the prompt. The key

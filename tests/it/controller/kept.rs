@@ -60,3 +60,24 @@ fn a_message_is_kept_while_the_engine_of_its_group_is_away_and_answered_after() 
     home.assert_each_message_has_one_reply(3);
     up.end();
 }
+
+#[test]
+fn nobody_waits_longer_for_an_engine_that_hangs_than_for_one_that_is_gone() {
+    let engine = needs_engine!();
+    let _tasks = within_tasks();
+    let mut front = Front::of(&engine);
+    let home = Home::docker(engine, &through(&front), HOME, LONG);
+    let up = home.up();
+    front.hang();
+    let mut command = home.place.command(["chat", "--wait", "1s", "home", "quick 1"]);
+    let ended = wait_for_end(command.spawn().unwrap(), PATIENCE);
+    assert_eq!(ended.code, 1, "{ended:?}");
+    // Before anybody could tell that the engine is away.
+    let kept = "no answer within 1 s; your message is kept";
+    assert!(ended.stderr.contains(kept) && !ended.stderr.contains("later"), "{ended:?}");
+    front.cut();
+    front.open();
+    home.ask("quick 2");
+    home.assert_each_message_has_one_reply(2);
+    up.end();
+}
