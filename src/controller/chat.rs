@@ -65,11 +65,10 @@ impl Shared {
         }
         let sender = Sender { id: person.id, name: person.name };
         let (joined, posts) = self.terminal.join(&group, thread.clone(), sender, !resumed);
-        let talk = Arc::new(Talk::new(&group, joined));
-        self.talks.add(thread.clone(), &talk);
+        let talk = self.talks.add(thread, Arc::new(Talk::new(&group, joined)));
         self.look_for_takers(&ChannelName::terminal());
         let ended = self.follow(&talk, posts, events).await;
-        self.talks.remove(&thread, &talk);
+        drop(talk);
         if let Ok(end) = ended {
             let _ = events.send(ChatEvent::End { end }).await;
         }

@@ -82,7 +82,10 @@ impl Talk {
     /// Says what is not there yet.
     pub(super) fn wait_for(&mut self, why: &str) {
         let why = one_line(why);
-        self.screen.say(&format!("  {why}; your message is kept and answered later\n"));
+        if self.missing.as_ref() != Some(&why) {
+            self.screen.say(&format!("  {why}; your message is kept and answered later\n"));
+            self.missing = Some(why);
+        }
         self.screen.doing("waiting");
         self.away.get_or_insert_with(Instant::now);
     }

@@ -50,6 +50,8 @@ pub(super) struct Talk {
     pub(super) wait: Option<Duration>,
     /// Since when something is not there that what was said needs.
     pub(super) away: Option<Instant>,
+    /// What was last said to be missing.
+    pub(super) missing: Option<String>,
     /// Since when the agent is being started.
     pub(super) waking: Option<Instant>,
     /// What was last worth knowing about an answer.
@@ -94,6 +96,7 @@ impl Talk {
             answered: BTreeSet::new(),
             wait,
             away: None,
+            missing: None,
             waking: None,
             noted: None,
         }
@@ -283,6 +286,9 @@ impl Talk {
                 if self.wait.is_some() {
                     return Err(Error::new(Exit::Failed, format!("not sent: {why}")));
                 }
+                if self.link.is_at_rest() {
+                    self.screen.end_line();
+                }
                 self.screen.say(&format!("not sent: {}: {why}\n", one_line(&text)));
                 return Ok(Step::Went);
             }
@@ -297,6 +303,7 @@ impl Talk {
                 return Err(Error::new(Exit::Failed, why));
             }
             ChatEvent::Over { messages, outcome } => return self.conclude(&messages, outcome),
+            ChatEvent::Away { .. } if self.link.is_at_rest() => {}
             ChatEvent::Away { why } => self.wait_for(&why),
             ChatEvent::Waking if self.away.is_none() => {
                 self.waking.get_or_insert_with(Instant::now);
@@ -327,7 +334,7 @@ impl Talk {
         if !self.link.is_at_rest() {
             return Ok(Step::Over(outcome, here));
         }
-        (self.away, self.waking) = (None, None);
+        (self.away, self.waking, self.missing) = (None, None, None);
         let stopping = std::mem::take(&mut self.stopping) && std::mem::take(&mut self.signalled);
         if stopping && outcome != Outcome::Cancelled {
             // There was nothing left to stop: it ends the conversation, as at the prompt. The key

@@ -1,6 +1,7 @@
 //! The conversations that go on through a controller, and what is done with each from outside.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
@@ -62,22 +63,19 @@ impl Talks {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn add(&self, thread: ThreadId, talk: &Arc<Talk>) {
-        self.by_thread().insert(thread, Arc::clone(talk));
-    }
-
-    /// Forgets a conversation, unless another has taken its place.
-    pub(super) fn remove(&self, thread: &ThreadId, talk: &Arc<Talk>) {
-        let mut talks = self.by_thread();
-        if talks.get(thread).is_some_and(|there| Arc::ptr_eq(there, talk)) {
-            talks.remove(thread);
-        }
+    /// Adds a conversation for as long as what is given is kept: whoever holds it may be dropped at
+    /// any moment, with the line to its client.
+    pub(super) fn add(&self, thread: ThreadId, talk: Arc<Talk>) -> Entered<'_> {
+        self.by_thread().insert(thread.clone(), Arc::clone(&talk));
+        Entered { talks: self, thread, talk }
     }
 
     /// To be told what became of a post.
     pub(super) fn expect(&self, post: i64) -> oneshot::Receiver<PostOutcome> {
         let (sender, outcome) = oneshot::channel();
-        self.shown().insert(post, sender);
+        let mut shown = self.shown();
+        shown.retain(|_, expected| !expected.is_closed());
+        shown.insert(post, sender);
         outcome
     }
 
@@ -95,6 +93,32 @@ impl Talks {
         let expected = self.shown().remove(&post);
         let told = expected.is_some_and(|expected| expected.send(outcome).is_ok());
         if told { Ok(()) } else { Err("nobody waits to hear of this post".to_owned()) }
+    }
+}
+
+/// A conversation among all of them.
+#[derive(Debug)]
+pub(super) struct Entered<'a> {
+    talks: &'a Talks,
+    thread: ThreadId,
+    talk: Arc<Talk>,
+}
+
+impl Deref for Entered<'_> {
+    type Target = Talk;
+
+    fn deref(&self) -> &Talk {
+        &self.talk
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        let mut talks = self.talks.by_thread();
+        // Not another that has taken its place.
+        if talks.get(&self.thread).is_some_and(|there| Arc::ptr_eq(there, &self.talk)) {
+            talks.remove(&self.thread);
+        }
     }
 }
 

@@ -97,3 +97,27 @@ fn a_group_that_waits_holds_no_place_and_does_not_hold_up_the_end() {
     let waits = wait_for_end(waits, PATIENCE);
     assert!(waits.stderr.contains("your message is kept"), "{waits:?}");
 }
+
+#[test]
+fn an_answer_to_somebody_who_vanished_is_given_to_the_next_conversation_and_keeps_nobody_busy() {
+    let installation = Installation::new(User::Oneself, SCRIPT);
+    installation.apply();
+    let up = Up::start(&installation, &mut installation.command(["up"]));
+    up.wait_until_it_serves();
+    assert_eq!(installation.run(&["pause", "home"]).code, 0);
+    let gone = installation.begin_chat("hello there");
+    let stored = "SELECT count(*) FROM messages";
+    wait_until("it is stored", || installation.value::<i64>(stored) == 1);
+    signal(&gone, Signal::KILL);
+    assert_eq!(wait_for_end(gone, PATIENCE).code, 137);
+    assert_eq!(installation.run(&["resume", "home"]).code, 0);
+    let post = "SELECT count(*) FROM outbox WHERE state = 'pending'";
+    wait_until("there is a reply", || installation.value::<i64>(post) == 1);
+    // Nobody is tried who is not there: an attempt would count up.
+    let next = installation.chat("hello");
+    assert_eq!((next.code, next.stdout.as_str()), (0, "here\n"), "{next:?}");
+    assert!(next.stderr.contains("to “hello there”"), "{next:?}");
+    let tries = "SELECT coalesce(max(attempts), 0) FROM outbox";
+    assert_eq!(installation.value::<i64>(tries), 1);
+    up.end();
+}
