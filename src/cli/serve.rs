@@ -158,7 +158,7 @@ async fn take_over(
     if let Some(engine) = engine.as_ref().filter(|_| has_engine) {
         // Before the first agent runs there: whoever comes after a change finds it.
         let remembered = store.remember_endpoint(engine, SystemClock.now()).await;
-        remembered.map_err(|error| apply::store_error("record the engine", &error))?;
+        remembered.map_err(|error| apply::store_error("start", &error))?;
     }
     ground.reap_old_engines(&instance, used, engine.as_deref()).await;
     let parts = Parts {
@@ -363,7 +363,7 @@ pub async fn serve_shortly(
 #[must_use]
 pub fn host_error(error: HostError) -> Error {
     match &error {
-        HostError::Store(store) => apply::store_error("take over", store),
+        HostError::Store(store) => apply::store_error("start", store),
         _ => Error::new(Exit::Failed, chain(&error)),
     }
 }
