@@ -86,7 +86,7 @@ pub fn choose(
         Known::Absent => {
             "no container engine was found; install Docker or Podman to isolate agents".to_owned()
         }
-        Known::Unknown(why) => format!("docker was found and does not answer: {why}"),
+        Known::Unknown(why) => format!("docker does not answer: {why}"),
     };
     if applied == Some(RuntimeKind::Docker) {
         let reason = format!("auto: docker is applied, but {found}");

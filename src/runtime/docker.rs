@@ -181,6 +181,14 @@ impl Docker {
         }
     }
 
+    /// A failure of what was asked of one sandbox.
+    fn lost_at(&self, id: &SandboxId, failure: Failure) -> RuntimeError {
+        match failure {
+            Failure::NotFound(_) => RuntimeError::NotFound(id.clone()),
+            other => self.lost(other),
+        }
+    }
+
     async fn edits_of(
         &self,
         id: &SandboxId,
@@ -188,7 +196,7 @@ impl Docker {
     ) -> Result<Vec<String>, RuntimeError> {
         let call = || self.client.inspect_container(id.as_str(), None);
         let found = understood("looking at the container", LIST_DEADLINE, call).await;
-        let found = found.map_err(|failure| failure.of(id))?;
+        let found = found.map_err(|failure| self.lost_at(id, failure))?;
         let labels = found.config.as_ref().and_then(|config| config.labels.as_ref());
         let instance = labels.and_then(|labels| InstanceId::new(labels.get(INSTANCE)?).ok());
         let image = spec.image.as_ref().map(|image| image_name(instance.as_ref(), image));
@@ -223,7 +231,7 @@ impl Runtime for Docker {
             self.refuse_strange(&spec)?;
             // It runs to its end whether or not somebody still waits for it: a container that is
             // half made has nobody else to remove it.
-            let launch = life::launch(self.client.clone(), spec, self.agent.clone());
+            let launch = life::launch(self.clone(), spec);
             let launched = tokio::spawn(launch).await;
             launched.unwrap_or_else(|error| Err(RuntimeError::Launch(error.to_string())))
         })
@@ -267,7 +275,7 @@ impl Runtime for Docker {
         let command = ExecSpec { argv, ..command };
         Box::pin(async move {
             let started = run::exec(&self.client, &self.endpoint, id.as_str(), command).await;
-            started.map_err(|failure| failure.of(&id))
+            started.map_err(|failure| self.lost_at(&id, failure))
         })
     }
 

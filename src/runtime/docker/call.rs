@@ -15,6 +15,10 @@ use super::others;
 
 /// How much of an engine's words is passed on, in bytes.
 const WORDS_MAX: usize = 600;
+/// An engine that was never there, or stopped.
+const NO_SOCKET: &str = "there is no such socket";
+/// An engine that stopped midway.
+const CLOSED: &str = "the engine closed the connection";
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
@@ -34,13 +38,12 @@ impl From<Error> for Failure {
             Error::JsonSerdeError { err } => {
                 Self::Nonsense(format!("cannot understand the engine's answer: {err}"))
             }
-            Error::SocketNotFoundError(path) => {
-                let why = format!("there is no socket {path}");
-                Self::Unreachable { why, reach: Reach::Silent }
+            Error::SocketNotFoundError(_) => {
+                Self::Unreachable { why: NO_SOCKET.to_owned(), reach: Reach::Silent }
             }
             error => {
-                let (cause, reach) = innermost(&error);
-                Self::Unreachable { why: shortened(&cause), reach }
+                let (why, reach) = innermost(&error);
+                Self::Unreachable { why: shortened(&why), reach }
             }
         }
     }
@@ -68,33 +71,37 @@ fn refusal(status: u16, message: &str) -> Failure {
     }
 }
 
-/// The cause that says most, and how far the engine was reached: a transport's own words hide that
-/// a socket may not be opened.
+/// The cause that says most, in plain words where it has some, and how far the engine was reached:
+/// a transport's own words hide that a socket may not be opened.
 fn innermost(error: &Error) -> (String, Reach) {
-    let (mut cause, mut reach): (&dyn std::error::Error, _) = (error, reach_of(error));
+    let (mut cause, mut known): (&dyn std::error::Error, _) = (error, known(error));
     while let Some(source) = cause.source() {
         cause = source;
-        reach = reach.or_else(|| reach_of(cause));
+        known = known.or_else(|| self::known(cause));
     }
-    (cause.to_string(), reach.unwrap_or(Reach::Answers))
+    match known {
+        Some((why, reach)) => (why.to_owned(), reach),
+        None => (cause.to_string(), Reach::Answers),
+    }
 }
 
-fn reach_of(cause: &(dyn std::error::Error + 'static)) -> Option<Reach> {
+/// The words for a cause that says how far the engine was reached.
+fn known(cause: &(dyn std::error::Error + 'static)) -> Option<(&'static str, Reach)> {
     if let Some(error) = cause.downcast_ref::<std::io::Error>() {
         return match error.kind() {
-            ErrorKind::PermissionDenied => Some(Reach::Denied),
-            ErrorKind::NotFound
-            | ErrorKind::ConnectionRefused
-            | ErrorKind::ConnectionReset
+            ErrorKind::PermissionDenied => Some(("permission denied", Reach::Denied)),
+            ErrorKind::NotFound => Some((NO_SOCKET, Reach::Silent)),
+            ErrorKind::ConnectionRefused => Some(("nothing listens there", Reach::Silent)),
+            ErrorKind::ConnectionReset
             | ErrorKind::BrokenPipe
             | ErrorKind::NotConnected
-            | ErrorKind::UnexpectedEof => Some(Reach::Silent),
+            | ErrorKind::UnexpectedEof => Some((CLOSED, Reach::Silent)),
             _ => None,
         };
     }
     let error = cause.downcast_ref::<hyper::Error>()?;
     (error.is_incomplete_message() || error.is_closed() || error.is_canceled())
-        .then_some(Reach::Silent)
+        .then_some((CLOSED, Reach::Silent))
 }
 
 fn shortened(text: &str) -> String {

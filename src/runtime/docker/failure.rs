@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::name::SandboxId;
 use crate::resource::RuntimeKind;
 use crate::runtime::RuntimeError;
 
@@ -67,14 +66,6 @@ impl Failure {
             | Self::Changed(why)
             | Self::Nonsense(why)
             | Self::Refused(why) => RuntimeError::Failed(why),
-        }
-    }
-
-    /// The failure of what was asked of one sandbox.
-    pub(super) fn of(self, id: &SandboxId) -> RuntimeError {
-        match self {
-            Self::NotFound(_) => RuntimeError::NotFound(id.clone()),
-            other => other.into_error(),
         }
     }
 

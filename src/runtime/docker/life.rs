@@ -22,7 +22,7 @@ use super::create;
 use super::failure::{Failure, Reach};
 use super::others::{self, TRIES_MAX};
 use super::streams::{self, Input, Of, Returned};
-use super::{CREATE_DEADLINE, GROUP, INSTANCE, LIST_DEADLINE, image_name, mounts};
+use super::{CREATE_DEADLINE, Docker, GROUP, INSTANCE, LIST_DEADLINE, image_name, mounts};
 use crate::name::SandboxId;
 use crate::runtime::{Exit, RuntimeError, Sandbox, SandboxSpec};
 
@@ -40,11 +40,8 @@ const RETURN_INTERVAL: Duration = Duration::from_millis(500);
 const SIGNAL_MAX: i64 = 64;
 
 /// Makes a container, attaches to it and starts it. What fails leaves nothing behind.
-pub(super) async fn launch(
-    client: Client,
-    spec: SandboxSpec,
-    argv: Vec<String>,
-) -> Result<Sandbox, RuntimeError> {
+pub(super) async fn launch(docker: Docker, spec: SandboxSpec) -> Result<Sandbox, RuntimeError> {
+    let client = &docker.client;
     let image = spec
         .container
         .image
@@ -63,20 +60,20 @@ pub(super) async fn launch(
 
     let mut tries = 1;
     loop {
-        let id = create(&client, &spec, &image, &argv).await?;
-        let failure = match start(&client, &id).await {
+        let id = create(&docker, &spec, &image).await?;
+        let failure = match start(client, &id).await {
             Ok(sandbox) => return Ok(sandbox),
             Err(failure) => failure,
         };
         // Whoever prunes an engine takes each container away that does not run at the moment.
         let taken_away = matches!(failure, Failure::Changed(_) | Failure::UnderWay(_))
-            || is_gone(&client, &id).await;
-        if let Err(left) = remove(&client, &id).await {
+            || is_gone(client, &id).await;
+        if let Err(left) = remove(client, &id).await {
             let why = left.words();
             tracing::warn!(%id, why, "a container that did not start could not be removed");
         }
         match failure {
-            Failure::Unreachable { .. } | Failure::Late { .. } => return Err(failure.into_error()),
+            Failure::Unreachable { .. } | Failure::Late { .. } => return Err(docker.lost(failure)),
             _ if taken_away && tries < TRIES_MAX => {}
             other => return Err(RuntimeError::Launch(other.words())),
         }
@@ -91,16 +88,12 @@ async fn is_gone(client: &Client, id: &str) -> bool {
     matches!(found, Err(Failure::NotFound(_)))
 }
 
-async fn create(
-    client: &Client,
-    spec: &SandboxSpec,
-    image: &str,
-    argv: &[String],
-) -> Result<String, RuntimeError> {
+async fn create(docker: &Docker, spec: &SandboxSpec, image: &str) -> Result<String, RuntimeError> {
+    let client = &docker.client;
     let name = create::name(&spec.instance, &spec.group);
     let options = CreateContainerOptionsBuilder::default().name(&name).build();
-    let covers = covers(client, spec, image).await?;
-    let body = create::body(spec, image, argv, covers);
+    let covers = covers(docker, spec, image).await?;
+    let body = create::body(spec, image, &docker.agent, covers);
     let make = || {
         let call = client.create_container(Some(options.clone()), body.clone());
         within("making the container", CREATE_DEADLINE, call)
@@ -111,7 +104,7 @@ async fn create(
         Err(Failure::ImageMissing(_)) => Err(RuntimeError::ImageMissing(image.to_owned())),
         Err(failure) if failure.is_uncertain() => {
             forget(client, spec, &name).await;
-            Err(failure.into_error())
+            Err(docker.lost(failure))
         }
         Err(failure) => Err(RuntimeError::Launch(failure.words())),
     }
@@ -119,17 +112,17 @@ async fn create(
 
 /// Where the image's own volumes are covered.
 async fn covers(
-    client: &Client,
+    docker: &Docker,
     spec: &SandboxSpec,
     image: &str,
 ) -> Result<Vec<String>, RuntimeError> {
-    let call = || client.inspect_image(image);
+    let call = || docker.client.inspect_image(image);
     let found = match understood("looking at the image", LIST_DEADLINE, call).await {
         Ok(found) => found,
         Err(Failure::ImageMissing(_) | Failure::NotFound(_)) => {
             return Err(RuntimeError::ImageMissing(image.to_owned()));
         }
-        Err(failure) => return Err(failure.into_error()),
+        Err(failure) => return Err(docker.lost(failure)),
     };
     let volumes = found.config.and_then(|config| config.volumes).unwrap_or_default();
     create::covers(&volumes, &spec.mounts).map_err(|volume| {

@@ -27,9 +27,9 @@ fn a_runtime_is_never_weaker_than_what_was_applied() {
     Auto, absent, after - → none: auto: no container engine was found; install Docker or Podman to isolate agents
     Auto, absent, after none → none: auto: no container engine was found; install Docker or Podman to isolate agents
     Auto, absent, after docker → docker: auto: docker is applied, but no container engine was found; install Docker or Podman to isolate agents
-    Auto, silent, after - → none (doubtful): auto: docker was found and does not answer: permission denied
-    Auto, silent, after none → none: auto: docker was found and does not answer: permission denied
-    Auto, silent, after docker → docker: auto: docker is applied, but docker was found and does not answer: permission denied
+    Auto, silent, after - → none (doubtful): auto: docker does not answer: permission denied
+    Auto, silent, after none → none: auto: docker does not answer: permission denied
+    Auto, silent, after docker → docker: auto: docker is applied, but docker does not answer: permission denied
     Docker, there, after - → docker: named: Docker 27.1 at /run/docker.sock
     Docker, there, after none → docker: named: Docker 27.1 at /run/docker.sock
     Docker, there, after docker → docker: named: Docker 27.1 at /run/docker.sock
@@ -63,8 +63,8 @@ fn where_nothing_less_will_do_there_is_an_error() {
     assert_snapshot!(lines.join("\n"), @r#"
     Auto, there, after - → docker: auto: Docker 27.1 at /run/docker.sock
     Auto, absent, after - → error: `runtime.fallback = "error"` needs a container engine, and no container engine was found; install Docker or Podman to isolate agents
-    Auto, silent, after - → error: `runtime.fallback = "error"` needs a container engine, and docker was found and does not answer: permission denied
-    Auto, silent, after docker → docker: auto: docker is applied, but docker was found and does not answer: permission denied
+    Auto, silent, after - → error: `runtime.fallback = "error"` needs a container engine, and docker does not answer: permission denied
+    Auto, silent, after docker → docker: auto: docker is applied, but docker does not answer: permission denied
     "#);
 }
 

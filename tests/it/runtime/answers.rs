@@ -427,7 +427,18 @@ async fn what_does_not_answer_is_not_absent() {
     else {
         panic!("a dead socket is nothing")
     };
-    assert!(why.starts_with(&url) && why.contains("start it"), "{why}");
+    let words = ["nothing listens there", "start it"];
+    assert!(why.starts_with(&url) && words.iter().all(|words| why.contains(words)), "{why}");
+
+    // Where a start meets it, the place is named too.
+    let place = Place::none();
+    let docker = Docker::new(dead.clone()).unwrap();
+    let mut spec = place.spec("family", "true");
+    spec.container.image = Some("agent".to_owned());
+    let Err(RuntimeError::Unavailable { why, .. }) = docker.launch(spec).await else {
+        panic!("a dead socket started an agent")
+    };
+    assert!(why.starts_with(&url) && words.iter().all(|words| why.contains(words)), "{why}");
 
     // The first that answers is taken, and says why it was asked.
     let engine = Played::new(|_, path| match path {
@@ -437,6 +448,18 @@ async fn what_does_not_answer_is_not_absent() {
     let places = Places::Usual(vec![dead, engine.endpoint.clone()]);
     let Found::Is(docker, _) = find::find_among(places, None).await else { panic!("not found") };
     assert_eq!(docker.reference().endpoint, Some(engine.endpoint.url.clone()));
+}
+
+#[tokio::test]
+async fn a_place_that_a_person_named_in_error_is_said_with_the_setting() {
+    let reason = "named by DOCKER_HOST".to_owned();
+    let named = Places::Named(Endpoint { url: "unix:///nowhere.sock".to_owned(), reason });
+    let Found::Unknown(why) = find::find_among(named, None).await else { panic!("it is there") };
+    assert_eq!(
+        why,
+        "DOCKER_HOST names unix:///nowhere.sock: there is no such socket; correct or unset \
+         DOCKER_HOST, or start the engine"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -29,7 +29,10 @@ async fn row_01() {
     let endpoint =
         Endpoint { url: format!("unix://{}", socket.display()), reason: "a test's".into() };
     let missing = Docker::new(endpoint.clone()).unwrap_err().to_string();
-    assert!(missing.contains("there is no socket") && missing.contains("start it"), "{missing}");
+    assert!(
+        missing.contains("there is no such socket") && missing.contains("start it"),
+        "{missing}"
+    );
 
     let listener = UnixListener::bind(&socket).unwrap();
     let docker = Docker::new(endpoint).unwrap();

@@ -46,7 +46,7 @@ impl EngineHere {
         match self {
             Self::Nothing => ["no container engine was found", "install Docker or Podman"],
             Self::DeadClient => ["`docker` is installed and has no socket", "systemctl start"],
-            Self::DeniedSocket => ["Permission denied", "group `docker`"],
+            Self::DeniedSocket => ["permission denied", "group `docker`"],
             Self::SilentSocket => ["does not answer", "/var/run/docker.sock"],
             Self::DeadContext => ["the Docker context `elsewhere`", "DOCKER_CONTEXT"],
         }
