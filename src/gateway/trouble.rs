@@ -19,6 +19,9 @@ use crate::error::chain;
 use crate::file;
 use crate::protocol::Failure;
 
+/// The fix where no server listens.
+const START: &str = "start it with `ollama serve`, or correct `url`";
+
 /// An answer that is not one to hand on.
 pub(super) struct Unanswered<'a> {
     /// The server, without what its address may hide.
@@ -68,7 +71,7 @@ impl Unanswered<'_> {
                 format!("{server} refuses babybot ({status}{})", after(&said, status)),
             ),
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => Refusal::absent(format!(
-                "Ollama behind the proxy at {server} is not running ({status}{})",
+                "Ollama behind the proxy at {server} is not running ({status}{}); {START}",
                 after(&said, status)
             )),
             StatusCode::GATEWAY_TIMEOUT => Refusal::new(
@@ -158,7 +161,7 @@ pub(super) fn unreachable(server: &str, error: reqwest::Error) -> Refusal {
     } else if error.is_connect() {
         match io.map(io::Error::kind) {
             Some(io::ErrorKind::ConnectionRefused) => {
-                Refusal::absent(format!("Ollama at {server} is not running"))
+                Refusal::absent(format!("Ollama at {server} is not running; {START}"))
             }
             Some(io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable) => {
                 Refusal::absent(format!(

@@ -563,7 +563,10 @@ async fn a_server_that_is_not_there_is_named() {
     let mut house = House::new(ollama(&url, "automaton"));
     let answered = house.chat().await;
     assert_eq!(answered.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(answered.error(), format!("Ollama at http://{free} is not running"));
+    let words = format!(
+        "Ollama at http://{free} is not running; start it with `ollama serve`, or correct `url`"
+    );
+    assert_eq!(answered.error(), words);
     assert_eq!(answered.failure, "absent");
     assert_eq!(house.outcome().await, UsageOutcome::Failed);
     let answered = house.ask(Method::GET, "/v1/models", "").await;
@@ -836,12 +839,12 @@ async fn a_look_tells_there_from_absent_from_unknown() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let state = gateway.look(&ollama(&format!("http://{free}"), "automaton")).await;
     let ModelState::Unknown(cause) = state else { panic!() };
-    assert!(cause.ends_with(&format!("{free} is not running")), "{cause}");
+    assert!(cause.contains(&format!("{free} is not running; start it")), "{cause}");
 
     // With TLS there is an answer too, where only the server is missing.
     let state = gateway.look(&ollama(&format!("https://{free}"), "automaton")).await;
     let ModelState::Unknown(cause) = state else { panic!() };
-    assert!(cause.ends_with(&format!("{free} is not running")), "{cause}");
+    assert!(cause.contains(&format!("{free} is not running; start it")), "{cause}");
 
     let state = gateway.look(&ollama("ollama", "automaton")).await;
     let ModelState::Unknown(cause) = state else { panic!() };

@@ -53,7 +53,8 @@ async fn without_an_ollama_a_message_is_kept_and_answered_when_there_is_one() {
     let (folder, ran) = run(folder, &["chat", "--wait", "100ms", "home", "hello"]).await;
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
     let line = format!(
-        "Ollama at http://{address} is not running; your message is kept and answered later\n"
+        "Ollama at http://{address} is not running; start it with `ollama serve`, or correct `url`; \
+         your message is kept and answered later\n"
     );
     assert_eq!(ran.stderr.matches(&line).count(), 1, "{ran:?}");
     assert_eq!(ran.stderr.matches("not running").count(), 1, "{ran:?}");
@@ -83,7 +84,7 @@ async fn a_conversation_goes_on_when_the_server_comes() {
     let folder = project(&format!("http://{address}"));
     let mut terminal = folder.at_terminal(&["chat", "home", "hello"]);
     let mut terminal = tokio::task::spawn_blocking(move || {
-        terminal.wait_for("is not running; your message is kept");
+        terminal.wait_for("your message is kept");
         terminal
     })
     .await

@@ -49,14 +49,19 @@ async fn every_failure_has_its_kind_and_words_without_markup() {
             Reply::page(502, NGINX),
             503,
             "absent",
-            "Ollama behind the proxy at URL is not running (502 Bad Gateway)",
+            "Ollama behind the proxy at URL is not running (502 Bad Gateway); start it with `ollama serve`, or correct `url`",
         ),
-        (Reply::page(503, "<h1>x"), 503, "absent", "is not running (503 Service Unavailable)"),
+        (
+            Reply::page(503, "<h1>x"),
+            503,
+            "absent",
+            "is not running (503 Service Unavailable); start it",
+        ),
         (
             text(503, "no available server\n"),
             503,
             "absent",
-            "is not running (503 Service Unavailable: no available server)",
+            "is not running (503 Service Unavailable: no available server); start it",
         ),
         (
             Reply::page(504, NGINX),
