@@ -121,7 +121,7 @@ pub enum AgentState {
     Idle,
     /// It is at work on a turn.
     Working,
-    /// A turn waits for one of the places that `runtime.parallel` gives.
+    /// A turn waits: for one of the places that `runtime.parallel` gives, or for what it needs.
     Queued,
     /// It finishes and ends.
     Draining,

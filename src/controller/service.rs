@@ -92,7 +92,6 @@ impl Service for Served {
             let handle = self.0.served(&group)?;
             // One after the other, so that the store and the group end up with the same.
             let holding = handle.holding.lock().await;
-            tracing::info!(%group, "{}", if held { "group paused" } else { "group resumed" });
             let (store, now) = (self.0.parts().store, self.0.clock().now());
             // Stored first: a controller that dies forgets no hold that somebody was told of.
             let stored =
@@ -100,6 +99,9 @@ impl Service for Served {
             stored.map_err(|error| refused(chain(&error)))?;
             // At once, whatever the group is at: whoever asks next is told what holds by now.
             let before = std::mem::replace(&mut handle.state().held, held);
+            if before != held {
+                tracing::info!(%group, "{}", if held { "group paused" } else { "group resumed" });
+            }
             self.0.tell();
             drop(holding);
             handle.ask(GroupCommand::Held).await.map_err(refused)?;

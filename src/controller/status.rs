@@ -126,7 +126,7 @@ fn group(
     let limited = limited.into_iter().filter(|(id, _)| *id == model_id);
     GroupStatus {
         conditions,
-        stage: state.stage,
+        stage: stage(state.stage, turn.is_some()),
         waits_for: state.waits_for.or(troubles.waiting),
         lifecycle: spec.lifecycle,
         model,
@@ -136,6 +136,14 @@ fn group(
         sandbox,
         limit_hits: state.limit_hits,
         remarks: limited.map(|(id, text)| format!("{id} {text}")).collect(),
+    }
+}
+
+/// A group's stage. One that waits for its next attempt at a turn is not without work.
+fn stage(stage: AgentState, has_turn: bool) -> AgentState {
+    match stage {
+        AgentState::Asleep | AgentState::Idle if has_turn => AgentState::Queued,
+        stage => stage,
     }
 }
 

@@ -340,5 +340,13 @@ fn a_group_whose_model_cannot_be_reached_is_degraded_and_neither_ready_nor_drift
     }
     let page = home.place.run(&["status"]).stdout;
     assert!(page.contains("is not running") && !page.contains("waiting:"), "{page}");
+
+    // A group with a turn that waits is not idle.
+    let said = home.place.run(&["chat", "--wait", "100ms", "home", "hello"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    home.status_when("its turn waits", |status| {
+        let home = &status["groups"]["home"];
+        home["turn"].is_array() && home["stage"] == "queued"
+    });
     up.end();
 }
