@@ -83,6 +83,8 @@ pub struct Setting {
     pub warnings: Vec<String>,
     /// What the environment said instead of the manifest.
     pub overrides: Vec<Override>,
+    /// Whether agents without a container run as root.
+    pub root: bool,
 }
 
 impl Desired {

@@ -17,4 +17,4 @@ pub use self::edit::{Unread, read};
 pub use self::health::{Health, Trust};
 pub use self::problem::project_error;
 pub use self::records::records;
-pub use self::resolve::{Environment, remark_on_root};
+pub use self::resolve::Environment;

@@ -7,7 +7,7 @@ use crate::cli::join::{control_error, join};
 use crate::control::client::Client;
 use crate::desired::Desired;
 use crate::error::{Error, Exit};
-use crate::machine::{Environment, HostContext, remark_on_root};
+use crate::machine::{Environment, HostContext};
 use crate::observe::{self, Holder};
 use crate::observed::Observed;
 use crate::plan::check::{self, Problem};
@@ -70,8 +70,7 @@ impl Preview {
         controller: Option<Client>,
         context: &Context,
     ) -> Result<Self, Error> {
-        let mut desired = ground.resolve(&source.manifest, Environment::Own).await?;
-        remark_on_root(&mut desired, &ground);
+        let desired = ground.resolve(&source.manifest, Environment::Own).await?;
         let observed = match &controller {
             Some(client) => client
                 .observe(&desired)

@@ -32,7 +32,12 @@ pub(super) fn remarks(manifest: &Manifest, setting: &Setting) -> Vec<Remark> {
     };
     let walls = "runtime docker isolates: no network, only its group's folders";
     let no_walls = [
-        "runtime none does not isolate: the agent runs as your user",
+        match setting.root {
+            false => "runtime none does not isolate: the agent runs as your user",
+            true => {
+                "runtime none does not isolate: the agent runs as root, because root owns the project folder"
+            }
+        },
         "runtime none does not enforce limits.cpus, memory and pids",
     ];
     let mut remarks: Vec<Remark> = remark(&walled, walls).into_iter().collect();

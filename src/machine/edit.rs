@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Environment, HostContext, remark_on_root};
+use super::{Environment, HostContext};
 use crate::desired::Desired;
 use crate::error::Error;
 use crate::manifest::render::Colors;
@@ -32,7 +32,6 @@ pub async fn read(manifest: &Path, project: &Path) -> Result<(Desired, String), 
     let (source, mut ground) =
         read.await.map_err(|error| Unread::Unsettled(error.to_string()))??;
     let resolved = ground.resolve(&source.manifest, Environment::Applied).await;
-    let mut desired = resolved.map_err(unsettled)?;
-    remark_on_root(&mut desired, &ground);
+    let desired = resolved.map_err(unsettled)?;
     Ok((desired, source.text))
 }

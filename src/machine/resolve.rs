@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::HostContext;
-use crate::desired::{self, Choice, Desired, Remark, Setting};
+use crate::desired::{self, Choice, Desired, Setting};
 use crate::error::{Error, Exit};
 use crate::manifest::{self, KindWish, Manifest};
 use crate::name::GroupName;
 use crate::project::Project;
 use crate::resource::{
     self, Capabilities, EnforcedLimits, ImageSpec, ResourceId, RuntimeKind, RuntimeRef, Spec,
-    UserId, Wall,
+    UserId,
 };
 use crate::runtime::docker::places::{self, HostEnvironment};
 use crate::runtime::docker::unmountable;
@@ -89,6 +89,7 @@ impl HostContext {
             runtime,
             warnings,
             overrides,
+            root: rustix::process::geteuid().is_root() && self.project.owner().is_none(),
         };
         Ok(Desired::new(&manifest, &setting))
     }
@@ -185,25 +186,4 @@ fn refuse_unenforced(
         true => "leave it out, or have the engine's machine provide its control group",
     };
     Err(Error::new(Exit::ManifestInvalid, text).hinted(hint))
-}
-
-/// Adds a remark where agents run as root.
-pub fn remark_on_root(desired: &mut Desired, ground: &HostContext) {
-    let root = rustix::process::geteuid().is_root() && ground.project.owner().is_none();
-    let remark = root.then(|| agents_are_root(desired));
-    desired.remarks.extend(remark.filter(|remark| !remark.ids.is_empty()));
-}
-
-/// The remark for a project that belongs to root, so that agents have no other user.
-fn agents_are_root(desired: &Desired) -> Remark {
-    let unwalled = |spec: &Spec| match spec {
-        Spec::Group(group) => group.capabilities.wall == Wall::None,
-        _ => false,
-    };
-    let groups = desired.resources.iter().filter(|(_, wanted)| unwalled(&wanted.spec));
-    let groups = groups.map(|(id, _)| id);
-    Remark {
-        ids: groups.cloned().collect(),
-        text: "the agent runs as root, because root owns the project folder".to_owned(),
-    }
 }

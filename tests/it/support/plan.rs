@@ -223,6 +223,7 @@ pub(crate) fn docker() -> Setting {
         binary: Some(babybot::resource::digest(b"babybot")),
         warnings: Vec::new(),
         overrides: Vec::new(),
+        root: false,
     }
 }
 
