@@ -89,7 +89,7 @@ fn runtime(found: &[&str]) -> String {
     // Where there is an engine, it most likely can pull, and a shell makes for a better agent.
     text.push_str(if found.contains(&DOCKER) {
         "# The base of the container image. \"scratch\" is empty: nothing is pulled, and\n\
-         # agents have no shell; remove `packages` with it.\n\
+         # agents have no shell. With \"scratch\", `packages` cannot be used.\n\
          [runtime.image]\n\
          base = \"debian:stable-slim\"\n\
          #! packages = [\"git\", \"curl\", \"python3\"]\n\n"
