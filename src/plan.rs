@@ -240,7 +240,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
         // Without the last generation, everything that was removed from the manifest looks as
         // if it had never been, and everything approved as if it never was.
         Known::Unknown(why) => {
-            let text = format!("unknown: the last applied generation: {why}");
+            let text = format!("the last applied generation could not be checked: {why}");
             let note = Note { kind: NoteKind::Unknown, ids: Vec::new(), text };
             Plan { parent: None, steps: Vec::new(), notes: vec![note] }
         }
@@ -356,6 +356,19 @@ impl Action {
             Self::Mend => "repair",
             Self::Remove => "remove",
             Self::Stop => "stop",
+        }
+    }
+
+    /// The word for what it was done to.
+    #[must_use]
+    pub fn done(self) -> &'static str {
+        match self {
+            Self::Create => "created",
+            Self::Adopt => "adopted",
+            Self::Change => "changed",
+            Self::Mend => "repaired",
+            Self::Remove => "removed",
+            Self::Stop => "stopped",
         }
     }
 }

@@ -261,7 +261,11 @@ impl Shared {
             _ => None,
         };
         match lost {
-            Some(how) => Mended { reason: format!("{how}: started again"), drift: true, ..mended },
+            Some(how) => Mended {
+                reason: format!("{how}; the agent was started again"),
+                drift: true,
+                ..mended
+            },
             None => mended,
         }
     }

@@ -1,6 +1,7 @@
 //! What a controller sees: the machine, and what only the controller knows of its agents.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::StreamExt as _;
@@ -120,7 +121,9 @@ impl ControllerLook {
         // A process carries no label.
         seen.digest.get_or_insert_with(|| container.digest());
         let gone = agent_handle.displaced().into_iter();
-        let gone = gone.map(|path| format!("{} was replaced by another folder", path.display()));
+        let root = self.shared.parts().project.root().to_owned();
+        let below = |path: &PathBuf| path.strip_prefix(&root).unwrap_or(path).display().to_string();
+        let gone = gone.map(|path| format!("{} was deleted or replaced", below(&path)));
         seen.edits.extend(gone);
         if seen.owner != Owner::Ours || seen.state != SandboxState::Running {
             return;

@@ -35,7 +35,7 @@ impl Draft<'_> {
                 Verdict::Nothing => {}
                 Verdict::Unknown(why) => {
                     self.held.insert(id.clone());
-                    self.note(NoteKind::Unknown, id, format!("unknown: {why}"));
+                    self.note(NoteKind::Unknown, id, format!("could not be checked: {why}"));
                 }
                 Verdict::Missing(how) => {
                     self.held.insert(id.clone());
@@ -47,7 +47,7 @@ impl Draft<'_> {
                         self.note(
                             NoteKind::Waiting,
                             id,
-                            format!("{} waits for {below}", change.action.word()),
+                            format!("{} later, because it needs {below}", change.action.done()),
                         );
                     }
                     None => {

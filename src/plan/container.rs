@@ -45,7 +45,7 @@ impl Draft<'_> {
                 continue;
             }
             if let Known::Unknown(why) = look {
-                self.note(NoteKind::Unknown, id, format!("unknown: {why}"));
+                self.note(NoteKind::Unknown, id, format!("could not be checked: {why}"));
             }
             for stranger in seen_in(Some(look)).iter().filter(|sandbox| !is_ours(sandbox)) {
                 let text = format!(
@@ -101,12 +101,16 @@ impl Draft<'_> {
             sandboxes::Verdict::Do(change) => change,
         };
         let verb = match &change.work {
-            Work::StartAgent { .. } => Some("start"),
-            Work::ReplaceAgent { .. } => Some("replace"),
+            Work::StartAgent { .. } => Some("started"),
+            Work::ReplaceAgent { .. } => Some("replaced"),
             _ => None,
         };
         if let (Some(verb), Some(below)) = (verb, self.in_the_way_of_agent(id)) {
-            return self.note(NoteKind::Waiting, id, format!("{verb} waits for {below}"));
+            return self.note(
+                NoteKind::Waiting,
+                id,
+                format!("{verb} later, because it needs {below}"),
+            );
         }
         let starts = matches!(change.work, Work::StartAgent { .. });
         let step = Step {

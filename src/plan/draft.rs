@@ -7,7 +7,7 @@ use crate::desired::Desired;
 use crate::observed::{Controller, Observed};
 use crate::plan::verdict::removal;
 use crate::plan::{FieldChange, Note, NoteKind, Plan, Step, Work, record};
-use crate::resource::{self, ResourceId, Risk, Spec};
+use crate::resource::{self, ResourceId, Risk, RuntimeKind, Spec};
 
 /// The specs on either side of a change.
 #[derive(Clone, Copy, Debug)]
@@ -91,7 +91,7 @@ impl<'a> Draft<'a> {
     fn forget(&mut self, id: &ResourceId, user: Option<&ResourceId>) {
         match user {
             Some(user) => {
-                let text = format!("remove waits for {user}, which still uses it");
+                let text = format!("removed later, because {user} still uses it");
                 self.note(NoteKind::Waiting, id, text);
             }
             None => {
@@ -134,13 +134,18 @@ impl<'a> Draft<'a> {
             .resources
             .keys()
             .filter_map(|id| match id {
-                ResourceId::Group(group) => Some(ResourceId::Container(group.clone())),
+                // On runtime none there will be no container.
+                ResourceId::Group(group) => match self.desired.containers.get(group) {
+                    Some(spec) if spec.runtime == RuntimeKind::None => Some(id.clone()),
+                    _ => Some(ResourceId::Container(group.clone())),
+                },
                 ResourceId::Channel(_) => Some(id.clone()),
                 _ => None,
             })
             .collect();
         if !ids.is_empty() {
-            let text = "starts with `babybot up`".to_owned();
+            let verb = if ids.len() == 1 { "starts" } else { "start" };
+            let text = format!("{verb} with `babybot up`");
             self.notes.push(Note { kind: NoteKind::Starts, ids, text });
         }
     }

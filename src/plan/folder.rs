@@ -45,7 +45,10 @@ pub(super) fn verdict(
             let from = Some(if given { Spec::Folder } else { spec });
             Verdict::Do(StepDraft { action: Action::Adopt, reason, from, work, risk: Risk::Safe })
         }
-        _ if !missing.is_empty() => mend(&format!("without {}", listed(missing)), Some(spec), work),
+        _ if !missing.is_empty() => {
+            let verb = if missing.len() == 1 { "is" } else { "are" };
+            mend(&format!("{} {verb} missing", listed(missing)), Some(spec), work)
+        }
         _ => mend(&format!("wrong owner: {}", listed(foreign)), Some(Spec::Folder), work),
     }
 }

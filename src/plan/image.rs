@@ -56,7 +56,7 @@ impl Draft<'_> {
             let named = matches!(self.before.get(id), Some(Spec::Image(ImageSpec::Named { .. })));
             let there = match self.observed.looks.get(id) {
                 Some(Known::Unknown(why)) => {
-                    self.note(NoteKind::Unknown, id, format!("unknown: {why}"));
+                    self.note(NoteKind::Unknown, id, format!("could not be checked: {why}"));
                     continue;
                 }
                 // An image that was not made here is nobody's to remove.
@@ -66,7 +66,7 @@ impl Draft<'_> {
             let user = in_use.get(id).cloned();
             if let Some(user) = user.or_else(|| there.then(|| self.user_of_old_images()).flatten())
             {
-                let text = format!("remove waits for {user}, which may still use it");
+                let text = format!("removed later, because {user} may still use it");
                 self.note(NoteKind::Waiting, id, text);
             } else if there {
                 let mut step = removal(id, Risk::Safe);

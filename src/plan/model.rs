@@ -55,7 +55,7 @@ impl Draft<'_> {
             }
             look => {
                 let why = why_unknown(look);
-                self.note(NoteKind::Unknown, id, format!("could not check {url}: {why}"));
+                self.note(NoteKind::Unknown, id, format!("could not be checked: {why}"));
             }
         }
     }

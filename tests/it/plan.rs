@@ -48,7 +48,7 @@ fn a_first_apply_builds_from_the_ground_up() {
            model              demo
      +   channel/terminal   create: kind terminal                     safe
 
-     ·   container/main, channel/terminal: starts with `babybot up`
+     ·   group/main, channel/terminal: start with `babybot up`
      ·   group/main: runtime none does not isolate: the agent runs as your user
      ·   group/main: runtime none does not enforce limits.cpus, memory and pids
 
@@ -91,7 +91,7 @@ fn a_family_of_three_says_what_main_may_do_and_that_nothing_holds_it_back() {
              does not isolate: the agent runs as you, on this machine
      +   channel/terminal   create: kind terminal                           safe
 
-     ·   container/family, container/kids and 2 more: starts with `babybot up`
+     ·   group/family, group/kids and 2 more: start with `babybot up`
      ·   group/family, group/kids and 1 more: runtime none does not isolate: the
          agent runs as your user
      ·   group/family, group/kids and 1 more: runtime none does not enforce
@@ -117,7 +117,7 @@ fn an_edited_model_shows_only_what_changed() {
            url       http://127.0.0.1:11434 → http://10.0.0.7:11434   babybot.toml:3   PRIVILEGED
            context   16384 → 8192                                     babybot.toml:3
 
-     ·   container/family, container/kids and 2 more: starts with `babybot up`
+     ·   group/family, group/kids and 2 more: start with `babybot up`
      ·   group/family, group/kids and 1 more: runtime none does not isolate: the
          agent runs as your user
      ·   group/family, group/kids and 1 more: runtime none does not enforce
@@ -143,7 +143,7 @@ fn a_model_that_stops_rehearsing_says_which_agents_it_sets_free() {
              does not isolate, and the model is no longer the rehearsal: the agent
              runs as you, on this machine
 
-     ·   container/main, channel/terminal: starts with `babybot up`
+     ·   group/main, channel/terminal: start with `babybot up`
      ·   group/main: runtime none does not isolate: the agent runs as your user
      ·   group/main: runtime none does not enforce limits.cpus, memory and pids
 
@@ -163,7 +163,7 @@ fn a_removed_group_goes_and_its_data_stays() {
            bind   terminal → (none)
 
      =   group/kids: kept: groups/kids, its sessions and its messages
-     ·   container/family, container/main and 1 more: starts with `babybot up`
+     ·   group/family, group/main and 1 more: start with `babybot up`
      ·   group/family, group/main: runtime none does not isolate: the agent runs as
          your user
      ·   group/family, group/main: runtime none does not enforce limits.cpus, memory
@@ -207,7 +207,7 @@ fn folders_that_are_already_there_are_adopted() {
            model              demo
      +   channel/terminal   create: kind terminal                     safe
 
-     ·   container/main, channel/terminal: starts with `babybot up`
+     ·   group/main, channel/terminal: start with `babybot up`
      ·   group/main: runtime none does not isolate: the agent runs as your user
      ·   group/main: runtime none does not enforce limits.cpus, memory and pids
 
@@ -229,12 +229,12 @@ fn drift_is_found_and_mended() {
     manifest  babybot.toml   generation 1 → 2   runtime none
 
      ~   memory/global      repair: the file is missing        safe
-     ~   folder/kids        repair: without data/ipc/kids      safe
+     ~   folder/kids        repair: data/ipc/kids is missing   safe
      ~   settings/family    repair: the file was edited        safe
            env.LANG   fr_FR.UTF-8 → de_DE.UTF-8   babybot.toml:5
      ~   settings/main      repair: the file was edited        safe
 
-     ·   container/family, container/kids and 2 more: starts with `babybot up`
+     ·   group/family, group/kids and 2 more: start with `babybot up`
      ·   group/family, group/kids and 1 more: runtime none does not isolate: the
          agent runs as your user
      ·   group/family, group/kids and 1 more: runtime none does not enforce
@@ -278,12 +278,12 @@ fn what_is_unknown_is_left_alone_with_all_that_stands_on_it() {
              does not isolate: the agent runs as you, on this machine
      +   channel/terminal   create: kind terminal                     safe
 
-     ?   model/local: could not check http://127.0.0.1:11434: connection refused
-     ?   folder/family: unknown: permission denied
-     ?   container/kids: unknown: /proc cannot be read
-     !   settings/family: create waits for folder/family
-     !   group/family: create waits for folder/family
-     ·   container/family, container/kids and 2 more: starts with `babybot up`
+     ?   model/local: could not be checked: connection refused
+     ?   folder/family: could not be checked: permission denied
+     ?   container/kids: could not be checked: /proc cannot be read
+     !   settings/family: created later, because it needs folder/family
+     !   group/family: created later, because it needs folder/family
+     ·   group/family, group/kids and 2 more: start with `babybot up`
      ·   group/family, group/kids and 1 more: runtime none does not isolate: the
          agent runs as your user
      ·   group/family, group/kids and 1 more: runtime none does not enforce
@@ -301,7 +301,8 @@ fn without_the_last_generation_nothing_is_planned() {
     assert_snapshot!(printed(&plan_checked(&desired(ONE), &world)), @"
     Part of the machine could not be checked. No other changes.
 
-     ?   instance: unknown: the last applied generation: the store is locked
+     ?   instance: the last applied generation could not be checked: the store is
+         locked
     ");
 }
 
@@ -330,7 +331,7 @@ fn a_leftover_agent_is_stopped_only_where_no_controller_can_be_its_own() {
 
      -   container/gone     stop: left over from an earlier run, 3 processes   disruptive
 
-     ·   container/main, channel/terminal: starts with `babybot up`
+     ·   group/main, channel/terminal: start with `babybot up`
      ·   group/main: runtime none does not isolate: the agent runs as your user
      ·   group/main: runtime none does not enforce limits.cpus, memory and pids
 
@@ -746,10 +747,10 @@ fn a_plan_reads_the_same_to_a_program() {
         {
           "kind": "starts",
           "ids": [
-            "container/main",
+            "group/main",
             "channel/terminal"
           ],
-          "text": "starts with `babybot up`"
+          "text": "start with `babybot up`"
         },
         {
           "kind": "standing",
@@ -931,7 +932,10 @@ fn a_channel_stays_while_a_group_that_is_left_alone_uses_it() {
     let waiting: Vec<&str> = waiting.map(|note| note.text.as_str()).collect();
     assert_eq!(
         waiting,
-        ["change waits for folder/main", "remove waits for group/main, which still uses it"]
+        [
+            "changed later, because it needs folder/main",
+            "removed later, because group/main still uses it"
+        ]
     );
 }
 

@@ -31,6 +31,6 @@ impl Lost {
         let why = self.why.take()?;
         let expected = std::mem::take(&mut self.expected);
         let another = before.is_some_and(|before| before != sandbox);
-        (another && !expected).then(|| format!("{why}: replaced"))
+        (another && !expected).then(|| format!("{why}; the agent was replaced"))
     }
 }

@@ -61,7 +61,6 @@ pub(super) struct SandboxStep {
 
 const STOP_WAITS: &str = "will stop when the current work is done";
 const REPLACE_WAITS: &str = "will be replaced when the current work is done";
-const STRAY_WAITS: &str = "checking the container once the agent has started";
 const START_WAITS: &str = "cannot start: another container has this name";
 
 impl Sandboxes<'_> {
@@ -72,7 +71,7 @@ impl Sandboxes<'_> {
         // One of them may be the very one that is being started; what is in its way is found when
         // it did not start.
         if !strays.is_empty() && self.agent.starting {
-            return Verdict::Wait(STRAY_WAITS);
+            return Verdict::Nothing;
         }
         if !strays.is_empty() {
             let plural = if strays.len() == 1 { "" } else { "s" };
@@ -128,8 +127,7 @@ impl Sandboxes<'_> {
                 if stale {
                     self.renew(Action::Change, "", self.fields(known), again)
                 } else {
-                    let edits = format!("changed outside babybot: {}", known.edits.join(", "));
-                    self.renew(Action::Mend, &edits, Vec::new(), again)
+                    self.renew(Action::Mend, &known.edits.join(", "), Vec::new(), again)
                 }
             }
         }
@@ -140,11 +138,12 @@ impl Sandboxes<'_> {
         let group = self.group.clone();
         let alone = self.seen.iter().all(|sandbox| sandbox.owner == Owner::Ours);
         let (how, work) = if again && alone && !self.agent.held {
-            ("replaced", Work::ReplaceAgent { group })
+            ("the agent is replaced", Work::ReplaceAgent { group })
         } else {
-            ("stopped; starts again with the next message", Work::StopAgent { group })
+            let how = "the agent is stopped and starts again with the next message";
+            (how, Work::StopAgent { group })
         };
-        let reason = if why.is_empty() { how.to_owned() } else { format!("{why}: {how}") };
+        let reason = if why.is_empty() { how.to_owned() } else { format!("{why}; {how}") };
         self.change(action, reason, fields, work)
     }
 

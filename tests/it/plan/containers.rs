@@ -42,7 +42,7 @@ fn a_first_plan_on_docker_builds_the_image_first() {
            model   demo
      +   channel/terminal     create: kind terminal                     safe
 
-     ·   container/home, channel/terminal: starts with `babybot up`
+     ·   container/home, channel/terminal: start with `babybot up`
      ·   group/home: runtime docker isolates: no network, only its group's folders
 
     8 to add, 0 to change, 0 to remove. Risk: all safe
@@ -86,10 +86,10 @@ fn an_image_that_is_named_is_not_fetched() {
      +   settings/home      create                                    safe
      +   channel/terminal   create: kind terminal                     safe
 
-     !   group/home: create waits for image/dbf9fd7d9735
+     !   group/home: created later, because it needs image/dbf9fd7d9735
      !   image/dbf9fd7d9735: there is no image example.org/agent:1:
          `docker pull example.org/agent:1`
-     ·   container/home, channel/terminal: starts with `babybot up`
+     ·   container/home, channel/terminal: start with `babybot up`
      ·   group/home: runtime docker isolates: no network, only its group's folders
 
     6 to add, 0 to change, 0 to remove. Risk: all safe
@@ -105,7 +105,7 @@ fn without_a_program_no_image_is_planned() {
     let desired = desired_on(&setting, HOME);
     let plan = plan_checked(&desired, &World::empty(&desired));
     assert!(plan.steps.iter().all(|step| !matches!(step.work, Work::BuildImage { .. })));
-    assert_eq!(waiting(&plan), ["create waits for ".to_owned() + &image(&desired)]);
+    assert_eq!(waiting(&plan), ["created later, because it needs ".to_owned() + &image(&desired)]);
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn an_image_that_is_gone_is_built_again() {
 
      ~   image/d16e6fc8eb67   repair: the image is missing       safe
 
-     ·   container/home, channel/terminal: starts with `babybot up`
+     ·   container/home, channel/terminal: start with `babybot up`
      ·   group/home: runtime docker isolates: no network, only its group's folders
 
     0 to add, 1 to change, 0 to remove. Risk: all safe
@@ -204,7 +204,7 @@ fn another_program_makes_another_image_and_the_old_one_goes() {
            image   d16e6fc8eb67 → 23dfd13488a2
      -   image/d16e6fc8eb67   remove: no longer in use                          safe
 
-     ·   container/home, channel/terminal: starts with `babybot up`
+     ·   container/home, channel/terminal: start with `babybot up`
      ·   group/home: runtime docker isolates: no network, only its group's folders
 
     1 to add, 1 to change, 1 to remove. Risk: all safe
@@ -222,7 +222,7 @@ fn an_image_goes_after_the_agent_that_runs_from_it() {
     let mut world = running(&before, "one");
     world.look_for(&now);
     let first = plan_checked(&now, &world);
-    assert_eq!(waiting(&first), ["remove waits for container/home, which may still use it"]);
+    assert_eq!(waiting(&first), ["removed later, because container/home may still use it"]);
     world.apply(&first);
     let second = plan_checked(&now, &world);
     let works: Vec<_> = second.steps.iter().map(|step| &step.work).collect();
@@ -241,7 +241,7 @@ fn more_memory_under_a_controller_is_a_change_and_one_replacement() {
 
      ~   group/home         change: takes effect when the agent next starts   safe
            limits.memory   1GiB → 2GiB   babybot.toml:4
-     ~   container/home     change: replaced                                  disruptive
+     ~   container/home     change: the agent is replaced                     disruptive
            limits.memory   1GiB → 2GiB   babybot.toml:4
 
      ·   group/home: runtime docker isolates: no network, only its group's folders
@@ -264,7 +264,7 @@ fn more_memory_without_a_controller_is_a_change_alone() {
      ~   group/home         change: takes effect when the agent next starts   safe
            limits.memory   1GiB → 2GiB   babybot.toml:4
 
-     ·   container/home, channel/terminal: starts with `babybot up`
+     ·   container/home, channel/terminal: start with `babybot up`
      ·   group/home: runtime docker isolates: no network, only its group's folders
 
     0 to add, 1 to change, 0 to remove. Risk: all safe
@@ -313,7 +313,7 @@ fn what_a_person_did_to_a_sandbox_is_mended() {
     manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker
               20.10.24 at unix:///var/run/docker.sock)
 
-     ~   container/home     repair: paused outside babybot: replaced   disruptive
+     ~   container/home     repair: paused outside babybot; the agent is replaced   disruptive
 
      ·   group/home: runtime docker isolates: no network, only its group's folders
 
@@ -330,7 +330,7 @@ fn what_a_person_did_to_a_sandbox_is_mended() {
     manifest  babybot.toml   generation 1 → 2   runtime docker (auto: Docker
               20.10.24 at unix:///var/run/docker.sock)
 
-     ~   container/home     repair: changed outside babybot: memory is 512MiB: replaced   disruptive
+     ~   container/home     repair: memory is 512MiB; the agent is replaced   disruptive
 
      ·   group/home: runtime docker isolates: no network, only its group's folders
 
@@ -371,8 +371,10 @@ fn a_second_sandbox_is_removed_and_nothing_is_started_beside_it() {
     };
     assert_eq!(container_work(&desired, &alone), Some((Action::Stop, remove("two"))));
     // Unless it may be the one that is just being started.
+    // One of them is being started: nothing is done, and there is nothing to tell a person.
     let starting = alone.knowing("home", "starting");
     assert_eq!(container_work(&desired, &starting), None);
+    assert_eq!(waiting(&plan(&desired, &starting.observed)), [""; 0]);
 }
 
 #[test]
@@ -474,7 +476,7 @@ fn folders_are_given_to_whom_the_agent_runs_as() {
      ~   folder/home        repair: wrong owner: groups/home   safe
            owner   10001:10001
 
-     ·   container/home, channel/terminal: starts with `babybot up`
+     ·   container/home, channel/terminal: start with `babybot up`
      ·   group/home: runtime docker isolates: no network, only its group's folders
 
     0 to add, 1 to change, 0 to remove. Risk: all safe
@@ -499,7 +501,7 @@ fn to_come_to_run_without_a_wall_is_privileged_even_for_a_rehearsal() {
            user      1000:1000 → (none)
      -   image/d16e6fc8eb67   remove: no longer in use                          safe
 
-     ·   container/home, channel/terminal: starts with `babybot up`
+     ·   group/home, channel/terminal: start with `babybot up`
      ·   group/home: runtime none does not isolate: the agent runs as your user
      ·   group/home: runtime none does not enforce limits.cpus, memory and pids
 
@@ -526,7 +528,7 @@ fn strangers_may_drive_an_agent_behind_a_wall_and_not_keep_it_without() {
 
 /// The choice where `auto` found an engine that does not answer, on the first apply.
 fn silent_engine() -> Setting {
-    let found = "docker was found and does not answer: permission denied";
+    let found = "docker does not answer: permission denied";
     let doubt = Some(Doubt::Silent(found.to_owned()));
     let runtime = Choice { kind: RuntimeKind::None, reason: format!("auto: {found}"), doubt };
     Setting { runtime, ..Setting::default() }
@@ -543,8 +545,8 @@ fn an_engine_that_does_not_answer_needs_approval_where_a_model_decides_for_itsel
     assert_eq!(
         line.meaning.as_deref(),
         Some(
-            "does not isolate: the agent runs as you, on this machine; docker was found and does \
-             not answer: permission denied"
+            "does not isolate: the agent runs as you, on this machine; docker does not answer: \
+             permission denied"
         )
     );
     // It is said once, when it is new.
@@ -559,7 +561,7 @@ fn an_engine_that_does_not_answer_is_named_and_needs_no_approval_where_the_owner
     let text = printed(&desired, &World::empty(&desired));
     // Wherever its lines are broken.
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(words.contains("docker was found and does not answer: permission denied"), "{text}");
+    assert!(words.contains("docker does not answer: permission denied"), "{text}");
     assert!(plan_checked(&desired, &World::of(&desired)).is_empty());
 }
 
@@ -607,7 +609,7 @@ fn what_the_environment_says_is_shown_with_where_it_came_from() {
              from CONTAINER_TIMEOUT
      +   channel/terminal     create: kind terminal                     safe
 
-     ·   container/home, channel/terminal: starts with `babybot up`
+     ·   container/home, channel/terminal: start with `babybot up`
      ·   instance: CONTAINER_IMAGE in the environment: runtime.image.ref is
          example.org/agent:1
      ·   instance: CONTAINER_TIMEOUT in the environment: limits.turn is 10m
@@ -638,7 +640,7 @@ fn what_the_environment_says_is_shown_with_where_it_came_from() {
              CONTAINER_RUNTIME says so, not the manifest
      +   channel/terminal   create: kind terminal                     safe
 
-     ·   container/home, channel/terminal: starts with `babybot up`
+     ·   group/home, channel/terminal: start with `babybot up`
      ·   instance: CONTAINER_RUNTIME in the environment: runtime.kind is none
      ·   group/home: runtime none does not isolate: the agent runs as your user
      ·   group/home: runtime none does not enforce limits.cpus, memory and pids
@@ -725,4 +727,18 @@ fn printed(desired: &Desired, world: &World) -> String {
     let Choice { kind, reason, .. } = desired.runtime.clone();
     let heading = Heading { manifest: "babybot.toml".to_owned(), runtime: kind, reason };
     render::text(&plan_checked(desired, world), &heading, Color::Never)
+}
+
+#[test]
+fn a_process_of_root_is_told_of_once() {
+    let setting = Setting { root: true, ..Setting::default() };
+    let remarks = desired_on(&setting, HOME).remarks;
+    let users = remarks.iter().filter(|remark| remark.text.contains("the agent runs as"));
+    let users: Vec<&str> = users.map(|remark| remark.text.as_str()).collect();
+    assert_eq!(
+        users,
+        [
+            "runtime none does not isolate: the agent runs as root, because root owns the project folder"
+        ]
+    );
 }
