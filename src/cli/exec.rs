@@ -130,23 +130,24 @@ async fn look_inside(
     let exec = start(&*runtime, &lease, command).await.map_err(failed)?;
     // From here on, every way out leads past the drop of this.
     let raw = terminal.map(Terminal::raw).transpose();
-    let _raw = raw.map_err(|error| Error::failed("use this terminal", &error))?;
-    tokio::select! {
-        carried = carry(exec, keys(), io::stdout(), io::stderr()) => {
-            if Capabilities::expected(lease.runtime.kind).images
-                && matches!(carried, Ok(Exit::Command(NOT_STARTED | NOT_FOUND)))
-            {
-                context.note(
-                    "note: the image may lack this command: one built on `scratch` has babybot and no shell\n",
-                );
-            }
-            carried
-        }
+    let raw = raw.map_err(|error| Error::failed("use this terminal", &error))?;
+    let outcome = tokio::select! {
+        carried = carry(exec, keys(), io::stdout(), io::stderr()) => carried,
         () = guard.ended() => {
             Err(Error::new(Exit::Failed, "the controller ended, and the command with it"))
         }
         () = interrupts.recv() => Ok(Exit::Interrupted),
+    };
+    // A raw terminal would begin the next line below the end of this one.
+    drop(raw);
+    if Capabilities::expected(lease.runtime.kind).images
+        && matches!(outcome, Ok(Exit::Command(NOT_STARTED | NOT_FOUND)))
+    {
+        context.note(
+            "note: the image may lack this command: one built on `scratch` has babybot and no shell\n",
+        );
     }
+    outcome
 }
 
 fn place_of(lease: &Lease) -> ExecPlace {
