@@ -19,6 +19,7 @@ use crate::control::client::Client;
 use crate::control::{ControlError, Status};
 use crate::error::{Error, Exit};
 use crate::machine::project_error;
+use crate::name::GroupName;
 use crate::resource::InstanceSpec;
 use crate::visible;
 
@@ -136,6 +137,11 @@ async fn watch(
     }
     context.note("The controller stopped.\n");
     Ok(Exit::Ok)
+}
+
+/// What is said of a group that is paused.
+fn paused(group: &GroupName, manifest: &str) -> String {
+    format!("paused; run `babybot resume {group}{manifest}`")
 }
 
 fn pretty(value: &Value) -> String {

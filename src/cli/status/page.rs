@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use jiff::tz::TimeZone;
 
+use super::paused;
 use super::table::{Row, table};
 use crate::cli::Context;
 use crate::cli::join::one_line;
@@ -13,6 +14,7 @@ use crate::control::{
 };
 use crate::name::{ChannelName, GroupName};
 use crate::resource::InstanceSpec;
+use crate::visible;
 
 /// What is shown of a sandbox's identifier, in characters: enough for a container engine.
 const SANDBOX_SHOWN: usize = 12;
@@ -52,7 +54,7 @@ impl Page {
         let rows: Vec<Row> =
             status.groups.iter().map(|(name, group)| self.row(name, group)).collect();
         if rows.is_empty() {
-            text.push_str("no group is applied\n");
+            let _ = writeln!(text, "no group is applied; run `babybot apply{}`", self.manifest);
         } else {
             text.push_str(&table(&titles, &rows, &|column, cell| self.cell(column, cell)));
         }
@@ -80,10 +82,8 @@ impl Page {
             let _ = writeln!(text, "{} {}", self.paint("33", "warning:"), one_line(warning));
         }
         if let Some(Pending { valid: false, text: problem, .. }) = &status.pending {
-            text.push('\n');
-            problem.lines().for_each(|line| {
-                let _ = writeln!(text, "{}", one_line(line));
-            });
+            // The marks beneath a line point at what stands above them.
+            let _ = writeln!(text, "\n{}", visible::lines(problem.trim_end()));
         }
         text
     }
@@ -163,13 +163,17 @@ impl Page {
             sandbox,
             group.messages.to_string(),
         ];
-        let reasons = holding.clone().filter(|(_, status)| !status.reason.is_empty());
+        // Changes that are pending are those of the project: the heading counts them.
+        let own = |which: &Condition| *which != Condition::PendingChanges;
+        let reasons =
+            holding.clone().filter(|(which, status)| own(which) && !status.reason.is_empty());
         let mut beneath: Vec<String> = reasons
             .map(|(which, status)| format!("{}: {}", word(*which), one_line(&status.reason)))
             .collect();
-        // What is Degraded already says why it waits.
+        beneath.extend(group.held.then(|| paused(name, &self.manifest)));
+        // What is Degraded or paused already says why it waits.
         let said = |what: &&String| holding.clone().any(|(_, status)| status.reason == **what);
-        let waits = group.waits_for.iter().filter(|what| !said(what));
+        let waits = group.waits_for.iter().filter(|what| !group.held && !said(what));
         beneath.extend(waits.map(|what| format!("waiting: {}", one_line(what))));
         beneath.extend(group.remarks.iter().map(|remark| one_line(remark)));
         beneath.extend(

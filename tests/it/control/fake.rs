@@ -363,7 +363,7 @@ fn status(instance: InstanceId) -> Status {
     let family = GroupStatus {
         conditions: [
             condition(Condition::Degraded, "the image\n cannot be built"),
-            condition(Condition::PendingChanges, ""),
+            condition(Condition::PendingChanges, "1 change is not applied"),
             (Condition::Ready, away),
         ]
         .into(),
