@@ -220,7 +220,9 @@ fn a_group_that_is_not_there_is_answered_with_those_that_are() {
     assert!(!folder.path("data").exists(), "a mistyped group applied the manifest");
     let none = folder.run(&["chat", "--yes"]);
     assert_eq!(none.code, Some(64), "{none:?}");
-    assert!(none.stderr.contains("home, office"), "{none:?}");
+    for words in ["babybot chat home", "babybot chat office"] {
+        assert!(none.stderr.contains(words), "{words}: {none:?}");
+    }
     let folder = Folder::with(QUICK);
     let swapped = folder.run(&["chat", "--yes", "what is on today?"]);
     assert!(swapped.stderr.contains("babybot chat home \"what is on today?\""), "{swapped:?}");
@@ -375,8 +377,16 @@ fn what_waits_for_something_unknown_is_no_success() {
     let ran = folder.run(&["apply", "--yes=privileged"]);
     assert_eq!(ran.code, Some(4), "{ran:?}");
     assert!(ran.stderr.contains("could not be checked"), "{ran:?}");
+    assert!(ran.stderr.contains("babybot: generation 1 is partly applied\n"), "{ran:?}");
+    assert!(!ran.stderr.contains("Applied generation"), "{ran:?}");
+    let status = folder.run(&["status"]).stdout;
+    for words in ["in part; run `babybot apply` for the rest", "group home is not applied yet"] {
+        assert!(status.contains(words), "{words}: {status}");
+    }
     let chat = folder.run(&["chat", "hello"]);
-    assert!(chat.stderr.contains("no group is applied"), "{chat:?}");
+    for words in ["no group is applied", "run `babybot apply` for the rest"] {
+        assert!(chat.stderr.contains(words), "{words}: {chat:?}");
+    }
 }
 
 #[test]
@@ -466,6 +476,18 @@ fn a_message_that_is_too_long_is_refused_before_anything_happens() {
     assert_eq!(ran.code, Some(64), "{ran:?}");
     assert!(ran.stderr.contains("longer than 65536 bytes"), "{ran:?}");
     assert!(!folder.path("data").exists());
+}
+
+#[test]
+fn where_no_group_is_main_a_command_for_each_is_shown() {
+    let folder = Folder::with(&format!("{QUICK}\n[groups.kids]\n"));
+    let ran = folder.run(&["chat"]);
+    assert_eq!(ran.code, Some(64), "{ran:?}");
+    assert!(ran.stderr.contains("no group is named, and none of them is main"), "{ran:?}");
+    assert!(ran.stderr.contains("run `babybot chat home` or `babybot chat kids`"), "{ran:?}");
+    folder.write("babybot.toml", &format!("{QUICK}\n[groups.a]\n[groups.b]\n[groups.c]\n"));
+    let ran = folder.run(&["chat"]);
+    assert!(ran.stderr.contains("the groups are: a, b, c, home"), "{ran:?}");
 }
 
 #[test]

@@ -33,6 +33,9 @@ const COMING_MAX: Duration = Duration::from_secs(30);
 /// How often is looked whether it is there.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
+/// More groups than these are listed without a command for each.
+const COMMANDS_MAX: usize = 3;
+
 /// What a conversation begins with.
 pub(super) struct Begun {
     /// The way to the group.
@@ -225,10 +228,10 @@ fn choose_group(args: &ChatArgs, applied: &Applied, context: &Context) -> Result
         .collect();
     let names: Vec<&str> = groups.iter().map(|(name, _)| name.as_str()).collect();
     let usage = |message: String, hint: String| Error::new(Exit::Usage, message).hinted(hint);
+    let argument = context.manifest_argument();
     if groups.is_empty() {
-        return Err(
-            Error::new(Exit::Failed, "no group is applied").hinted("run `babybot plan` to see why")
-        );
+        return Err(Error::new(Exit::Failed, "no group is applied")
+            .hinted(format!("run `babybot apply{argument}` for the rest")));
     }
     let default = match (groups.iter().find(|(_, spec)| spec.main), groups.as_slice()) {
         (Some((main, _)), _) => Some(*main),
@@ -237,8 +240,8 @@ fn choose_group(args: &ChatArgs, applied: &Applied, context: &Context) -> Result
     };
     let Some(named) = args.group.as_deref() else {
         return default.cloned().ok_or_else(|| {
-            let hint = format!("the groups are: {}", names.join(", "));
-            usage("name a group: none of them is main".to_owned(), hint)
+            let message = "no group is named, and none of them is main".to_owned();
+            usage(message, commands(&names, &argument))
         });
     };
     if let Some((name, _)) = groups.iter().find(|(name, _)| name.as_str() == named) {
@@ -247,7 +250,7 @@ fn choose_group(args: &ChatArgs, applied: &Applied, context: &Context) -> Result
     let written = source::read(&context.manifest);
     if written.is_ok_and(|source| source.manifest.groups.keys().any(|name| name.as_str() == named))
     {
-        let hint = format!("run `babybot apply{}`", context.manifest_argument());
+        let hint = format!("run `babybot apply{argument}`");
         return Err(
             Error::new(Exit::Failed, format!("group `{named}` is not applied yet")).hinted(hint)
         );
@@ -257,12 +260,22 @@ fn choose_group(args: &ChatArgs, applied: &Applied, context: &Context) -> Result
         (Some(meant), _) => format!("did you mean `{meant}`?"),
         // One word alone may have been meant as the message.
         (None, Some(default)) if args.message.is_none() => format!(
-            "the groups are: {}; to send this to {default}: babybot chat {default} {named:?}",
+            "run `babybot chat {default} {named:?}{argument}` to send this to {default}; the groups \
+             are: {}",
             names.join(", ")
         ),
         (None, _) => format!("the groups are: {}", names.join(", ")),
     };
     Err(usage(format!("there is no group `{named}`"), hint))
+}
+
+/// The commands that talk to one of these groups.
+fn commands(names: &[&str], argument: &str) -> String {
+    if names.len() > COMMANDS_MAX {
+        return format!("run `babybot chat GROUP{argument}`; the groups are: {}", names.join(", "));
+    }
+    let each = names.iter().map(|name| format!("`babybot chat {name}{argument}`"));
+    format!("run {}", each.collect::<Vec<_>>().join(" or "))
 }
 
 /// The names of the groups that were applied.
