@@ -214,7 +214,7 @@ impl Look for HostLook {
                 Ok(Ok(None)) => Controller::Absent,
                 // Only itself knows which agents are its own, and it was not asked.
                 Ok(Ok(Some(holder))) => {
-                    Controller::Unknown(format!("{holder} is working on this project"))
+                    Controller::Unknown(format!("this project is in use by {holder}"))
                 }
                 Ok(Err(error)) => Controller::Unknown(error.to_string()),
                 Err(error) => Controller::Unknown(error.to_string()),

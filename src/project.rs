@@ -83,7 +83,7 @@ pub enum ProjectError {
         instance: InstanceId,
     },
     /// Another babybot holds this instance.
-    #[error("another babybot uses this project: {holder}")]
+    #[error("this project is in use by {holder}")]
     Locked {
         /// Who it is.
         holder: String,

@@ -9,7 +9,7 @@ use futures_util::StreamExt as _;
 pub use self::report::{ApplyFormat, Report};
 use crate::cli::approve::{self, ApprovalArgs};
 use crate::cli::claim::{self, ClaimArgs};
-use crate::cli::join::control_error;
+use crate::cli::join::{busy, control_error};
 use crate::cli::load::{load, load_for_program};
 use crate::cli::preview::{Preview, held_back};
 use crate::cli::progress::Build;
@@ -66,6 +66,12 @@ pub async fn run(args: &ApplyArgs, context: &Context) -> VerbResult {
     };
     let report = Report::new(context, args.format);
     let preview = claim::preview(args.claim, &source, context).await?;
+    // A plan made beside somebody who is changing the machine is none to approve.
+    if preview.controller.is_none()
+        && let Some(holder) = preview.ground.project.lock_holder().map_err(project_error)?
+    {
+        return Err(busy(&holder));
+    }
     let above = preview.relocation.as_ref().map(claim::text).unwrap_or_default();
     match args.format {
         ApplyFormat::Human => print(&above)?,
@@ -205,9 +211,7 @@ fn conclude(
 ) -> VerbResult {
     report.applied(generation, complete, left)?;
     if !complete {
-        let text = format!("generation {generation} is partly applied");
-        return Err(Error::new(Exit::PartlyApplied, text)
-            .hinted("fix the problem above and run `babybot apply` again"));
+        return Err(partly(generation));
     }
     // What follows from it, such as an image that nothing stands on any more, the controller does.
     let follows = |step: &Step| {
@@ -219,7 +223,6 @@ fn conclude(
         return Err(Error::new(Exit::PartlyApplied, "something changed during the apply")
             .hinted("run `babybot apply` again"));
     }
-    report.context.progress(&format!("Applied generation {generation}.\n"));
     if left.is_held_back() {
         // What waits for the end of a turn is done by the controller, and needs nobody.
         let busy = left.notes.iter().all(|note| {
@@ -229,14 +232,18 @@ fn conclude(
                     .iter()
                     .all(|id| matches!(id, ResourceId::Container(_) | ResourceId::Image(_)))
         });
-        if busy && preview.controller.is_some() {
-            return Ok(Exit::Ok);
+        if !busy || preview.controller.is_none() {
+            tell(&render::text(left, &preview.heading, report.context.stderr_color()));
+            return Err(partly(generation));
         }
-        let text = "some steps were skipped because part of the machine could not be checked";
-        return Err(Error::new(Exit::PartlyApplied, text)
-            .hinted("fix the problem above and run `babybot apply` again"));
     }
+    report.context.progress(&format!("Applied generation {generation}.\n"));
     Ok(Exit::Ok)
+}
+
+fn partly(generation: u64) -> Error {
+    Error::new(Exit::PartlyApplied, format!("generation {generation} is partly applied"))
+        .hinted("fix the problem above and run `babybot apply` again")
 }
 
 fn apply_error(error: ApplyError, preview: &Preview, context: &Context) -> Error {

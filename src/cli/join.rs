@@ -46,8 +46,8 @@ pub async fn controller(context: &Context) -> Result<Client, Error> {
 /// What is said where somebody is at work here and has no socket.
 #[must_use]
 pub fn busy(holder: &str) -> Error {
-    Error::new(Exit::Locked, format!("another babybot uses this project: {holder}"))
-        .hinted("it takes no requests; wait until it is done, or stop it")
+    Error::new(Exit::Locked, format!("this project is in use by {holder}"))
+        .hinted("wait until it is done, then try again")
 }
 
 /// What went wrong with the controller, at the front door.
@@ -80,8 +80,8 @@ pub fn unknown_group<'a>(named: &str, groups: impl Iterator<Item = &'a GroupName
     let names: Vec<&str> = groups.map(GroupName::as_str).collect();
     let hint = match closest(&named.to_lowercase(), names.iter().copied()) {
         Some(meant) => format!("did you mean `{meant}`?"),
-        None if names.is_empty() => "no group is applied yet; run `babybot apply`".to_owned(),
-        None => format!("there are: {}", names.join(", ")),
+        None if names.is_empty() => "run `babybot apply`: no group is applied yet".to_owned(),
+        None => format!("use one of: {}", names.join(", ")),
     };
     Error::new(Exit::Usage, format!("there is no group `{}`", visible::line(named))).hinted(hint)
 }

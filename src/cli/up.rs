@@ -72,10 +72,7 @@ pub async fn run(args: &UpArgs, context: &Context) -> VerbResult {
         // A session of its own: what ends the terminal it was started from does not end it.
         let _ = rustix::process::setsid();
     }
-    let (project, client) = join(context).await?;
-    if let Some(client) = client {
-        make_way(&client, &project, args.wait).await?;
-    }
+    let project = make_room(Instant::now() + args.wait.as_duration(), args, context).await?;
     let source = match source::read(&context.manifest) {
         Ok(source) => Some(source),
         Err(report) => {
@@ -160,25 +157,50 @@ async fn apply_at_start(
     }
 }
 
+/// Waits until the project is free: a controller that does not last makes way.
+///
+/// # Errors
+/// When one that lasts or another verb uses the project, or the wait is over.
+async fn make_room(until: Instant, args: &UpArgs, context: &Context) -> Result<Project, Error> {
+    loop {
+        let (project, client) = join(context).await?;
+        if let Some(client) = client {
+            make_way(&client, &project, args.wait).await?;
+            continue;
+        }
+        let Some(holder) = project.lock_holder().map_err(project_error)? else {
+            return Ok(project);
+        };
+        if holder.starts_with("`babybot up`") {
+            return Err(running(&holder));
+        }
+        // These two do not serve yet, or no more.
+        let passes = ["`babybot chat`", "`babybot exec`"].iter().any(|it| holder.starts_with(it));
+        if !passes || Instant::now() >= until {
+            return Err(busy(&holder));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// The error where a controller runs that lasts.
+fn running(holder: &str) -> Error {
+    Error::new(Exit::Locked, format!("a controller is already running: {holder}"))
+        .hinted("run `babybot status` to see it, or `babybot down` to stop it")
+}
+
 /// Takes the lock. A conversation that was not told in time makes way once more: where nobody
 /// serves for a moment, whoever talks does.
 async fn lock(ground: HostContext, args: &UpArgs, context: &Context) -> Result<Ready, Error> {
     let until = Instant::now() + args.wait.as_duration();
     let lock = loop {
+        make_room(until, args, context).await?;
         let refused = match ground.project.lock("up", SystemClock.now()) {
             Ok(lock) => break lock,
             Err(error) => project_error(error),
         };
         if refused.exit() != Exit::Locked || Instant::now() >= until {
             return Err(refused);
-        }
-        match join(context).await? {
-            (project, Some(client)) => make_way(&client, &project, args.wait).await?,
-            // It does not serve yet.
-            (_, None) if refused.to_string().contains("`babybot chat`") => {
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
-            (_, None) => return Err(refused),
         }
     };
     let store = apply::open_store(&ground.project, &lock)?;
@@ -241,7 +263,10 @@ async fn serve(ready: Ready, args: &UpArgs, context: &Context) -> VerbResult {
     tracing::info!("the controller has stopped");
     match lost {
         Some(lost) => Err(stopped_by(&lost)),
-        None => Ok(Exit::Ok),
+        None => {
+            context.progress("Stopped.\n");
+            Ok(Exit::Ok)
+        }
     }
 }
 
@@ -291,9 +316,7 @@ async fn make_way(client: &Client, project: &Project, wait: Period) -> Result<()
         _ => format!("pid {}", client.hello().pid),
     };
     if client.hello().role == Role::Up {
-        return Err(
-            busy(&holder()).hinted("run `babybot status` to see it, `babybot down` to stop it")
-        );
+        return Err(running(&holder()));
     }
     let until = Instant::now() + wait.as_duration();
     let patience = wait.as_duration() / 2;

@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use jiff::tz::TimeZone;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -117,10 +118,8 @@ impl Project {
     /// Who holds the lock, by the first file that says it.
     fn holder(&self) -> String {
         let Ok(data) = self.folder(&self.data()) else {
-            return format!(
-                "it has locked {} and did not say which process it is",
-                self.root.display()
-            );
+            let root = self.root.display();
+            return format!("a process that has locked {root} and does not name itself");
         };
         let said = NAMING.iter().find_map(|name| {
             let bytes = data.read(name, SMALL_FILE_MAX).ok().flatten()?;
@@ -129,9 +128,10 @@ impl Project {
         match said {
             Some(Holder { pid, verb, since }) => {
                 let verb = verb.map_or_else(String::new, |verb| format!(" {verb}"));
+                let since = since.local_named(&TimeZone::system());
                 format!("`babybot{verb}`, pid {pid}, since {since}")
             }
-            None => "it did not say which process it is".to_owned(),
+            None => "a process that does not name itself".to_owned(),
         }
     }
 }

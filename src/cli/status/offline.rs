@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::paused;
 use super::table::{Row, table};
 use crate::cli::apply::store_error;
 use crate::cli::{Context, zone};
@@ -13,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::name::GroupName;
 use crate::resource::{self, GroupSpec, InstanceSpec, ResourceId, Spec};
-use crate::source;
+use crate::source::{self, Source};
 use crate::store::{AppliedGeneration, ApplyOutcome, Store};
 
 /// What the last apply left.
@@ -64,7 +65,6 @@ impl Left {
     fn pending(&self, context: &Context) -> Vec<String> {
         let argument = context.manifest_argument();
         let source = match source::read(&context.manifest) {
-            Ok(source) if source.text == self.manifest => return Vec::new(),
             Ok(source) => source,
             Err(report) if !context.manifest.exists() => {
                 return vec![format!("{} is missing; what was applied stays", report.name)];
@@ -76,12 +76,28 @@ impl Left {
                 )];
             }
         };
-        let mut lines =
-            vec![format!("{} has changed since (`babybot plan{argument}`)", source.name)];
+        let changed = (source.text != self.manifest)
+            .then(|| format!("{} has changed since (`babybot plan{argument}`)", source.name));
+        let missing = self.missing(&source);
+        let missing = missing.map(|name| format!("the group {name} is not applied yet"));
+        changed.into_iter().chain(missing).collect()
+    }
+
+    /// The groups of this manifest that are not applied.
+    fn missing<'a>(&'a self, source: &'a Source) -> impl Iterator<Item = &'a GroupName> {
         let written = source.manifest.groups.keys();
-        let new = written.filter(|name| self.groups().all(|(applied, _)| applied != *name));
-        lines.extend(new.map(|name| format!("the group {name} is not applied yet")));
-        lines
+        written.filter(|name| self.groups().all(|(applied, _)| applied != *name))
+    }
+
+    /// Whether something of the manifest that was applied is left to do: a step failed, or a group
+    /// waits for something.
+    fn is_partial(&self, context: &Context) -> bool {
+        let waits = || {
+            source::read(&context.manifest).is_ok_and(|source| {
+                source.text == self.manifest && self.missing(&source).next().is_some()
+            })
+        };
+        self.outcome == ApplyOutcome::Partial || waits()
     }
 }
 
@@ -90,7 +106,7 @@ pub(super) fn page(holder: Option<&str>, left: Option<&Left>, context: &Context)
     let argument = context.manifest_argument();
     let mut text = match holder {
         Some(holder) => {
-            format!("no controller answers, but another babybot uses this project: {holder}\n")
+            format!("no controller answers; this project is in use by {holder}\n")
         }
         None if left.is_none() => "no controller is running\n".to_owned(),
         None => format!("no controller is running; start one with `babybot up{argument}`\n"),
@@ -106,9 +122,9 @@ pub(super) fn page(holder: Option<&str>, left: Option<&Left>, context: &Context)
     };
     let applied = &left.applied;
     let at = applied.at.local_named(&zone::of(Some(applied)));
-    let how = match left.outcome {
-        ApplyOutcome::Applied => String::new(),
-        ApplyOutcome::Partial => format!(" in part; run `babybot apply{argument}` for the rest"),
+    let how = match left.is_partial(context) {
+        false => String::new(),
+        true => format!(" in part; run `babybot apply{argument}` for the rest"),
     };
     let _ = writeln!(text, "generation {} was applied {at}{how}", applied.number);
     if let Some(set) = left.instance().and_then(InstanceSpec::environment) {
@@ -119,7 +135,7 @@ pub(super) fn page(holder: Option<&str>, left: Option<&Left>, context: &Context)
     }
     let rows = left.groups().map(|(name, spec)| {
         let held = left.holds.contains_key(name);
-        let held = held.then(|| format!("paused; run `babybot resume {name}{argument}`"));
+        let held = held.then(|| paused(name, &argument));
         let lifecycle = spec.lifecycle.word().to_owned();
         (vec![name.to_string(), spec.model.to_string(), lifecycle], held.into_iter().collect())
     });

@@ -111,7 +111,10 @@ async fn status_reads_like_this() {
         status.drift.clear();
         status.warnings.clear();
         let pending = status.pending.as_mut().unwrap();
-        (pending.valid, pending.text) = (false, "error[BB0107]: unknown key\n  at 3:1".to_owned());
+        (pending.valid, pending.text) = (
+            false,
+            "error[BB0107]: unknown key\n   ╭────\n 3 │     nmae = 1\n   ·     ▲▲▲▲\n".to_owned(),
+        );
     });
     check("status-in-trouble", &site.run(&["status"]).await.stdout);
 }
@@ -151,13 +154,34 @@ async fn without_a_controller_status_shows_what_was_applied() {
     let project = Project::open(&folder.path("")).unwrap();
     let _lock = project.lock("apply", SystemClock.now()).unwrap();
     let ran = run(&folder, &["status"]).await;
-    assert!(
-        ran.stdout.contains("another babybot uses this project: `babybot apply`, pid "),
-        "{ran:?}"
-    );
+    assert!(ran.stdout.contains("this project is in use by `babybot apply`, pid "), "{ran:?}");
     for verb in [&["down"][..], &["pause", "home"], &["exec", "home", "--", "true"]] {
         let ran = run(&folder, verb).await;
         assert_eq!(ran.code, Some(6), "{verb:?} {ran:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_that_cannot_begin_names_who_uses_the_project_and_shows_no_plan() {
+    let folder = Arc::new(Folder::with(QUICK));
+    let project = Project::open(&folder.path("")).unwrap();
+    let now = SystemClock.now();
+    let since = now.local_named(&jiff::tz::TimeZone::system());
+    let holder =
+        |verb: &str| format!("`babybot {verb}`, pid {}, since {since}", std::process::id());
+    let running = format!("babybot: a controller is already running: {}", holder("up"));
+    let in_use = |verb: &str| format!("babybot: this project is in use by {}", holder(verb));
+    for (holds, asked, said) in [
+        ("up", &["up", "--yes"][..], running),
+        ("apply", &["up", "--yes"], in_use("apply")),
+        ("chat", &["up", "--yes", "--wait", "100ms"], in_use("chat")),
+        ("up", &["apply", "--yes"], in_use("up")),
+    ] {
+        let _lock = project.lock(holds, now).unwrap();
+        let ran = run(&folder, asked).await;
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(6), ""), "{ran:?}");
+        let lines: Vec<&str> = ran.stderr.lines().collect();
+        assert!(lines.len() == 2 && lines[0] == said, "{said}: {ran:?}");
     }
 }
 

@@ -71,6 +71,7 @@ fn an_end_lets_the_turn_under_way_finish() {
         assert_eq!(code, 0, "{told}");
         let (code, told) = up.wait(PATIENCE);
         assert_eq!(code, 0, "{told}");
+        assert!(told.ends_with("\nStopped.\n"), "{told}");
         home.assert_each_message_has_one_reply(1);
         assert_nothing_is_left(&home, number == 1);
         // Where nothing runs, there is nothing to end.
