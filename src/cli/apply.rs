@@ -9,7 +9,7 @@ use futures_util::StreamExt as _;
 pub use self::report::{ApplyFormat, Report};
 use crate::cli::approve::{self, ApprovalArgs};
 use crate::cli::claim::{self, ClaimArgs};
-use crate::cli::join::{busy, control_error};
+use crate::cli::join::{busy, control_error, join};
 use crate::cli::load::{load, load_for_program};
 use crate::cli::preview::{Preview, held_back};
 use crate::cli::progress::Build;
@@ -56,6 +56,33 @@ pub struct ApplyArgs {
 /// # Errors
 /// Whatever keeps the machine from matching.
 pub async fn run(args: &ApplyArgs, context: &Context) -> VerbResult {
+    tokio::select! {
+        biased;
+        outcome = apply(args, context) => outcome,
+        _ = tokio::signal::ctrl_c() => Err(stopped("apply", context).await),
+    }
+}
+
+/// The error where Ctrl-C came while something was applied: steps may be done, and no generation
+/// is recorded. A controller goes on with what it was given.
+pub async fn stopped(verb: &str, context: &Context) -> Error {
+    let interrupted = |text: String| Error::new(Exit::Interrupted, text);
+    if matches!(join(context).await, Ok((_, Some(_)))) {
+        return interrupted("stopped waiting; the controller finishes an apply that began".into())
+            .hinted("run `babybot status` to see it");
+    }
+    let applied = match HostContext::of_project(context.project()) {
+        Ok(ground) => ground.applied().await,
+        Err(error) => return error,
+    };
+    let text = match applied {
+        Some(applied) => format!("stopped; generation {} is still applied", applied.number),
+        None => "stopped; nothing is applied yet".to_owned(),
+    };
+    interrupted(text).hinted(format!("run `babybot {verb}{}` again", context.manifest_argument()))
+}
+
+async fn apply(args: &ApplyArgs, context: &Context) -> VerbResult {
     let loaded = match args.format {
         ApplyFormat::Human => load(context),
         ApplyFormat::Json => load_for_program(context)?,
@@ -82,7 +109,7 @@ pub async fn run(args: &ApplyArgs, context: &Context) -> VerbResult {
     if preview.plan.is_empty() && preview.relocation.is_none() {
         return if preview.plan.is_held_back() { Err(held_back()) } else { Ok(Exit::Ok) };
     }
-    let risks = approve::approve(&preview, &args.approval, context)?;
+    let risks = approve::approve(&preview, &args.approval, context).await?;
     match preview.controller.clone() {
         Some(client) => through(&client, &source, &preview, risks, &report).await,
         None => {

@@ -12,6 +12,8 @@ use crate::resource::Risk;
 
 /// The word that agrees to a destructive or privileged change.
 const GRAVE_WORD: &str = "approve";
+/// What came of a plan that nobody agreed to.
+const NOT_APPROVED: &str = "not approved; nothing was changed";
 /// How often a person is asked, slips included.
 const ASKED_MAX: usize = 3;
 /// What is read of one answer, in bytes.
@@ -59,8 +61,9 @@ impl ApprovalArgs {
 /// Gets approval for the plan, which was shown. Returns the risks that it covers.
 ///
 /// # Errors
-/// [`Exit::ApprovalMissing`] when nobody can be asked, or the answer is no.
-pub fn approve(
+/// [`Exit::ApprovalMissing`] when nobody can be asked, or the answer is no, and
+/// [`Exit::Interrupted`] on Ctrl-C.
+pub async fn approve(
     preview: &Preview,
     given: &ApprovalArgs,
     context: &Context,
@@ -78,10 +81,10 @@ pub fn approve(
         )
         .hinted(command(preview, context)));
     }
-    if ask(preview, context)? {
+    if ask(preview, context).await? {
         return Ok(needed.into_iter().collect());
     }
-    Err(Error::new(Exit::ApprovalMissing, "not approved; nothing was changed"))
+    Err(Error::new(Exit::ApprovalMissing, NOT_APPROVED))
 }
 
 /// The command that approves what this plan needs.
@@ -92,7 +95,7 @@ fn command(preview: &Preview, context: &Context) -> String {
 }
 
 /// Asks the person at the terminal for one word, and again after a slip.
-fn ask(preview: &Preview, context: &Context) -> Result<bool, Error> {
+async fn ask(preview: &Preview, context: &Context) -> Result<bool, Error> {
     let count = preview.changes();
     let changes =
         if count == 1 { "this change".to_owned() } else { format!("these {count} changes") };
@@ -107,13 +110,16 @@ fn ask(preview: &Preview, context: &Context) -> Result<bool, Error> {
     let mut question = format!("Type `{word}` to apply {changes}, or `no`: ");
     for _ in 0..ASKED_MAX {
         tell(&question);
-        let mut answer = String::new();
-        let read = io::stdin()
-            .lock()
-            .take(ANSWER_MAX)
-            .read_line(&mut answer)
-            .map_err(|error| Error::failed("read your answer", &error))?;
-        if read == 0 {
+        let read = tokio::select! {
+            read = tokio::task::spawn_blocking(answer) => read,
+            _ = tokio::signal::ctrl_c() => {
+                tell("\n");
+                return Err(Error::new(Exit::Interrupted, NOT_APPROVED));
+            }
+        };
+        let read = read.map_err(io::Error::other).flatten();
+        let answer = read.map_err(|error| Error::failed("read your answer", &error))?;
+        if answer.is_empty() {
             tell("\n");
             return Ok(false);
         }
@@ -123,6 +129,13 @@ fn ask(preview: &Preview, context: &Context) -> Result<bool, Error> {
         }
     }
     Ok(false)
+}
+
+/// The line that is typed; empty at the end of input.
+fn answer() -> io::Result<String> {
+    let mut answer = String::new();
+    io::stdin().lock().take(ANSWER_MAX).read_line(&mut answer)?;
+    Ok(answer)
 }
 
 /// Whether an answer agrees; `None` where it is neither word.

@@ -55,11 +55,16 @@ pub struct ChatArgs {
 /// Whatever kept the reply from being given.
 pub async fn run(args: &ChatArgs, context: &Context) -> VerbResult {
     let said = what_was_said(args)?;
-    let Begun { link, own, applied, said } = match begin(args, said, context).await? {
+    // Until a conversation has begun, the end of the process is all that Ctrl-C has to bring about.
+    let begun = tokio::select! {
+        biased;
+        begun = begin(args, said, context) => begun?,
+        _ = tokio::signal::ctrl_c() => return Err(Error::new(Exit::Interrupted, "stopped")),
+    };
+    let Begun { link, own, applied, said } = match begun {
         Ok(begun) => begun,
         Err(exit) => return Ok(exit),
     };
-    // Until here, Ctrl-C ends the process, and that is all there is to end.
     let listen = |kind| signal(kind).map_err(|error| Error::failed("listen for signals", &error));
     let interrupts = listen(SignalKind::interrupt())?;
     let (mut terminate, mut hangup) =

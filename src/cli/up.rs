@@ -80,14 +80,27 @@ pub async fn run(args: &UpArgs, context: &Context) -> VerbResult {
             None
         }
     };
-    let ready = match apply_at_start(source, args, context).await? {
+    let begun = tokio::select! {
+        biased;
+        begun = apply_at_start(source, args, context) => begun?,
+        _ = tokio::signal::ctrl_c() => return Err(apply::stopped("up", context).await),
+    };
+    let ready = match begun {
         Ok(ready) => ready,
         Err(exit) => return Ok(exit),
     };
     if args.detach {
         drop(ready.store);
         drop(ready.lock);
-        return detach(args, context, &project).await;
+        return tokio::select! {
+            biased;
+            detached = detach(args, context, &project) => detached,
+            _ = tokio::signal::ctrl_c() => {
+                let text = "stopped waiting; the controller starts in the background";
+                Err(Error::new(Exit::Interrupted, text)
+                    .hinted("run `babybot status` to see it, or `babybot down` to stop it"))
+            }
+        };
     }
     serve(ready, args, context).await
 }
@@ -130,7 +143,7 @@ async fn apply_at_start(
         return lock(preview.ground, args, context).await.map(Ok);
     }
     context.progress(&preview.text_for_apply(context.stderr_color()));
-    let risks = match (approve::approve(&preview, &args.approval, context), before) {
+    let risks = match (approve::approve(&preview, &args.approval, context).await, before) {
         (Ok(risks), _) => risks,
         (Err(error), Some(number)) if !crate::cli::interactive() => {
             let count = preview.plan.steps.len();

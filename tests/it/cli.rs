@@ -552,7 +552,9 @@ fn slips_the_end_of_input_and_an_interrupt_mean_no() {
         terminal.wait_for("Type `yes` to apply");
         end(&mut terminal);
         let (code, screen) = terminal.end();
-        assert_ne!(code, Some(0), "{how}: {screen}");
+        let expected = if how == "an interrupt" { 130 } else { 7 };
+        assert_eq!(code, Some(expected), "{how}: {screen}");
+        assert!(screen.contains("not approved; nothing was changed"), "{how}: {screen}");
         assert!(!folder.path("data").exists(), "{how}: {screen}");
     }
 }

@@ -180,7 +180,7 @@ async fn apply_first(
     refuse_empty(said)?;
     context.progress(&preview.text_for_apply(context.stderr_color()));
     preview.refuse_strangers()?;
-    let risks = approve::approve(&preview, &args.approval, context)?;
+    let risks = approve::approve(&preview, &args.approval, context).await?;
     let project = &preview.ground.project;
     let lock = project.lock("chat", SystemClock.now()).map_err(project_error)?;
     let store = apply::open_store(project, &lock)?;

@@ -125,6 +125,27 @@ fn an_apply_is_finished_before_the_controller_that_carries_it_out_ends() {
     }
 }
 
+#[test]
+fn an_apply_that_is_interrupted_says_which_generation_is_applied() {
+    let engine = needs_engine!();
+    let image = format!("[runtime.image]\nbase = \"{}\"\n", engine.slow_base());
+    let home = Home::docker_with(engine, "", &image, HOME, LONG);
+    home.apply();
+    let manifest = std::fs::read_to_string(home.place.root().join("babybot.toml")).unwrap();
+    let more = manifest.replace(&image, &format!("{image}packages = [\"curl\"]\n"));
+    home.place.write("babybot.toml", &more);
+    for verb in ["apply", "up"] {
+        let apply = home.start(&mut home.place.command([verb, "-v", YES]));
+        wait_until("it is being built", || apply.said().contains("installing slowly"));
+        apply.signal(Signal::INT);
+        let (code, told) = apply.wait(PATIENCE);
+        assert_eq!(code, 130, "{told}");
+        assert!(told.contains("babybot: stopped; generation 1 is still applied\n"), "{told}");
+        assert!(told.contains(&format!("run `babybot {verb}")), "{told}");
+    }
+    assert_eq!(home.place.value::<i64>("SELECT count(*) FROM generations"), 1);
+}
+
 /// Whoever shows a reply says so afterwards. Until then the reply is as good as not shown, to all
 /// but the one who did.
 #[test]
