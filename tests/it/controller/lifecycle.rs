@@ -155,6 +155,10 @@ fn a_group_is_held_and_let_go_in_the_middle_of_a_turn() {
         let ran = home.place.run(&[verb, "home"]);
         assert!(ran.code == 0 && ran.stdout.contains(words), "{verb} {words}: {ran:?}");
     }
+    // What changed nothing is no event.
+    for (event, times) in [("group paused", 2), ("group resumed", 2)] {
+        assert_eq!(home.log().matches(event).count(), times, "{event}: {}", home.log());
+    }
     home.let_go();
     home.assert_answers(said, "long 1");
     home.ask("quick 2");
