@@ -80,7 +80,9 @@ fn a_deleted_home_is_told_of_by_its_path_and_by_the_end_of_its_agent() {
     let home = Home::none("", ALWAYS, LONG);
     let up = home.up();
     home.wait_for_agent();
-    std::fs::remove_dir_all(home.place.root().join("data/sessions/home")).unwrap();
+    // Moved away, since a deleted folder's number may be given out again, to the one in its place.
+    let session = home.place.root().join("data/sessions/home");
+    std::fs::rename(&session, home.place.beside("aside")).unwrap();
     home.assert_drift_is_told("folder/home", "data/sessions/home is missing");
     let words = "data/sessions/home was deleted or replaced; the agent is replaced";
     home.assert_drift_is_told("container/home", words);
