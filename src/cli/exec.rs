@@ -3,7 +3,7 @@
 use std::io::{self, Read as _, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::cli::join::{busy, control_error, join, known_group, unknown_group};
-use crate::cli::serve::{self, Own, REST_MAX};
+use crate::cli::serve::{self, COMING_MAX, LOOK_EVERY, Own, REST_MAX};
 use crate::cli::{Context, VerbResult};
 use crate::control::client::Client;
 use crate::control::{Lease, LeasedPlace};
@@ -57,7 +57,16 @@ pub struct ExecArgs {
 /// # Errors
 /// When nothing was applied, or the command cannot be started.
 pub async fn run(args: &ExecArgs, context: &Context) -> VerbResult {
-    let (project, client, own) = begin(args, context).await?;
+    let until = Instant::now() + COMING_MAX;
+    let (project, client, own) = loop {
+        match begin(args, context).await {
+            // Somebody else is just becoming the controller, or is about to go.
+            Err(error) if error.exit() == Exit::Locked && Instant::now() < until => {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            begun => break begun?,
+        }
+    };
     let runtimes = own.as_ref().map(|own| own.runtimes.clone());
     let runtimes = runtimes.ok_or_else(|| machine::records(&project));
     let mut interrupts = Interrupts::new()?;

@@ -39,6 +39,10 @@ use crate::session::Parts;
 use crate::source;
 use crate::store::Store;
 
+/// How long a controller that is just coming, or an apply, is waited for by who needs one.
+pub const COMING_MAX: Duration = Duration::from_secs(30);
+/// How often is looked whether it is there.
+pub const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long an agent that was idle may take to end with a controller that does not last.
 pub const REST_MAX: Duration = Duration::from_secs(5);
 /// How long a controller's first word on its groups may take.

@@ -8,7 +8,9 @@ use babybot::process::Process;
 use rustix::process::Signal;
 
 use crate::support::folder::{Folder, QUICK, Ran};
-use crate::support::installation::{Installation, PATIENCE, User, comes_true, wait_until};
+use crate::support::installation::{
+    Installation, PATIENCE, User, comes_true, wait_for_end, wait_until,
+};
 
 const SCRIPT: &str = r#"
 [[rule]]
@@ -205,4 +207,19 @@ fn what_is_mended_of_a_group_is_in_the_log_of_that_group() {
         })
     };
     assert!(logged(&["repaired", "settings/home", "group paused"]));
+}
+
+#[test]
+fn a_command_waits_for_an_agent_that_a_turn_is_starting() {
+    let installation =
+        Installation::new(User::Oneself, "[[rule]]\nsteps = [{ reply = \"here\" }]\n");
+    installation.apply();
+    for round in 0..12 {
+        // Whoever comes first is the controller, and both need the agent.
+        let said = installation.begin_chat(&format!("hello {round}"));
+        let looked = installation.run(&["exec", "-q", "home", "--", "echo", "inside"]);
+        assert_eq!((looked.code, looked.stdout.as_str()), (0, "inside\n"), "{looked:?}");
+        let said = wait_for_end(said, PATIENCE);
+        assert_eq!((said.code, said.stdout.as_str()), (0, "here\n"), "{said:?}");
+    }
 }

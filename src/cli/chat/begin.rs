@@ -1,6 +1,6 @@
 //! What a conversation begins with: a controller to talk through, and a group to talk to.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::link::{self, Link};
 use crate::channel::terminal::Terminal;
@@ -11,7 +11,7 @@ use crate::cli::chat::{ChatArgs, refuse_empty};
 use crate::cli::join::join;
 use crate::cli::load::{load, stderr_colors};
 use crate::cli::preview::Preview;
-use crate::cli::serve::{self, Own};
+use crate::cli::serve::{self, COMING_MAX, LOOK_EVERY, Own};
 use crate::cli::{Context, apply};
 use crate::clock::{Clock, SystemClock};
 use crate::control::{ChatRequest, Said};
@@ -27,11 +27,6 @@ use crate::resource::{GroupSpec, ResourceId, Spec, Writers};
 use crate::route::Routes;
 use crate::source;
 use crate::store::Store;
-
-/// How long a controller that is just coming, or an apply, is waited for.
-const COMING_MAX: Duration = Duration::from_secs(30);
-/// How often is looked whether it is there.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// More groups than these are listed without a command for each.
 const COMMANDS_MAX: usize = 3;

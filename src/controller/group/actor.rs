@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::lease::{Leased, lease_of};
 use super::{GroupCommand, GroupEvent, GroupHandle, Until, quit};
@@ -32,6 +32,9 @@ pub(super) struct GroupActor {
     pub(super) wait: Option<Wait>,
     /// What a plan asked for while the group was at work.
     pub(super) later: Option<AgentOrder>,
+    /// Who wants to look inside an agent that is not there yet, while the group is at work. Each is
+    /// a connection, and of those there is a bound.
+    pub(super) lookers: Vec<oneshot::Sender<Result<Leased, String>>>,
     /// Until when what is under way may go on, once it is to end.
     pub(super) quit: Option<Until>,
 }
@@ -52,6 +55,7 @@ impl GroupActor {
             pending: true,
             wait: None,
             later: None,
+            lookers: Vec::new(),
             quit: None,
         }
     }
@@ -62,6 +66,9 @@ impl GroupActor {
             let may_work = self.quit.is_none() && !self.handle.state().held;
             if self.pending && self.wait.is_none() && may_work {
                 self.work().await;
+                for reply in std::mem::take(&mut self.lookers) {
+                    let _ = reply.send(self.lease().await);
+                }
             } else {
                 self.rest().await;
             }

@@ -35,7 +35,7 @@ impl GroupActor {
         let shared = Arc::clone(&self.shared);
         let handle = Arc::clone(&self.handle);
         shared.set_stage(&handle, AgentState::Working);
-        let Self { worker, inbox, agent, later, quit: ending, pending, .. } = self;
+        let Self { worker, inbox, agent, later, lookers, quit: ending, pending, .. } = self;
         let (next, zone, room) = (worker.next(), worker.zone(), worker.room());
         let (answering, mut steer_handle) = (worker.answering(), worker.steer_handle());
         let showing = typing::show(Arc::clone(&shared), worker.answering());
@@ -84,6 +84,11 @@ impl GroupActor {
                 },
                 changed = agent.changed() => if changed.is_ok() {
                     let present = agent.borrow_and_update().clone();
+                    if present.agent_handle().is_some() {
+                        for reply in lookers.drain(..) {
+                            drop(reply.send(lease_of(&handle)));
+                        }
+                    }
                     if let Some(text) = lost.replaced(&present) {
                         shared.tell_of_drift(&handle.group, text).await;
                     }
@@ -99,7 +104,13 @@ impl GroupActor {
                             cancel.cancel();
                         }
                     }
-                    Some(GroupCommand::Lease(reply)) => drop(reply.send(lease_of(&handle))),
+                    Some(GroupCommand::Lease(reply)) => {
+                        let is_there = agent.borrow().agent_handle().is_some();
+                        match is_there {
+                            true => drop(reply.send(lease_of(&handle))),
+                            false => lookers.push(reply),
+                        }
+                    }
                     Some(GroupCommand::Order(order, reply)) => {
                         let held = agent.borrow().agent_handle().cloned();
                         let (shared, handle) = (&shared, &handle);
