@@ -365,7 +365,8 @@ impl GroupActor {
     /// Waits for the operator, where they hold it, and otherwise for nothing.
     fn wait_for_hold(&self) {
         let held = self.handle.state().held;
-        self.set_waiting(held.then(|| "`babybot resume`: it is paused".to_owned()));
+        let resume = || format!("`babybot resume {}` (paused)", self.handle.group);
+        self.set_waiting(held.then(resume));
     }
 
     fn set_failure(&self, failure: Option<String>) {

@@ -175,7 +175,10 @@ fn a_held_group_waits_and_goes_on() {
     let said = home.say("home", "quick 1");
     let status = home.status_when("it waits", |status| status["groups"]["home"]["messages"] == 1);
     assert_eq!(status["groups"]["home"]["held"], true);
-    assert!(status["groups"]["home"]["waits_for"].as_str().unwrap().contains("resume"));
+    assert_eq!(status["groups"]["home"]["waits_for"], "`babybot resume home` (paused)");
+    let told = home.place.run(&["status"]);
+    assert!(told.stdout.contains("\n  paused; run `babybot resume home"), "{told:?}");
+    assert!(!told.stdout.contains("waiting:"), "{told:?}");
     let ended = home.place.run(&["chat", "--wait", "100ms", "home", "quick 2"]);
     assert_eq!(ended.code, 1, "{ended:?}");
     for words in ["home is paused until you run `babybot resume home`", "your message is kept"] {
