@@ -7,7 +7,9 @@ use std::time::Duration;
 use babybot::process::Process;
 use rustix::process::Signal;
 
-use crate::support::folder::{Folder, QUICK, Ran};
+use crate::support::docker::needs_engine;
+use crate::support::folder::{Folder, QUICK, Ran, Terminal};
+use crate::support::home::{HOME, Home, LONG};
 use crate::support::installation::{
     Installation, PATIENCE, User, comes_true, wait_for_end, wait_until,
 };
@@ -162,6 +164,17 @@ fn at_a_terminal_a_command_has_one_of_its_own() {
     terminal.type_in("\u{3}");
     terminal.wait_for("caught");
     assert_eq!(terminal.end().0, Some(4));
+}
+
+#[test]
+fn after_a_command_that_is_not_in_the_image_a_terminal_is_in_its_first_column() {
+    let home = Home::docker(needs_engine!(), "", HOME, LONG);
+    home.apply();
+    let mut terminal = Terminal::start(home.place.command(["exec", "home", "--", "no-such"]));
+    let (code, screen) = terminal.ended();
+    assert_eq!(code, Some(127), "{screen}");
+    assert!(screen.ends_with("has babybot and no shell\r\n"), "{screen:?}");
+    assert!(terminal.is_as_before());
 }
 
 #[test]
