@@ -2,9 +2,10 @@
 
 mod report;
 
+use std::pin::Pin;
 use std::sync::Arc;
 
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 
 pub use self::report::{ApplyFormat, Report};
 use crate::cli::approve::{self, ApprovalArgs};
@@ -56,16 +57,33 @@ pub struct ApplyArgs {
 /// # Errors
 /// Whatever keeps the machine from matching.
 pub async fn run(args: &ApplyArgs, context: &Context) -> VerbResult {
+    unless_stopped("apply", context, Box::pin(apply(args, context))).await
+}
+
+/// Does this, unless Ctrl-C comes.
+///
+/// # Errors
+/// Those of the work, and that it was stopped.
+pub async fn unless_stopped<T>(
+    verb: &str,
+    context: &Context,
+    mut work: Pin<Box<impl Future<Output = Result<T, Error>>>>,
+) -> Result<T, Error> {
     tokio::select! {
         biased;
-        outcome = apply(args, context) => outcome,
-        _ = tokio::signal::ctrl_c() => Err(stopped("apply", context).await),
+        outcome = &mut work => return outcome,
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    // A question that it answers says so itself, and may hear of it a moment later.
+    match work.now_or_never() {
+        Some(outcome) => outcome,
+        None => Err(stopped(verb, context).await),
     }
 }
 
 /// The error where Ctrl-C came while something was applied: steps may be done, and no generation
 /// is recorded. A controller goes on with what it was given.
-pub async fn stopped(verb: &str, context: &Context) -> Error {
+async fn stopped(verb: &str, context: &Context) -> Error {
     let interrupted = |text: String| Error::new(Exit::Interrupted, text);
     if matches!(join(context).await, Ok((_, Some(_)))) {
         return interrupted("stopped waiting; the controller finishes an apply that began".into())

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::io::{self, BufRead as _, Read as _};
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use crate::cli::claim;
 use crate::cli::preview::Preview;
 use crate::cli::{Context, interactive, tell};
@@ -108,11 +110,14 @@ async fn ask(preview: &Preview, context: &Context) -> Result<bool, Error> {
         tell(&format!("\nThese lines need your approval:\n{above}{lines}\n"));
     }
     let mut question = format!("Type `{word}` to apply {changes}, or `no`: ");
+    // Before anybody can answer the question with it.
+    let mut interrupts = signal(SignalKind::interrupt())
+        .map_err(|error| Error::failed("listen for signals", &error))?;
     for _ in 0..ASKED_MAX {
         tell(&question);
         let read = tokio::select! {
             read = tokio::task::spawn_blocking(answer) => read,
-            _ = tokio::signal::ctrl_c() => {
+            _ = interrupts.recv() => {
                 tell("\n");
                 return Err(Error::new(Exit::Interrupted, NOT_APPROVED));
             }

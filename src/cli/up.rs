@@ -80,11 +80,8 @@ pub async fn run(args: &UpArgs, context: &Context) -> VerbResult {
             None
         }
     };
-    let begun = tokio::select! {
-        biased;
-        begun = apply_at_start(source, args, context) => begun?,
-        _ = tokio::signal::ctrl_c() => return Err(apply::stopped("up", context).await),
-    };
+    let work = Box::pin(apply_at_start(source, args, context));
+    let begun = apply::unless_stopped("up", context, work).await?;
     let ready = match begun {
         Ok(ready) => ready,
         Err(exit) => return Ok(exit),

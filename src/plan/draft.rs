@@ -7,7 +7,7 @@ use crate::desired::Desired;
 use crate::observed::{Controller, Observed};
 use crate::plan::verdict::removal;
 use crate::plan::{FieldChange, Note, NoteKind, Plan, Step, Work, record};
-use crate::resource::{self, ResourceId, Risk, RuntimeKind, Spec};
+use crate::resource::{self, ResourceId, Risk, Spec};
 
 /// The specs on either side of a change.
 #[derive(Clone, Copy, Debug)]
@@ -134,9 +134,9 @@ impl<'a> Draft<'a> {
             .resources
             .keys()
             .filter_map(|id| match id {
-                // On runtime none there will be no container.
+                // A process is no container.
                 ResourceId::Group(group) => match self.desired.containers.get(group) {
-                    Some(spec) if spec.runtime == RuntimeKind::None => Some(id.clone()),
+                    Some(spec) if !spec.capabilities().images => Some(id.clone()),
                     _ => Some(ResourceId::Container(group.clone())),
                 },
                 ResourceId::Channel(_) => Some(id.clone()),
