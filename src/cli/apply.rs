@@ -4,8 +4,9 @@ mod report;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::StreamExt as _;
 
 pub use self::report::{ApplyFormat, Report};
 use crate::cli::approve::{self, ApprovalArgs};
@@ -30,6 +31,9 @@ use crate::reconcile::{self, ApplyError, Approved};
 use crate::resource::{ResourceId, Risk};
 use crate::source::Source;
 use crate::store::{Store, StoreError};
+
+/// How long what was interrupted may take to say so itself.
+const ANSWER_MAX: Duration = Duration::from_millis(100);
 
 /// Makes the machine match babybot.toml: plans, asks for approval, checks again and applies.
 ///
@@ -74,10 +78,10 @@ pub async fn unless_stopped<T>(
         outcome = &mut work => return outcome,
         _ = tokio::signal::ctrl_c() => {}
     }
-    // A question that it answers says so itself, and may hear of it a moment later.
-    match work.now_or_never() {
-        Some(outcome) => outcome,
-        None => Err(stopped(verb, context).await),
+    // A question that is open hears of it too, in no order, and says itself what came of it.
+    match tokio::time::timeout(ANSWER_MAX, work).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(stopped(verb, context).await),
     }
 }
 
