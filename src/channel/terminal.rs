@@ -154,7 +154,7 @@ impl Terminal {
     /// The conversation that takes a post, and whether that is late there.
     fn taker(&self, to: &Address) -> Option<(mpsc::Sender<Handed>, bool)> {
         let mut joined = self.joined();
-        // Nobody is there any more where nobody listens.
+        // A conversation has ended when its receiver is gone.
         joined.retain(|_, one| !one.posts.is_closed());
         let asked = to.thread.as_ref().and_then(|thread| joined.get(thread));
         if let Some(asked) = asked.filter(|asked| asked.chat == to.chat) {

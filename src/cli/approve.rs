@@ -14,7 +14,7 @@ use crate::resource::Risk;
 
 /// The word that agrees to a destructive or privileged change.
 const GRAVE_WORD: &str = "approve";
-/// What came of a plan that nobody agreed to.
+/// The message where nobody agreed to a plan.
 const NOT_APPROVED: &str = "not approved; nothing was changed";
 /// How often a person is asked, slips included.
 const ASKED_MAX: usize = 3;

@@ -15,7 +15,7 @@ use crate::protocol::ToolSpec;
 /// Largest file that is edited, in bytes.
 const EDIT_MAX: u64 = 8 << 20;
 
-/// What a call says.
+/// The arguments of a call.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Arguments {

@@ -13,7 +13,7 @@ use super::tool::{Bounds, CallOutcome, CallPlace, Tool, parse, refused};
 use super::workbench::Workbench;
 use crate::protocol::ToolSpec;
 
-/// What a call does, with the room that is left on the disk.
+/// The work of a call, with the room that is left on the disk.
 type Work<A> = fn(&Workbench, &A, (&Disk, Room)) -> Result<String, String>;
 
 /// The tool, by its arguments.

@@ -17,7 +17,7 @@ const SCAN_MAX: usize = 256 << 20;
 /// Lines that are read where the model does not say.
 const LINES_DEFAULT: u64 = 2_000;
 
-/// What a call says.
+/// The arguments of a call.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Arguments {

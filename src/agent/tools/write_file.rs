@@ -11,7 +11,7 @@ use super::workbench::Workbench;
 use crate::protocol::ParameterKind::String as Text;
 use crate::protocol::ToolSpec;
 
-/// What a call says.
+/// The arguments of a call.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Arguments {

@@ -50,7 +50,7 @@ pub(super) struct Talk {
     pub(super) wait: Option<Duration>,
     /// Since when something is not there that what was said needs.
     pub(super) away: Option<Instant>,
-    /// What was last said to be missing.
+    /// The last thing that was said to be missing.
     pub(super) missing: Option<String>,
     /// Since when the agent is being started.
     pub(super) waking: Option<Instant>,

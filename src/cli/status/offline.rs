@@ -49,7 +49,7 @@ impl Left {
         &self.applied
     }
 
-    /// What was applied for the whole house.
+    /// The instance as it was applied.
     pub(super) fn instance(&self) -> Option<&InstanceSpec> {
         resource::instance(&self.applied.specs)
     }

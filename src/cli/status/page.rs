@@ -171,7 +171,7 @@ impl Page {
             .map(|(which, status)| format!("{}: {}", word(*which), one_line(&status.reason)))
             .collect();
         beneath.extend(group.held.then(|| paused(name, &self.manifest)));
-        // What is Degraded or paused already says why it waits.
+        // A condition or a pause that is shown gives this reason already.
         let said = |what: &&String| holding.clone().any(|(_, status)| status.reason == **what);
         let waits = group.waits_for.iter().filter(|what| !group.held && !said(what));
         beneath.extend(waits.map(|what| format!("waiting: {}", one_line(what))));
